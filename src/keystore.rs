@@ -1,0 +1,78 @@
+//! Where master keys are kept: the trait every keystore implements, and its error.
+//!
+//! Backends move opaque bytes; only `cache::Keys` makes keys of them.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use crate::crypto::Blob;
+use crate::name::KeyName;
+
+/// The cause of a failure, for the log and never for a client.
+pub type BoxError = Box<dyn StdError + Send + Sync>;
+
+/// What a caller can act on. How it came about stays in `source`.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The name is taken.
+    #[error("key already exists")]
+    Exists,
+    /// The store answered, and has no such key. Never a guess.
+    #[error("key does not exist")]
+    NotFound,
+    /// No usable answer: unreachable, timed out, throttled, sealed, standby, a directory that
+    /// vanished. It may pass by itself; whether a write was done is unknown.
+    #[error("keystore is unreachable")]
+    Unreachable(#[source] BoxError),
+    /// The store cannot or will not do it, and will not by itself: access denied, garbage, a full
+    /// disk, a read-only store.
+    #[error("keystore request failed")]
+    Failed(#[source] BoxError),
+}
+
+/// Durable storage for opaque bytes. Names are valid by construction; backends do not re-check
+/// them. `Display` names the store for the operator, without secrets: `fs: /var/lib/keys`.
+#[async_trait]
+pub trait KeyStore: fmt::Display + Send + Sync + 'static {
+    /// Stores `value` only if `name` is free; never overwrites, even when two calls race. When it
+    /// returns, the value survives a power cut.
+    async fn create(&self, name: &KeyName, value: &Blob) -> Result<(), Error>;
+
+    /// The value under `name`, byte for byte as it was stored.
+    async fn get(&self, name: &KeyName) -> Result<Blob, Error>;
+
+    /// Replaces `expected` by `value`, or fails with [`Error::Failed`] when something else is
+    /// stored; at no moment does `get(name)` answer `NotFound`, also after a crash half-way.
+    async fn replace(&self, name: &KeyName, expected: &Blob, value: &Blob) -> Result<(), Error>;
+
+    /// Removes the key. [`Error::NotFound`] when there is none, where the store can tell.
+    async fn delete(&self, name: &KeyName) -> Result<(), Error>;
+
+    /// All names that begin with `prefix`, sorted and unique, and apart from them every entry with
+    /// that prefix that cannot be a key, with the reason. Pages are made above the trait.
+    async fn list(&self, prefix: &str) -> Result<Listing, Error>;
+
+    /// Asks the store for a sign of life; returns how long the answer took.
+    async fn status(&self) -> Result<Duration, Error>;
+}
+
+/// What a keystore holds.
+#[derive(Debug, Default)]
+pub struct Listing {
+    /// The names of the keys, sorted and unique.
+    pub names: Vec<KeyName>,
+    /// Entries that cannot be keys. Names that begin with a dot are nobody's business and left out.
+    pub foreign: Vec<Foreign>,
+}
+
+/// An entry of a keystore that cannot be a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Foreign {
+    /// The entry's name as the store gives it.
+    pub name: String,
+    /// Why it is no key, such as "a directory".
+    pub reason: &'static str,
+}

@@ -1,0 +1,19 @@
+//! Claviger: an open key server for object stores.
+//!
+//! The modules stand in the order in which they may import one another: a module knows those below
+//! it, never those above. `ARCHITECTURE.md` draws the picture.
+
+pub mod api; //        the KES API: the route table, one file a resource
+pub mod auth; //       who calls (identity) and what they may do (policy)
+pub mod cache; //      `Keys`: decoded keys, fetched once, expired by rule
+pub mod cli; //        the command line: one file a command
+pub mod config; //     the config file: joins the `Config` of every part
+pub mod keystore;
+pub mod server; //     HTTP over mTLS and nothing more //   durable storage of opaque values under names
+
+// These know nothing of ours; anybody may use them.
+pub mod crypto; //     keys, ciphertexts, secrets: no I/O, no async, no clock
+pub mod duration; //   durations as the config file writes them
+pub mod memory; //     the allocator, the memory lock, core dumps
+pub mod name; //       names and listing patterns, valid by construction
+pub mod telemetry; //  log, audit, metrics

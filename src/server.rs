@@ -1,0 +1,3 @@
+//! HTTP over mTLS and nothing more.
+
+pub mod tls;

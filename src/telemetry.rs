@@ -1,0 +1,3 @@
+//! What the server tells its operator: log, audit events, metrics.
+
+pub mod log;
