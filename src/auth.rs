@@ -1,6 +1,12 @@
 //! Who calls (identity) and what they may do (policy).
 
+pub mod access;
+pub mod api_key;
+pub mod certificate;
 pub mod identity;
+pub mod peer;
 pub mod policy;
 
+pub use access::{Access, Caller, Denied, Requirement};
 pub use identity::Identity;
+pub use policy::Policy;

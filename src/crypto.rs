@@ -1,5 +1,21 @@
 //! Keys, ciphertexts and secrets: no I/O, no async, no clock.
 
-mod secret;
+pub mod key;
+pub mod pem;
 
+mod aead;
+mod algorithm;
+pub(crate) mod base64;
+mod ciphertext;
+pub(crate) mod json;
+mod mac;
+mod random;
+mod secret;
+#[cfg(test)]
+mod vectors;
+
+pub use algorithm::Algorithm;
+pub use ciphertext::{DataKey, NotAuthentic, OVERHEAD};
+pub use key::Key;
+pub use random::NoRandom;
 pub use secret::{Blob, SecretKey};

@@ -2,14 +2,77 @@
 //!
 //! Backends move opaque bytes; only `cache::Keys` makes keys of them.
 
+pub mod aws;
+pub mod azure;
+#[cfg(test)]
+pub mod conformance;
+pub mod entrust;
+pub mod fixed;
+pub mod fortanix;
+pub mod fs;
+pub mod gcp;
+pub mod gemalto;
+pub mod mem;
+mod retry;
+pub mod vault;
+
 use std::error::Error as StdError;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use serde::Deserialize;
 
 use crate::crypto::Blob;
 use crate::name::KeyName;
+
+pub use self::retry::Retry;
+
+/// The `keystore:` section of the config file: one variant a backend. The only list of backends in the
+/// program.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Config {
+    /// A directory.
+    Fs(fs::Config),
+    /// One key that stands in the config itself.
+    Static(fixed::Config),
+    /// HashiCorp Vault or OpenBao.
+    #[serde(alias = "openbao")]
+    Vault(vault::Config),
+    /// Fortanix SDKMS.
+    Fortanix(fortanix::Config),
+    /// AWS Secrets Manager.
+    Aws(aws::Config),
+    /// Gemalto KeySecure, now Thales CipherTrust.
+    Gemalto(gemalto::Config),
+    /// Google Secret Manager.
+    Gcp(gcp::Config),
+    /// Azure Key Vault.
+    Azure(azure::Config),
+    /// Entrust KeyControl.
+    Entrust(entrust::Config),
+}
+
+/// Opens a local store, connects to a remote one.
+pub async fn connect(config: &Config) -> Result<Arc<dyn KeyStore>, Error> {
+    Ok(match config {
+        Config::Fs(config) => Arc::new(fs::Store::open(config)?),
+        Config::Static(config) => Arc::new(fixed::Store::open(config)?),
+        Config::Vault(_) => return Err(not_built("vault")),
+        Config::Fortanix(_) => return Err(not_built("fortanix")),
+        Config::Aws(_) => return Err(not_built("aws")),
+        Config::Gemalto(_) => return Err(not_built("gemalto")),
+        Config::Gcp(_) => return Err(not_built("gcp")),
+        Config::Azure(_) => return Err(not_built("azure")),
+        Config::Entrust(_) => return Err(not_built("entrust")),
+    })
+}
+
+fn not_built(name: &str) -> Error {
+    Error::Failed(format!("the key store '{name}' is not built into this program; it has 'fs' and 'static'").into())
+}
 
 /// The cause of a failure, for the log and never for a client.
 pub type BoxError = Box<dyn StdError + Send + Sync>;

@@ -8,10 +8,11 @@ pub mod auth; //       who calls (identity) and what they may do (policy)
 pub mod cache; //      `Keys`: decoded keys, fetched once, expired by rule
 pub mod cli; //        the command line: one file a command
 pub mod config; //     the config file: joins the `Config` of every part
-pub mod keystore;
-pub mod server; //     HTTP over mTLS and nothing more //   durable storage of opaque values under names
+pub mod keystore; //   durable storage of opaque values under names
+pub mod server; //     HTTP over mTLS and nothing more
 
 // These know nothing of ours; anybody may use them.
+pub mod clock; //      the wall clock and a monotonic one
 pub mod crypto; //     keys, ciphertexts, secrets: no I/O, no async, no clock
 pub mod duration; //   durations as the config file writes them
 pub mod memory; //     the allocator, the memory lock, core dumps

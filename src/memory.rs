@@ -1,1 +1,99 @@
-//! (to be written)
+//! The process's memory: the allocator's figures, the lock, core dumps.
+//!
+//! The one module with unsafe code: the allocator's count of live allocations has no safe interface.
+
+use rustix::mm::{MlockAllFlags, mlockall};
+use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit};
+use rustix::thread::{CapabilitySet, capabilities};
+use tikv_jemalloc_ctl::{epoch, raw, stats};
+
+/// What the process uses now.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Usage {
+    /// Bytes allocated.
+    pub heap: u64,
+    /// Live allocations.
+    pub objects: u64,
+    /// Bytes of the main thread's stack.
+    pub stack: u64,
+    /// Threads.
+    pub threads: u64,
+}
+
+/// Asks the allocator and the kernel.
+pub fn usage() -> Usage {
+    // The allocator's figures are as of the last advance.
+    let _ = epoch::advance();
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    Usage {
+        heap: stats::allocated::read().unwrap_or(0) as u64,
+        objects: live_allocations(),
+        stack: field(&status, "VmStk:") * 1_024,
+        threads: field(&status, "Threads:"),
+    }
+}
+
+fn field(status: &str, name: &str) -> u64 {
+    let line = status.lines().find_map(|line| line.strip_prefix(name));
+    line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(0)
+}
+
+#[expect(unsafe_code, reason = "reads counters that the safe interface lacks")]
+fn live_allocations() -> u64 {
+    // 4096 stands for all arenas together (MALLCTL_ARENAS_ALL).
+    let read = |name: &'static [u8]| {
+        // SAFETY: the name ends with NUL, and the manual gives the value's type as uint64_t.
+        unsafe { raw::read::<u64>(name) }.unwrap_or(0)
+    };
+    let made = read(b"stats.arenas.4096.small.nmalloc\0") + read(b"stats.arenas.4096.large.nmalloc\0");
+    let freed = read(b"stats.arenas.4096.small.ndalloc\0") + read(b"stats.arenas.4096.large.ndalloc\0");
+    made.saturating_sub(freed)
+}
+
+/// CPUs of the machine.
+pub fn cpus() -> usize {
+    let online = std::fs::read_to_string("/sys/devices/system/cpu/online").unwrap_or_default();
+    let range = |part: &str| {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        Some(last.parse::<usize>().ok()?.checked_sub(first.parse().ok()?)? + 1)
+    };
+    online.trim().split(',').map(range).sum::<Option<usize>>().unwrap_or_else(usable_cpus)
+}
+
+/// CPUs this process may use, at least 1.
+pub fn usable_cpus() -> usize {
+    std::thread::available_parallelism().map_or(1, Into::into)
+}
+
+/// Whether memory is kept from being swapped out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Lock {
+    /// All of it is locked, what is allocated later included.
+    Enabled,
+    /// None of it is; says why, and how to change that.
+    Disabled(String),
+}
+
+/// Locks all memory, unless a finite limit would make later allocations fail.
+pub fn lock() -> Lock {
+    let unlimited = getrlimit(Resource::Memlock).current.is_none();
+    let capable = capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::IPC_LOCK));
+    if !unlimited && !capable {
+        return Lock::Disabled(
+            "the limit RLIMIT_MEMLOCK is finite; allow it with LimitMEMLOCK=infinity, 'ulimit -l unlimited' or \
+             CAP_IPC_LOCK"
+                .into(),
+        );
+    }
+    match mlockall(MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT) {
+        Ok(()) => Lock::Enabled,
+        Err(error) => Lock::Disabled(format!("mlockall failed: {error}")),
+    }
+}
+
+/// Makes sure that no core file and no debugger of the same user sees the keys.
+pub fn forbid_core_dumps() -> std::io::Result<()> {
+    setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
+    set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
+    Ok(())
+}

@@ -2,8 +2,12 @@
 //!
 //! The rules are the archived server's; `docs/formats.md` states them.
 
+mod page;
+
 use std::fmt;
 use std::sync::Arc;
+
+pub use page::Page;
 
 /// The longest name and the longest pattern, in bytes.
 pub const MAX_LEN: usize = 80;

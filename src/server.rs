@@ -1,3 +1,219 @@
-//! HTTP over mTLS and nothing more.
+//! HTTP over mTLS and nothing more: what is served is a [`Service`].
 
+mod body;
+mod connection;
+mod connections;
+mod denials;
+mod error;
+pub mod path;
+pub mod proxy;
+pub mod reply;
+pub mod route;
+mod serve;
 pub mod tls;
+mod worker;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use tokio::net::{TcpListener, TcpStream};
+
+use self::connection::{Connection, End};
+use self::connections::Connections;
+use self::denials::Denials;
+use self::tls::{Tls, Trust};
+use self::worker::Workers;
+use crate::auth::Access;
+use crate::clock::Ticker;
+use crate::telemetry::Telemetry;
+
+pub use self::body::{FromBody, Json};
+pub use self::error::Error;
+pub use self::reply::{IntoReply, Reply};
+pub use self::route::{Call, Route, Router};
+
+/// How many connections the kernel keeps for us until they are accepted.
+const BACKLOG: u32 = 4_096;
+
+/// How often connections are looked over.
+const SWEEP: Duration = Duration::from_secs(1);
+
+/// A program that a [`Server`] serves: its routes, and who may call them.
+pub trait Service: Sized + Send + Sync + 'static {
+    /// The route table.
+    fn router(&self) -> &Router<Self>;
+    /// Who may call what.
+    fn access(&self) -> &Access;
+}
+
+/// Limits of a server.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// The most connections; when all are taken, the one idle longest is closed for a new one.
+    pub connections: usize,
+    /// How long running requests may take after a shutdown began.
+    pub shutdown: Duration,
+    /// Threads that serve connections, at least one.
+    pub workers: usize,
+}
+
+/// One config's view of the world. A request takes one, so that a reload never shows half of two.
+struct Snapshot<S> {
+    state: Arc<S>,
+    tls: Arc<rustls::ServerConfig>,
+    trust: Arc<Trust>,
+}
+
+/// What all workers share.
+struct Shared<S> {
+    snapshot: ArcSwap<Snapshot<S>>,
+    telemetry: Arc<Telemetry>,
+    connections: Connections,
+    denials: Denials,
+    ticker: Ticker,
+}
+
+/// A server that is bound to its address and not yet running.
+pub struct Server<S> {
+    listener: TcpListener,
+    limits: Limits,
+    shared: Arc<Shared<S>>,
+}
+
+/// Reaches a running server: to change what it serves, and to ask how it is.
+pub struct Handle<S>(Arc<Shared<S>>);
+
+impl<S> Clone for Handle<S> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<S: Service> Server<S> {
+    /// Does all that can fail at start.
+    ///
+    /// # Errors
+    /// When the address cannot be had.
+    pub async fn bind(
+        address: SocketAddr,
+        limits: Limits,
+        telemetry: Arc<Telemetry>,
+        state: Arc<S>,
+        tls: Tls,
+    ) -> std::io::Result<Self> {
+        let listener = listen(address)?;
+        let shared = Shared {
+            snapshot: ArcSwap::from_pointee(Snapshot { state, tls: tls.config, trust: tls.trust }),
+            telemetry,
+            connections: Connections::new(limits.connections),
+            denials: Denials::default(),
+            ticker: Ticker::start(Instant::now()),
+        };
+        Ok(Self { listener, limits, shared: Arc::new(shared) })
+    }
+
+    /// The address, with the port that the system chose where the config said 0.
+    pub fn address(&self) -> std::io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Reaches this server while it runs.
+    pub fn handle(&self) -> Handle<S> {
+        Handle(self.shared.clone())
+    }
+
+    /// Serves until `shutdown` ends, then lets running requests finish within the grace period.
+    pub async fn run(self, shutdown: impl Future<Output = ()>) -> std::io::Result<()> {
+        let workers = Workers::start(self.limits.workers)?;
+        let sweeper = tokio::spawn(sweep(self.shared.clone()));
+        let accept = async {
+            loop {
+                match self.listener.accept().await {
+                    Ok((socket, address)) => self.admit(&workers, socket, address),
+                    // Out of file descriptors, most likely: some will be free in a moment.
+                    Err(error) => {
+                        tracing::error!(%error, "failed to accept a connection");
+                        tokio::time::sleep(Duration::from_millis(100)).await;
+                    }
+                }
+            }
+        };
+        tokio::select! {
+            () = accept => {}
+            () = shutdown => {}
+        }
+        drop(self.listener);
+        self.shared.connections.end_all(End::Drain);
+        if tokio::time::timeout(self.limits.shutdown, workers.finish()).await.is_err() {
+            tracing::warn!("requests still running after the shutdown timeout were cut off");
+            self.shared.connections.end_all(End::Close);
+        }
+        sweeper.abort();
+        Ok(())
+    }
+
+    fn admit(&self, workers: &Workers, socket: TcpStream, address: SocketAddr) {
+        let now = Instant::now();
+        let _ = socket.set_nodelay(true);
+        let connection = Connection::new(address.ip().to_canonical(), self.shared.ticker, now);
+        let Some(place) = self.shared.connections.admit(connection.clone(), now) else {
+            return tracing::warn!(ip = %address.ip(), "connection refused: all are taken and busy");
+        };
+        let shared = self.shared.clone();
+        workers.spawn(socket, move |socket| async move {
+            connection::run(shared.clone(), connection, socket).await;
+            shared.connections.leave(place);
+        });
+    }
+}
+
+impl<S: Service> Handle<S> {
+    /// Serves `state` from the next request on, and `tls` from the next connection on. When whom to
+    /// trust has changed, older connections are told to go away.
+    pub fn replace(&self, state: Arc<S>, tls: Tls) {
+        let trust_changed = tls.trust.id() != self.0.snapshot.load().trust.id();
+        self.0.snapshot.store(Arc::new(Snapshot { state, tls: tls.config, trust: tls.trust }));
+        if trust_changed {
+            self.0.connections.end_all(End::Drain);
+        }
+    }
+
+    /// What is served now.
+    pub fn state(&self) -> Arc<S> {
+        self.0.snapshot.load().state.clone()
+    }
+
+    /// How many connections there are.
+    pub fn connections(&self) -> usize {
+        self.0.connections.len()
+    }
+
+    /// How many requests were denied, per policy; those without one under the empty name.
+    pub fn denials(&self) -> BTreeMap<String, u64> {
+        self.0.denials.by_policy()
+    }
+}
+
+fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => tokio::net::TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => tokio::net::TcpSocket::new_v6()?,
+    };
+    socket.set_reuseaddr(true)?;
+    // Finds clients that vanished while a stream was open.
+    socket.set_keepalive(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+async fn sweep<S: Service>(shared: Arc<Shared<S>>) {
+    let mut every = tokio::time::interval(SWEEP);
+    every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        every.tick().await;
+        shared.connections.check(Instant::now());
+    }
+}

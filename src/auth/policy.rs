@@ -3,6 +3,7 @@
 use serde::Deserialize;
 
 use crate::auth::Identity;
+use crate::name::PolicyName;
 
 /// One entry of the `policy:` section of the config file.
 #[derive(Debug, Default, Deserialize)]
@@ -14,4 +15,100 @@ pub struct Config {
     pub deny: Vec<String>,
     /// Whom the policy is for.
     pub identities: Vec<Identity>,
+}
+
+/// Rules over request paths: a path is allowed when no `deny` and at least one `allow` rule matches.
+#[derive(Debug)]
+pub struct Policy {
+    name: PolicyName,
+    allow: Vec<Rule>,
+    deny: Vec<Rule>,
+}
+
+impl Policy {
+    /// A policy with the given path patterns.
+    pub fn new(name: PolicyName, allow: Vec<String>, deny: Vec<String>) -> Self {
+        let rules = |patterns: Vec<String>| patterns.into_iter().map(Rule::parse).collect();
+        Self { name, allow: rules(allow), deny: rules(deny) }
+    }
+
+    /// The policy's name.
+    pub fn name(&self) -> &PolicyName {
+        &self.name
+    }
+
+    /// The patterns of allowed requests, as written.
+    pub fn allow(&self) -> impl Iterator<Item = &str> {
+        self.allow.iter().map(Rule::as_str)
+    }
+
+    /// The patterns of refused requests, as written.
+    pub fn deny(&self) -> impl Iterator<Item = &str> {
+        self.deny.iter().map(Rule::as_str)
+    }
+
+    /// Whether a request for the decoded `path` is allowed.
+    pub fn allows(&self, path: &str) -> bool {
+        !self.deny.iter().any(|rule| rule.matches(path)) && self.allow.iter().any(|rule| rule.matches(path))
+    }
+}
+
+/// A path pattern: a prefix when it ends in `*`, else one exact path. `*` elsewhere is a literal.
+#[derive(Debug)]
+struct Rule {
+    pattern: Box<str>,
+    is_prefix: bool,
+}
+
+impl Rule {
+    fn parse(pattern: String) -> Self {
+        Self { is_prefix: pattern.ends_with('*'), pattern: pattern.into() }
+    }
+
+    fn as_str(&self) -> &str {
+        &self.pattern
+    }
+
+    fn matches(&self, path: &str) -> bool {
+        // Bytes, since the cut before `*` need not be where a character of `path` begins.
+        match self.pattern.as_bytes() {
+            [] => false,
+            [prefix @ .., _] if self.is_prefix => path.as_bytes().starts_with(prefix),
+            exact => path.as_bytes() == exact,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn policy(allow: &[&str], deny: &[&str]) -> Policy {
+        let own = |patterns: &[&str]| patterns.iter().map(|p| (*p).to_owned()).collect();
+        Policy::new(PolicyName::parse("p").expect("valid"), own(allow), own(deny))
+    }
+
+    #[test]
+    fn a_final_star_is_a_prefix_and_any_other_a_literal() {
+        let policy = policy(&["/v1/key/create/my-app*", "/v1/status", "/v1/key/*/x"], &[]);
+        for path in ["/v1/key/create/my-app", "/v1/key/create/my-app-1", "/v1/status", "/v1/key/*/x"] {
+            assert!(policy.allows(path), "{path}");
+        }
+        for path in ["/v1/key/create/my-ap", "/v1/status/", "/v1/key/create/x", "/v1/key/y/x", ""] {
+            assert!(!policy.allows(path), "{path}");
+        }
+    }
+
+    #[test]
+    fn deny_wins_and_nothing_is_allowed_by_default() {
+        assert!(!policy(&["/v1/*"], &["*"]).allows("/v1/status"));
+        assert!(!policy(&["/v1/*"], &["/v1/status"]).allows("/v1/status"));
+        assert!(!policy(&[], &[]).allows("/v1/status"));
+    }
+
+    #[test]
+    fn an_empty_pattern_matches_nothing() {
+        assert!(!policy(&[""], &[]).allows(""));
+        assert!(policy(&["*"], &[""]).allows("/v1/status"));
+    }
 }

@@ -1,11 +1,25 @@
-//! TLS: the server certificate, and who the client at the other end is.
+//! TLS: the server certificate, and whom the server takes a client for.
 
-use std::path::PathBuf;
+mod trust;
+mod verifier;
 
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use rustls::ServerConfig;
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use secrecy::SecretString;
 use serde::Deserialize;
+use time::OffsetDateTime;
 
+use self::verifier::Verifier;
 use crate::auth::Identity;
+use crate::auth::certificate::Certificate;
+use crate::crypto::{Blob, pem};
+
+pub(super) use self::trust::Trust;
 
 /// The `tls:` section of the config file.
 #[derive(Debug, Deserialize)]
@@ -62,4 +76,160 @@ impl Default for ProxyHeader {
     fn default() -> Self {
         Self { cert: "X-Tls-Client-Cert".into() }
     }
+}
+
+/// Why the `tls:` section cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file cannot be read.
+    #[error("failed to read '{path}'")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The private key cannot be used.
+    #[error("failed to load the private key '{path}'")]
+    Key {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: pem::Error,
+    },
+    /// A certificate cannot be used.
+    #[error("failed to load certificates from '{path}'")]
+    Certificate {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: pem::Error,
+    },
+    /// The certificate names no host.
+    #[error("'{0}' contains no DNS name or IP address as SAN; make one with 'claviger identity new --ip … --dns …'")]
+    NoSan(PathBuf),
+    /// Key and certificate do not belong together, or rustls knows neither.
+    #[error("the private key '{key}' does not match the certificate '{cert}', or is of an unsupported kind")]
+    Mismatch {
+        /// The key's file.
+        key: PathBuf,
+        /// The certificate's file.
+        cert: PathBuf,
+        /// Why.
+        source: rustls::Error,
+    },
+    /// No CA for client certificates.
+    #[error("no CA certificate found in {0}; 'tls.auth: on' needs one")]
+    NoCa(String),
+    /// A CA certificate cannot be used.
+    #[error("a CA certificate in {place} cannot be used")]
+    Ca {
+        /// Where it comes from.
+        place: String,
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The header's name is none.
+    #[error("tls.proxy.header.cert: '{0}' is no header name")]
+    Header(String),
+}
+
+/// The `tls:` section, loaded.
+#[derive(Debug, Clone)]
+pub struct Tls {
+    /// What rustls needs.
+    pub(super) config: Arc<ServerConfig>,
+    /// Whom to believe.
+    pub(super) trust: Arc<Trust>,
+    /// When the server certificate expires.
+    pub not_after: OffsetDateTime,
+}
+
+impl Tls {
+    /// Loads every file that `config` names. `client_optional` is set when some route needs no client
+    /// certificate.
+    pub fn load(config: &Config, client_optional: bool) -> Result<Self, Error> {
+        let (chain, not_after) = load_chain(&config.cert)?;
+        let key_pem = read(&config.key)?;
+        let key = pem::private_key(key_pem.expose(), Some(&config.password))
+            .map_err(|source| Error::Key { path: config.key.clone(), source })?;
+        let trust = Trust::load(config, &Arc::new(provider()))?;
+        assemble(chain, key, trust, client_optional, not_after).map_err(|source| Error::Mismatch {
+            key: config.key.clone(),
+            cert: config.cert.clone(),
+            source,
+        })
+    }
+
+    /// TLS with a certificate that is in no file, and any client certificate.
+    pub fn ephemeral(
+        certificate: CertificateDer<'static>,
+        key: PrivateKeyDer<'static>,
+        not_after: OffsetDateTime,
+    ) -> Result<Self, rustls::Error> {
+        assemble(vec![certificate], key, Trust::anybody(), true, not_after)
+    }
+
+    /// This with the trust (and so the session tickets) of `older`, where that is the same.
+    #[must_use]
+    pub fn keeping_sessions_of(self, older: &Self) -> Self {
+        if !self.trust.is_same(&older.trust) {
+            return self;
+        }
+        let mut config = ServerConfig::clone(&self.config);
+        config.ticketer = older.config.ticketer.clone();
+        Self { config: Arc::new(config), trust: older.trust.clone(), ..self }
+    }
+}
+
+fn assemble(
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+    trust: Trust,
+    client_optional: bool,
+    not_after: OffsetDateTime,
+) -> Result<Tls, rustls::Error> {
+    let provider = Arc::new(provider());
+    let verifier = Verifier::new(&provider, trust.verifier(), client_optional);
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
+        .with_client_cert_verifier(Arc::new(verifier))
+        .with_single_cert(chain, key)?;
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    config.ignore_client_order = true;
+    // Tickets keep sessions with the clients: no table of them here, and one ticket is enough.
+    config.send_tls13_tickets = 1;
+    config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
+    config.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new()?;
+    Ok(Tls { config: Arc::new(config), trust: Arc::new(trust), not_after })
+}
+
+/// When the files that `config` names were last changed; changes when one of them does.
+pub fn fingerprint(config: &Config) -> Vec<Option<SystemTime>> {
+    let changed = |path: &Path| std::fs::metadata(path).and_then(|metadata| metadata.modified()).ok();
+    [Some(&config.key), Some(&config.cert), config.ca.as_ref()].into_iter().flatten().map(|p| changed(p)).collect()
+}
+
+/// AES-128 first: a full handshake then costs a tenth less, and a request the same.
+fn provider() -> CryptoProvider {
+    use rustls::crypto::aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256;
+    let mut provider = rustls::crypto::aws_lc_rs::default_provider();
+    provider.cipher_suites.sort_by_key(|suite| *suite != TLS13_AES_128_GCM_SHA256);
+    provider
+}
+
+fn read(path: &Path) -> Result<Blob, Error> {
+    std::fs::read(path).map(Into::into).map_err(|source| Error::Read { path: path.into(), source })
+}
+
+fn load_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
+    pem::certificates(read(path)?.expose()).map_err(|source| Error::Certificate { path: path.into(), source })
+}
+
+fn load_chain(path: &Path) -> Result<(Vec<CertificateDer<'static>>, OffsetDateTime), Error> {
+    let chain = load_certificates(path)?;
+    let leaf = chain.first().and_then(|leaf| Certificate::parse(leaf).ok());
+    let leaf = leaf.filter(Certificate::has_san).ok_or_else(|| Error::NoSan(path.into()))?;
+    let not_after = leaf.not_after();
+    Ok((chain, not_after))
 }

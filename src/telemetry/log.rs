@@ -1,6 +1,240 @@
-//! The log: one JSON object a line.
+//! The log: one JSON object a line on stderr, and the stream of `/v1/log/error`.
+//!
+//! Parts write with the macros of `tracing`; [`Layer`] turns their events into lines. What must not
+//! wait for a slow terminal does not: lines go through a queue, and are dropped and counted when
+//! that is full.
+
+use std::fmt;
+use std::io::Write;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI8, AtomicU64, Ordering};
+use std::sync::mpsc;
+
+use bytes::Bytes;
+use serde_json::{Map, Value};
+use time::format_description::well_known::Rfc3339;
+use tracing::field::{Field, Visit};
+
+use super::Events;
+use crate::clock;
+
+/// How many lines may wait for stderr.
+const QUEUE: usize = 4_096;
 
 /// How important an event is: the numbers of Go's `slog` (DEBUG -4, INFO 0, WARN 4, ERROR 8), so that
 /// levels in between, such as `INFO+2`, have a place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Level(pub i8);
+
+impl Level {
+    /// Above every event: nothing is logged.
+    const OFF: i8 = i8::MAX;
+
+    fn of(level: tracing::Level) -> Self {
+        Self(match level {
+            tracing::Level::ERROR => 8,
+            tracing::Level::WARN => 4,
+            tracing::Level::INFO => 0,
+            _ => -4,
+        })
+    }
+}
+
+/// "INFO", "WARN+2", … as the config file writes levels.
+impl fmt::Display for Level {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (name, base) = match self.0 {
+            8.. => ("ERROR", 8),
+            4.. => ("WARN", 4),
+            0.. => ("INFO", 0),
+            _ => ("DEBUG", -4),
+        };
+        match self.0 - base {
+            0 => f.write_str(name),
+            offset => write!(f, "{name}{offset:+}"),
+        }
+    }
+}
+
+/// The log's target, level and stream.
+#[derive(Debug)]
+pub struct Log {
+    threshold: AtomicI8,
+    queue: mpsc::SyncSender<Line>,
+    events: Events,
+    written: AtomicU64,
+    dropped: AtomicU64,
+}
+
+#[derive(Debug)]
+enum Line {
+    Event(Vec<u8>),
+    Flush(mpsc::SyncSender<()>),
+}
+
+impl Log {
+    /// A log that writes to `target` from a thread of its own.
+    pub fn start(target: impl Write + Send + 'static) -> std::io::Result<Arc<Self>> {
+        let (queue, lines) = mpsc::sync_channel(QUEUE);
+        std::thread::Builder::new().name("log".into()).spawn(move || write_lines(&lines, target))?;
+        Ok(Arc::new(Self {
+            threshold: AtomicI8::new(0),
+            queue,
+            events: Events::default(),
+            written: AtomicU64::new(0),
+            dropped: AtomicU64::new(0),
+        }))
+    }
+
+    /// Sets the least level that is written to the target; `None` switches the target off. Readers
+    /// of the stream get events of INFO and above all the same.
+    pub fn set_level(&self, level: Option<Level>) {
+        self.threshold.store(level.map_or(Level::OFF, |level| level.0), Ordering::Relaxed);
+    }
+
+    /// The stream of events.
+    pub fn events(&self) -> &Events {
+        &self.events
+    }
+
+    /// Events so far.
+    pub fn written(&self) -> u64 {
+        self.written.load(Ordering::Relaxed)
+    }
+
+    /// Lines dropped because the target was too slow.
+    pub fn dropped(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed)
+    }
+
+    /// Waits until everything logged so far is written.
+    pub fn flush(&self) {
+        let (done, wait) = mpsc::sync_channel(1);
+        if self.queue.send(Line::Flush(done)).is_ok() {
+            let _ = wait.recv();
+        }
+    }
+
+    fn log(&self, level: Level, fields: Fields) {
+        let to_target = level.0 >= self.threshold.load(Ordering::Relaxed);
+        let to_stream = level >= Level(0) && self.events.has_readers();
+        if !to_target && !to_stream {
+            return;
+        }
+        self.written.fetch_add(1, Ordering::Relaxed);
+        if to_stream {
+            self.events.send(fields.stream_line());
+        }
+        if to_target && self.queue.try_send(Line::Event(fields.target_line(level))).is_err() {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+fn write_lines(lines: &mpsc::Receiver<Line>, mut target: impl Write) {
+    for line in lines {
+        // A target that cannot be written to has no better place to say so.
+        let _ = match line {
+            Line::Event(line) => target.write_all(&line),
+            Line::Flush(done) => {
+                let flushed = target.flush();
+                let _ = done.send(());
+                flushed
+            }
+        };
+    }
+}
+
+/// Connects `tracing` with a [`Log`].
+#[derive(Debug)]
+pub struct Layer(Arc<Log>);
+
+impl Layer {
+    /// Makes `log` the place where all events of the program go.
+    pub fn install(log: Arc<Log>) -> anyhow::Result<()> {
+        use tracing_subscriber::layer::SubscriberExt as _;
+        let subscriber = tracing_subscriber::registry().with(Self(log));
+        Ok(tracing::subscriber::set_global_default(subscriber)?)
+    }
+}
+
+impl<S: tracing::Subscriber> tracing_subscriber::Layer<S> for Layer {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>, _: tracing_subscriber::layer::Context<'_, S>) -> bool {
+        metadata.is_event() && metadata.target().starts_with("claviger") && *metadata.level() <= tracing::Level::DEBUG
+    }
+
+    fn on_event(&self, event: &tracing::Event<'_>, _: tracing_subscriber::layer::Context<'_, S>) {
+        let mut fields = Fields::default();
+        event.record(&mut fields);
+        self.0.log(Level::of(*event.metadata().level()), fields);
+    }
+}
+
+/// The fields of one event, in the order in which the program names them.
+#[derive(Default)]
+struct Fields {
+    message: String,
+    rest: Vec<(&'static str, String)>,
+}
+
+impl Fields {
+    fn target_line(self, level: Level) -> Vec<u8> {
+        let mut object = Map::new();
+        let time = clock::now().format(&Rfc3339).unwrap_or_default();
+        object.insert("time".into(), Value::String(time));
+        object.insert("level".into(), Value::String(level.to_string()));
+        object.insert("message".into(), Value::String(self.message));
+        for (name, value) in self.rest {
+            object.insert(name.into(), Value::String(value));
+        }
+        line(object)
+    }
+
+    /// What clients of `/v1/log/error` decode: one `message`.
+    fn stream_line(&self) -> Bytes {
+        let mut message = self.message.clone();
+        for (name, value) in &self.rest {
+            message.push_str(&format!(" {name}={value}"));
+        }
+        line(Map::from_iter([("message".into(), Value::String(message))])).into()
+    }
+}
+
+fn line(object: Map<String, Value>) -> Vec<u8> {
+    let mut line = Value::Object(object).to_string().into_bytes();
+    line.push(b'\n');
+    line
+}
+
+impl Visit for Fields {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.record_debug(field, &format_args!("{value}"));
+    }
+
+    fn record_error(&mut self, field: &Field, value: &(dyn std::error::Error + 'static)) {
+        self.record_debug(field, &format_args!("{}", causes(value)));
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        if field.name() == "message" {
+            self.message = format!("{value:?}");
+        } else {
+            self.rest.push((field.name(), format!("{value:?}")));
+        }
+    }
+}
+
+/// An error and its causes in one line.
+pub fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let next = error.to_string();
+        if !text.ends_with(&next) {
+            text.push_str(": ");
+            text.push_str(&next);
+        }
+        cause = error.source();
+    }
+    text
+}

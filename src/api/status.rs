@@ -1,0 +1,141 @@
+//! The server itself: version, health, metrics, routes.
+
+use std::time::Duration;
+
+use super::State;
+use super::error::not_ready;
+use super::wire::{ApiResponse, ApiRoute, StatusResponse, VersionResponse};
+use crate::server::{Call, Error, Reply};
+use crate::telemetry::metrics::Text;
+use crate::{clock, keystore, memory};
+
+/// The server's version.
+pub(super) const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// The commit it was built from, where the build said so.
+const COMMIT: &str = match option_env!("CLAVIGER_COMMIT") {
+    Some(commit) => commit,
+    None => "unknown",
+};
+
+pub(super) async fn version(_: Call<State>) -> Result<VersionResponse, Error> {
+    Ok(VersionResponse { version: VERSION, commit: COMMIT })
+}
+
+pub(super) async fn ready(call: Call<State>) -> Result<(), Error> {
+    call.state().keys.status().await.map(drop).map_err(not_ready)
+}
+
+pub(super) async fn status(call: Call<State>) -> Result<StatusResponse, Error> {
+    let latency = call.state().keys.status().await;
+    let memory = memory::usage();
+    Ok(StatusResponse {
+        version: VERSION,
+        os: go_os(),
+        arch: go_arch(),
+        uptime: call.state().started.elapsed().as_secs(),
+        num_cpu: memory::cpus(),
+        num_cpu_used: memory::usable_cpus(),
+        mem_heap_used: memory.heap,
+        mem_stack_used: memory.stack,
+        // At least a millisecond: older clients take anything less for "not measured".
+        keystore_latency: latency.as_ref().ok().map(|latency| nanoseconds(latency.max(&Duration::from_millis(1)))),
+        keystore_unreachable: matches!(latency, Err(keystore::Error::Unreachable(_))),
+    })
+}
+
+pub(super) async fn api(call: Call<State>) -> Result<ApiResponse, Error> {
+    let routes = call.state().router.iter().map(|route| {
+        let (method, path, max_body, timeout) = route.describe();
+        let timeout = timeout.map_or(0, |timeout| timeout.as_secs().max(1));
+        ApiRoute { method: method.to_string(), path, max_body, timeout }
+    });
+    Ok(ApiResponse { routes: routes.collect() })
+}
+
+pub(super) async fn metrics(call: Call<State>) -> Result<Reply, Error> {
+    let mut text = Text::default();
+    call.state().telemetry.metrics.write(&mut text);
+    write_telemetry(call.state(), &mut text);
+    write_system(call.state(), &mut text);
+    write_keystore(call.state(), &mut text);
+    write_server(call.state(), &mut text);
+    Ok(Reply::text(Text::CONTENT_TYPE, text.finish()))
+}
+
+fn write_telemetry(state: &State, text: &mut Text) {
+    let (log, audit) = (&state.telemetry.log, &state.telemetry.audit);
+    text.counter("kes_log_error_events", "Events of the log.", log.written());
+    text.counter("kes_log_audit_events", "Audit events.", audit.written());
+    text.counter("claviger_log_dropped_total", "Log lines dropped because standard error was too slow.", log.dropped());
+    text.counter(
+        "claviger_log_readers_dropped_total",
+        "Readers of log streams disconnected because they were too slow.",
+        log.events().readers_dropped() + audit.events().readers_dropped(),
+    );
+    text.gauge("claviger_audit_queue_length", "Audit events that wait for standard output.", audit.queued());
+    text.counter("claviger_audit_waits_total", "Requests that waited because the audit queue was full.", audit.waits());
+    text.counter("claviger_audit_failed_total", "Audit events that standard output refused.", audit.failed());
+}
+
+fn write_system(state: &State, text: &mut Text) {
+    let memory = memory::usage();
+    text.gauge("kes_system_up_time", "Seconds since the start.", state.started.elapsed().as_secs_f64());
+    text.gauge("kes_system_num_cpu", "CPUs of the machine.", memory::cpus());
+    text.gauge("kes_system_num_cpu_used", "CPUs the server may use.", memory::usable_cpus());
+    text.gauge("kes_system_num_threads", "Threads of the server.", memory.threads);
+    text.gauge("kes_system_mem_heap_used", "Bytes allocated on the heap.", memory.heap);
+    text.gauge("kes_system_mem_heap_objects", "Allocations on the heap.", memory.objects);
+    text.gauge("kes_system_mem_stack_used", "Bytes of the main thread's stack.", memory.stack);
+}
+
+fn write_keystore(state: &State, text: &mut Text) {
+    let stats = state.keys.stats();
+    text.gauge("claviger_cache_entries", "Keys in the cache.", stats.entries);
+    text.counter("claviger_cache_hits_total", "Requests whose key was in the cache.", stats.hits);
+    text.counter("claviger_cache_misses_total", "Requests whose key was not in the cache.", stats.misses);
+    text.gauge(
+        "claviger_keystore_reachable",
+        "1 if the key store answered when last asked.",
+        u8::from(stats.reachable),
+    );
+    text.gauge(
+        "claviger_keystore_last_answer_age_seconds",
+        "Seconds since the key store's last good answer.",
+        stats.last_answer.as_secs_f64(),
+    );
+}
+
+fn write_server(state: &State, text: &mut Text) {
+    let left = state.certificate_expires - clock::now();
+    text.gauge(
+        "claviger_tls_certificate_days_left",
+        "Days until the server certificate expires.",
+        left.as_seconds_f64() / 86_400.0,
+    );
+    let Some(server) = state.server.get() else { return };
+    text.gauge("claviger_connections", "Connections there are.", server.connections());
+    text.family("claviger_policy_denials_total", "counter", "Requests denied, by the policy of the identity.");
+    for (policy, count) in server.denials() {
+        text.labelled("claviger_policy_denials_total", "policy", &policy, count);
+    }
+}
+
+fn nanoseconds(time: &Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+fn go_os() -> &'static str {
+    match std::env::consts::OS {
+        "macos" => "darwin",
+        os => os,
+    }
+}
+
+fn go_arch() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        arch => arch,
+    }
+}

@@ -1,0 +1,488 @@
+//! Bodies of requests and replies, as clients send and expect them.
+
+use std::collections::BTreeMap;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::de::{self, DeserializeSeed, IgnoredAny, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+use zeroize::Zeroizing;
+
+use crate::crypto::DataKey;
+use crate::server::{IntoReply, Json, Reply};
+
+/// Secret bytes, on the wire in padded standard base64.
+#[derive(Default)]
+pub struct Bytes(Zeroizing<Vec<u8>>);
+
+impl Bytes {
+    fn decode(text: &str) -> Option<Self> {
+        // Of the full size from the start, so that nothing stays behind when it is wiped.
+        let mut bytes = Zeroizing::new(vec![0; base64::decoded_len_estimate(text.len())]);
+        if let Ok(len) = STANDARD.decode_slice(text, &mut bytes) {
+            bytes.truncate(len);
+            return Some(Self(bytes));
+        }
+        // Clients may break lines, and nothing else.
+        let joined: Zeroizing<String> = Zeroizing::new(text.chars().filter(|c| !matches!(c, '\r' | '\n')).collect());
+        (joined.len() < text.len()).then(|| Self::decode(&joined)).flatten()
+    }
+}
+
+impl std::ops::Deref for Bytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl<'de> Deserialize<'de> for Bytes {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Base64;
+
+        impl<'de> Visitor<'de> for Base64 {
+            type Value = Bytes;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("base64")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Bytes, E> {
+                Bytes::decode(text).ok_or_else(|| E::custom("not base64"))
+            }
+
+            fn visit_unit<E: de::Error>(self) -> Result<Bytes, E> {
+                Ok(Bytes::default())
+            }
+
+            /// Go's clients may send an array of numbers instead.
+            fn visit_seq<A: de::SeqAccess<'de>>(self, mut numbers: A) -> Result<Bytes, A::Error> {
+                let mut bytes = Zeroizing::new(Vec::new());
+                while let Some(byte) = numbers.next_element::<u8>()? {
+                    bytes.push(byte);
+                }
+                Ok(Bytes(bytes))
+            }
+        }
+
+        deserializer.deserialize_any(Base64)
+    }
+}
+
+/// A field of a request.
+enum Field<'a> {
+    Bytes(&'a mut Bytes),
+    Text(&'a mut String),
+}
+
+/// Requests are JSON objects read as Go reads them: names in any case, the last duplicate wins, unknown
+/// fields are ignored, `null` is nothing.
+trait Request: Default {
+    /// The field with this name, given in lower case.
+    fn field(&mut self, name: &str) -> Option<Field<'_>>;
+}
+
+fn read<'de, R: Request, D: Deserializer<'de>>(deserializer: D) -> Result<R, D::Error> {
+    struct Object<R>(R);
+
+    impl<'de, R: Request> Visitor<'de> for Object<R> {
+        type Value = R;
+
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("a JSON object")
+        }
+
+        fn visit_unit<E: de::Error>(self) -> Result<R, E> {
+            Ok(self.0)
+        }
+
+        fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<R, A::Error> {
+            while let Some(slot) = map.next_key_seed(FieldOf(&mut self.0))? {
+                match slot {
+                    Some(Field::Bytes(bytes)) => *bytes = map.next_value()?,
+                    Some(Field::Text(text)) => *text = map.next_value::<Option<String>>()?.unwrap_or_default(),
+                    None => {
+                        map.next_value::<IgnoredAny>()?;
+                    }
+                }
+            }
+            Ok(self.0)
+        }
+    }
+
+    /// Reads a name and finds the field.
+    struct FieldOf<'r, R>(&'r mut R);
+
+    impl<'de, 'r, R: Request> DeserializeSeed<'de> for FieldOf<'r, R> {
+        type Value = Option<Field<'r>>;
+
+        fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+            deserializer.deserialize_str(self)
+        }
+    }
+
+    impl<'r, R: Request> Visitor<'_> for FieldOf<'r, R> {
+        type Value = Option<Field<'r>>;
+
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("a name")
+        }
+
+        fn visit_str<E: de::Error>(self, name: &str) -> Result<Self::Value, E> {
+            Ok(self.0.field(&name.to_ascii_lowercase()))
+        }
+    }
+
+    deserializer.deserialize_any(Object(R::default()))
+}
+
+/// Declares a request: its fields, and what it is told when it is malformed.
+macro_rules! request {
+    ($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident: $kind:ident),* } $($json:tt)*) => {
+        $(#[$doc])*
+        #[derive(Default)]
+        pub struct $name { $($(#[$field_doc])* pub $field: request!(@type $kind)),* }
+
+        impl Request for $name {
+            fn field(&mut self, name: &str) -> Option<Field<'_>> {
+                match name {
+                    $(stringify!($field) => Some(Field::$kind(&mut self.$field)),)*
+                    _ => None,
+                }
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                read(deserializer)
+            }
+        }
+
+        impl Json for $name { $($json)* }
+    };
+    (@type Bytes) => { Bytes };
+    (@type Text) => { String };
+}
+
+request! {
+    /// `PUT /v1/key/import/`
+    ImportRequest {
+        /// The key.
+        key: Bytes,
+        /// Its algorithm.
+        cipher: Text
+    }
+    const INVALID: &'static str = "invalid import key request body";
+}
+
+request! {
+    /// `PUT /v1/key/generate/`
+    GenerateRequest {
+        /// Associated data.
+        context: Bytes
+    }
+    fn empty() -> Option<Self> {
+        Some(Self::default())
+    }
+}
+
+request! {
+    /// `PUT /v1/key/encrypt/`
+    EncryptRequest {
+        /// What to encrypt.
+        plaintext: Bytes,
+        /// Associated data.
+        context: Bytes
+    }
+}
+
+request! {
+    /// `PUT /v1/key/decrypt/`
+    DecryptRequest {
+        /// What to decrypt.
+        ciphertext: Bytes,
+        /// Associated data.
+        context: Bytes
+    }
+}
+
+request! {
+    /// `PUT /v1/key/hmac/`
+    HmacRequest {
+        /// What to authenticate.
+        message: Bytes
+    }
+}
+
+/// Bytes in a reply, in base64.
+struct Base64<'a>(&'a [u8]);
+
+impl Serialize for Base64<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let len = base64::encoded_len(self.0.len(), true).unwrap_or(0);
+        let mut buffer = Zeroizing::new(vec![0; len]);
+        let len = STANDARD.encode_slice(self.0, &mut buffer).unwrap_or(0);
+        serializer.serialize_str(std::str::from_utf8(&buffer[..len]).unwrap_or_default())
+    }
+}
+
+/// Sets up a reply of base64 fields, written into one buffer of the right size.
+macro_rules! base64_reply {
+    ($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident: $type:ty),* }) => {
+        $(#[$doc])*
+        pub struct $name { $($(#[$field_doc])* pub $field: $type),* }
+
+        impl IntoReply for $name {
+            fn into_reply(self) -> Reply {
+                #[derive(Serialize)]
+                struct Wire<'a> { $($field: Base64<'a>),* }
+                let wire = Wire { $($field: Base64(&self.$field[..])),* };
+                let len = 2 $(+ stringify!($field).len() + 6 + self.$field.len().div_ceil(3) * 4)*;
+                Reply::json(&wire, len)
+            }
+        }
+    };
+}
+
+base64_reply! {
+    /// `PUT /v1/key/encrypt/`
+    EncryptResponse {
+        /// What was encrypted.
+        ciphertext: Vec<u8>
+    }
+}
+
+base64_reply! {
+    /// `PUT /v1/key/decrypt/`
+    DecryptResponse {
+        /// What was decrypted.
+        plaintext: Zeroizing<Vec<u8>>
+    }
+}
+
+base64_reply! {
+    /// `PUT /v1/key/hmac/`
+    HmacResponse {
+        /// HMAC-SHA-256.
+        hmac: [u8; 32]
+    }
+}
+
+/// `PUT /v1/key/generate/`
+impl IntoReply for DataKey {
+    fn into_reply(self) -> Reply {
+        #[derive(Serialize)]
+        struct Wire<'a> {
+            plaintext: Base64<'a>,
+            ciphertext: Base64<'a>,
+        }
+        let wire = Wire { plaintext: Base64(self.plaintext.expose()), ciphertext: Base64(&self.ciphertext) };
+        Reply::json(&wire, 192)
+    }
+}
+
+/// A moment in RFC 3339 with up to nanoseconds, in the offset it has.
+fn rfc3339<S: Serializer>(time: &OffsetDateTime, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&time.format(&Rfc3339).unwrap_or_default())
+}
+
+/// Declares a reply that holds no secrets and is serialized as it stands.
+macro_rules! plain_reply {
+    ($($name:ident),*) => {
+        $(impl IntoReply for $name {
+            fn into_reply(self) -> Reply {
+                Reply::json(&self, 256)
+            }
+        })*
+    };
+}
+
+plain_reply!(
+    VersionResponse,
+    StatusResponse,
+    ApiResponse,
+    DescribeKeyResponse,
+    ListKeysResponse,
+    DescribePolicyResponse,
+    ReadPolicyResponse,
+    ListPoliciesResponse,
+    DescribeIdentityResponse,
+    ListIdentitiesResponse,
+    SelfResponse
+);
+
+/// `GET /version`
+#[derive(Debug, Serialize)]
+pub struct VersionResponse {
+    /// The server's version.
+    pub version: &'static str,
+    /// What it was built from.
+    pub commit: &'static str,
+}
+
+/// `GET /v1/status`
+#[derive(Debug, Serialize)]
+pub struct StatusResponse {
+    /// The server's version.
+    pub version: &'static str,
+    /// As Go names it.
+    pub os: &'static str,
+    /// As Go names it.
+    pub arch: &'static str,
+    /// Seconds.
+    pub uptime: u64,
+    /// CPUs of the machine.
+    pub num_cpu: usize,
+    /// CPUs the server may use.
+    pub num_cpu_used: usize,
+    /// Bytes.
+    pub mem_heap_used: u64,
+    /// Bytes.
+    pub mem_stack_used: u64,
+    /// Nanoseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub keystore_latency: Option<u64>,
+    /// Set when the key store does not answer.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub keystore_unreachable: bool,
+}
+
+/// `GET /v1/api`
+#[derive(Debug, Serialize)]
+#[serde(transparent)]
+pub struct ApiResponse {
+    /// One entry a route.
+    pub routes: Vec<ApiRoute>,
+}
+
+/// A route as `/v1/api` lists it.
+#[derive(Debug, Serialize)]
+pub struct ApiRoute {
+    /// The HTTP method.
+    pub method: String,
+    /// The path, with a final slash where a name follows.
+    pub path: &'static str,
+    /// Bytes.
+    pub max_body: u64,
+    /// Seconds; 0: none.
+    pub timeout: u64,
+}
+
+/// `GET /v1/key/describe/`
+#[derive(Debug, Serialize)]
+pub struct DescribeKeyResponse {
+    /// The key's name.
+    pub name: String,
+    /// Its algorithm.
+    pub algorithm: String,
+    /// When it was made.
+    #[serde(serialize_with = "rfc3339")]
+    pub created_at: OffsetDateTime,
+    /// By whom, where that is known.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub created_by: String,
+}
+
+/// `GET /v1/key/list/`
+#[derive(Debug, Serialize)]
+pub struct ListKeysResponse {
+    /// Sorted names.
+    pub names: Vec<String>,
+    /// The pattern of the next page.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub continue_at: Option<String>,
+}
+
+/// `GET /v1/policy/describe/`
+#[derive(Debug, Serialize)]
+pub struct DescribePolicyResponse {
+    /// The policy's name.
+    pub name: String,
+    /// When it came into force.
+    #[serde(serialize_with = "rfc3339")]
+    pub created_at: OffsetDateTime,
+    /// The admin.
+    pub created_by: String,
+}
+
+/// An object without fields.
+#[derive(Debug, Serialize)]
+pub struct Empty {}
+
+/// Path patterns, as the keys of an object.
+pub type Patterns = BTreeMap<String, Empty>;
+
+/// `GET /v1/policy/read/`
+#[derive(Debug, Serialize)]
+pub struct ReadPolicyResponse {
+    /// The policy's name.
+    pub name: String,
+    /// What is allowed.
+    #[serde(skip_serializing_if = "Patterns::is_empty")]
+    pub allow: Patterns,
+    /// What is not.
+    #[serde(skip_serializing_if = "Patterns::is_empty")]
+    pub deny: Patterns,
+    /// When it came into force.
+    #[serde(serialize_with = "rfc3339")]
+    pub created_at: OffsetDateTime,
+    /// The admin.
+    pub created_by: String,
+}
+
+/// `GET /v1/policy/list/`
+#[derive(Debug, Serialize)]
+pub struct ListPoliciesResponse {
+    /// Sorted names.
+    pub names: Vec<String>,
+    /// The pattern of the next page, or empty.
+    pub continue_at: String,
+}
+
+/// `GET /v1/identity/describe/`
+#[derive(Debug, Serialize)]
+pub struct DescribeIdentityResponse {
+    /// Set for the admin.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub admin: bool,
+    /// The policy of any other.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub policy: Option<String>,
+    /// When it became known.
+    #[serde(serialize_with = "rfc3339")]
+    pub created_at: OffsetDateTime,
+    /// The admin; left out for the admin.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub created_by: Option<String>,
+}
+
+/// `GET /v1/identity/list/`
+#[derive(Debug, Serialize)]
+pub struct ListIdentitiesResponse {
+    /// Sorted identities, the admin's included.
+    pub identities: Vec<String>,
+    /// The pattern of the next page, or empty.
+    pub continue_at: String,
+}
+
+/// `GET /v1/identity/self/describe`
+#[derive(Debug, Serialize)]
+pub struct SelfResponse {
+    /// The caller.
+    pub identity: String,
+    /// Set for the admin.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub admin: bool,
+    /// When it became known.
+    #[serde(serialize_with = "rfc3339")]
+    pub created_at: OffsetDateTime,
+    /// The admin; left out for the admin.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub created_by: Option<String>,
+    /// The policy of any other than the admin.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub policy: Option<ReadPolicyResponse>,
+}

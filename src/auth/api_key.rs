@@ -1,0 +1,172 @@
+//! API keys: the private key of an identity as one line of text.
+
+use rcgen::{
+    CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose,
+    PublicKeyData as _,
+};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use time::OffsetDateTime;
+use zeroize::Zeroizing;
+
+use super::Identity;
+use crate::crypto::{NoRandom, SecretKey, base64};
+
+/// What an API key's text begins with.
+const HEADER: &str = "kes:v1:";
+
+/// The type byte of an Ed25519 seed.
+const ED25519: u8 = 0;
+
+/// A DER PKCS#8 document up to the Ed25519 seed (RFC 8410).
+const PKCS8: [u8; 16] = *b"\x30\x2e\x02\x01\x00\x30\x05\x06\x03\x2b\x65\x70\x04\x22\x04\x20";
+
+/// How long a client certificate made from an API key lasts.
+const VALID: time::Duration = time::Duration::days(90);
+
+/// Why a text is no API key. It quotes nothing of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// Not base64, behind the header.
+    #[error("invalid API key: it is not 'kes:v1:' followed by base64")]
+    Encoding,
+    /// Of the wrong length.
+    #[error("invalid API key: invalid length")]
+    Length,
+    /// Of an unknown kind.
+    #[error("invalid API key: unsupported type")]
+    Type,
+}
+
+/// The private key of an identity: an Ed25519 seed.
+#[derive(Debug)]
+pub struct ApiKey(SecretKey);
+
+impl ApiKey {
+    /// A new random key.
+    pub fn generate() -> Result<Self, NoRandom> {
+        SecretKey::random().map(Self)
+    }
+
+    /// The key of an Ed25519 seed.
+    pub fn from_seed(seed: SecretKey) -> Self {
+        Self(seed)
+    }
+
+    /// Parses `kes:v1:` and the base64 of a type byte and the seed; the header may be missing.
+    pub fn parse(text: &str) -> Result<Self, Error> {
+        let bytes = base64::decode(text.strip_prefix(HEADER).unwrap_or(text).as_bytes()).ok_or(Error::Encoding)?;
+        match bytes.split_first() {
+            Some((_, seed)) if seed.len() != 32 => Err(Error::Length),
+            Some((&ED25519, seed)) => Ok(Self(SecretKey::from_slice(seed).ok_or(Error::Length)?)),
+            Some(_) => Err(Error::Type),
+            None => Err(Error::Length),
+        }
+    }
+
+    /// The key as text. Every call is a place to review.
+    pub fn expose(&self) -> Zeroizing<String> {
+        let mut bytes = Zeroizing::new([ED25519; 33]);
+        bytes[1..].copy_from_slice(self.0.expose());
+        let encoded = base64::encode(&*bytes);
+        let mut text = Zeroizing::new(String::with_capacity(HEADER.len() + encoded.len()));
+        text.push_str(HEADER);
+        text.push_str(&encoded);
+        text
+    }
+
+    /// Whose key it is.
+    pub fn identity(&self) -> Identity {
+        Identity::of_public_key(&self.key_pair().subject_public_key_info())
+    }
+
+    /// The private key as TLS libraries take it.
+    pub fn private_key(&self) -> PrivateKeyDer<'static> {
+        let mut der = Vec::with_capacity(PKCS8.len() + 32);
+        der.extend_from_slice(&PKCS8);
+        der.extend_from_slice(self.0.expose());
+        PrivatePkcs8KeyDer::from(der).into()
+    }
+
+    /// A client certificate of the identity, self-signed, valid for 90 days from `now`.
+    pub fn certificate(&self, now: OffsetDateTime) -> Result<CertificateDer<'static>, rcgen::Error> {
+        let key = self.key_pair();
+        let mut params = CertificateParams::default();
+        params.distinguished_name = DistinguishedName::new();
+        let identity = Identity::of_public_key(&key.subject_public_key_info());
+        params.distinguished_name.push(DnType::CommonName, identity.as_str());
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        params.is_ca = IsCa::ExplicitNoCa;
+        params.not_before = now;
+        params.not_after = now + VALID;
+        Ok(params.self_signed(&key)?.der().clone())
+    }
+
+    fn key_pair(&self) -> KeyPair {
+        KeyPair::try_from(&self.private_key()).expect("every 32 bytes are an Ed25519 seed")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+
+    use super::*;
+    use crate::auth::certificate::Certificate;
+
+    #[derive(Deserialize)]
+    struct Cases {
+        cases: Vec<Case>,
+    }
+
+    #[derive(Deserialize)]
+    struct Case {
+        what: String,
+        api_key: String,
+        identity_of: Outcome,
+        as_client: Outcome,
+    }
+
+    #[derive(Deserialize)]
+    struct Outcome {
+        #[serde(default)]
+        stdout: String,
+        #[serde(default)]
+        stderr: String,
+    }
+
+    /// The archived server used a key that it could parse: it then failed to connect, since nobody listened.
+    #[test]
+    fn keys_parse_as_with_the_archived_server() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/testdata/identities/api-keys.json");
+        let Cases { cases } = serde_json::from_slice(&std::fs::read(path).expect("readable")).expect("valid");
+        assert!(cases.len() > 10);
+        for case in cases {
+            let parsed = ApiKey::parse(&case.api_key);
+            let worked = case.as_client.stderr.contains("connection refused");
+            assert_eq!(parsed.is_ok(), worked, "{}: {parsed:?}", case.what);
+            let Ok(key) = parsed else { continue };
+            if !case.identity_of.stdout.is_empty() {
+                assert_eq!(key.identity().as_str(), case.identity_of.stdout, "{}", case.what);
+            }
+            assert!(key.expose().ends_with(case.api_key.trim_start_matches(HEADER).trim_end()), "{}", case.what);
+        }
+    }
+
+    #[test]
+    fn the_identity_of_the_published_example_is_right() {
+        let key = ApiKey::parse("kes:v1:AD9E7FSYWrMD+VjhI6q545cYT9YOyFxZb7UnjEepYDRc").expect("valid");
+        assert_eq!(key.identity().as_str(), "3ecfcdf38fcbe141ae26a1030f81e96b753365a46760ae6b578698a97c59fd22");
+    }
+
+    #[test]
+    fn its_certificate_is_that_of_a_client() {
+        let key = ApiKey::generate().expect("random bytes");
+        let now = OffsetDateTime::from_unix_timestamp(1_800_000_000).expect("in range");
+        let der = key.certificate(now).expect("a certificate");
+        let certificate = Certificate::parse(&der).expect("valid");
+        assert_eq!(certificate.identity(), key.identity());
+        assert_eq!(certificate.not_after(), now + VALID);
+        assert!(!certificate.is_ca() && !certificate.has_san());
+    }
+}

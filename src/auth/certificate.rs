@@ -1,0 +1,73 @@
+//! X.509 certificates: what the server and the command line ask of them.
+
+use time::OffsetDateTime;
+use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
+
+use super::Identity;
+
+/// A parsed certificate.
+#[derive(Debug)]
+pub struct Certificate<'a>(X509Certificate<'a>);
+
+/// The bytes are no certificate.
+#[derive(Debug, thiserror::Error)]
+#[error("not an X.509 certificate")]
+pub struct Error;
+
+impl<'a> Certificate<'a> {
+    /// Parses DER.
+    pub fn parse(der: &'a [u8]) -> Result<Self, Error> {
+        match X509Certificate::from_der(der) {
+            Ok(([], certificate)) => Ok(Self(certificate)),
+            _ => Err(Error),
+        }
+    }
+
+    /// The identity of its key.
+    pub fn identity(&self) -> Identity {
+        Identity::of_public_key(self.public_key_info())
+    }
+
+    /// Whether it is a CA's.
+    pub fn is_ca(&self) -> bool {
+        self.0.is_ca()
+    }
+
+    /// Whether it is for at least one host: a DNS name or an IP address as subject alternative name.
+    pub fn has_san(&self) -> bool {
+        let is_host = |name: &GeneralName<'_>| matches!(name, GeneralName::DNSName(_) | GeneralName::IPAddress(_));
+        let names = self.0.subject_alternative_name().ok().flatten();
+        names.is_some_and(|names| names.value.general_names.iter().any(is_host))
+    }
+
+    /// The last moment at which it is valid.
+    pub fn not_after(&self) -> OffsetDateTime {
+        self.0.validity().not_after.to_datetime()
+    }
+
+    /// Its public key as DER SubjectPublicKeyInfo.
+    pub fn public_key_info(&self) -> &[u8] {
+        self.0.public_key().raw
+    }
+
+    /// Its public key in two parts: the contents of the DER AlgorithmIdentifier sequence, as webpki names
+    /// algorithms, and the key itself.
+    pub fn public_key(&self) -> Option<(&[u8], &[u8])> {
+        let info = self.0.public_key();
+        let (_, sequence) = asn1_content(info.raw)?;
+        let (_, algorithm) = asn1_content(sequence)?;
+        Some((algorithm, info.subject_public_key.data.as_ref()))
+    }
+}
+
+/// Splits a DER value into its tag and its content; whatever follows is left out.
+fn asn1_content(der: &[u8]) -> Option<(u8, &[u8])> {
+    let (tag, rest) = der.split_first()?;
+    let (len, rest) = match rest {
+        [len @ ..=0x7f, rest @ ..] => (usize::from(*len), rest),
+        [0x81, len, rest @ ..] => (usize::from(*len), rest),
+        [0x82, high, low, rest @ ..] => (usize::from(u16::from_be_bytes([*high, *low])), rest),
+        _ => return None,
+    };
+    Some((*tag, rest.get(..len)?))
+}

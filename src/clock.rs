@@ -1,0 +1,32 @@
+//! The one place that asks what time it is; everywhere else time is a parameter.
+
+use std::time::{Duration, Instant};
+
+use time::OffsetDateTime;
+
+/// The wall clock, in UTC.
+#[expect(clippy::disallowed_methods, reason = "this is the keeper of the wall clock")]
+pub fn now() -> OffsetDateTime {
+    OffsetDateTime::now_utc()
+}
+
+/// A monotonic clock that counts milliseconds from its creation, so that a moment fits an atomic.
+#[derive(Debug, Clone, Copy)]
+pub struct Ticker(Instant);
+
+impl Ticker {
+    /// A ticker that stands at 0.
+    pub fn start(now: Instant) -> Self {
+        Self(now)
+    }
+
+    /// Milliseconds since the start; 0 for moments before it.
+    pub fn at(&self, now: Instant) -> u64 {
+        u64::try_from(now.saturating_duration_since(self.0).as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// How long the ticker has been running.
+    pub fn elapsed(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.0)
+    }
+}

@@ -1,0 +1,83 @@
+//! The old format of stored keys: JSON, without HMAC key, with or without algorithm.
+
+use serde::Serialize;
+use serde::de::{IgnoredAny, MapAccess};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+use time::macros::datetime;
+use zeroize::Zeroizing;
+
+use super::{Error, Key, Origin, non_empty, secret_key};
+use crate::crypto::json::{Bytes, Fields, object, take_text};
+use crate::crypto::{Algorithm, Blob, base64};
+
+/// Stands for a creation time that was never stored.
+pub(super) const UNKNOWN_TIME: OffsetDateTime = datetime!(0001-01-01 00:00 UTC);
+
+#[derive(Default)]
+struct Stored {
+    bytes: Bytes,
+    algorithm: Option<String>,
+    created_at: Option<String>,
+    created_by: Option<String>,
+}
+
+impl Fields for Stored {
+    fn take<'de, A: MapAccess<'de>>(&mut self, name: &str, map: &mut A) -> Result<(), A::Error> {
+        match name.to_ascii_lowercase().as_str() {
+            "bytes" => self.bytes = map.next_value()?,
+            "algorithm" => take_text(&mut self.algorithm, map)?,
+            "created_at" => take_text(&mut self.created_at, map)?,
+            "created_by" => take_text(&mut self.created_by, map)?,
+            _ => _ = map.next_value::<IgnoredAny>()?,
+        }
+        Ok(())
+    }
+}
+
+pub(super) fn parse(value: &[u8]) -> Result<Key, Error> {
+    // serde_json's own message may quote the value.
+    let stored: Stored = object(value).map_err(|_| Error::Malformed("invalid JSON"))?;
+    let algorithm = match stored.algorithm.as_deref() {
+        None | Some("") => None,
+        Some(name) => Some(Algorithm::parse(name).ok_or(Error::Algorithm)?),
+    };
+    let created_at = match stored.created_at {
+        None => UNKNOWN_TIME,
+        Some(time) => OffsetDateTime::parse(&time, &Rfc3339).map_err(|_| Error::Malformed("invalid creation time"))?,
+    };
+    let secret = secret_key("secret key", &stored.bytes.0)?;
+    Ok(Key::new(
+        secret,
+        algorithm,
+        None,
+        Origin { created_at, created_by: non_empty(&stored.created_by.unwrap_or_default()) },
+    ))
+}
+
+pub(super) fn encode(key: &Key) -> Blob {
+    #[derive(Serialize)]
+    struct Stored<'a> {
+        bytes: &'a str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        algorithm: Option<&'a str>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        created_at: Option<String>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        created_by: Option<&'a str>,
+    }
+
+    let bytes = base64::encode(key.secret.key().expose());
+    let time = (key.created_at != UNKNOWN_TIME).then_some(key.created_at);
+    let stored = Stored {
+        bytes: &bytes,
+        algorithm: key.algorithm.map(Algorithm::as_str),
+        created_at: time.map(|time| time.format(&Rfc3339).expect("a time that was parsed from RFC 3339")),
+        created_by: key.created_by(),
+    };
+    // Large enough for all but the owner's escapes: growing would leave a copy of the key behind.
+    let capacity = 160 + bytes.len() + 6 * key.created_by().map_or(0, str::len);
+    let mut value = Zeroizing::new(Vec::with_capacity(capacity));
+    serde_json::to_writer(&mut *value, &stored).expect("writing texts to memory does not fail");
+    value.into()
+}

@@ -1,0 +1,70 @@
+//! Pages: how a listing is cut to what a client takes at once.
+
+use std::borrow::Borrow;
+
+use super::Pattern;
+
+/// The size of a page in bytes of JSON: well inside the 1 MiB at which clients stop to read.
+const PAGE: usize = 1_000_000;
+
+/// Part of a listing.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Page<N> {
+    /// Sorted names.
+    pub names: Vec<N>,
+    /// The pattern that asks for the next page; none on the last one.
+    pub continue_at: Option<String>,
+}
+
+impl<N: Borrow<str> + Clone> Page<N> {
+    /// The names of `all` (sorted) that `pattern` asks for, as many as fit a page.
+    pub fn after(pattern: &Pattern, all: &[N]) -> Self {
+        let first = pattern.after().map_or(0, |last| all.partition_point(|name| Borrow::<str>::borrow(name) <= last));
+        let rest = &all[first..];
+        let mut size = 0;
+        let fits = rest.iter().take_while(|name| {
+            size += Borrow::<str>::borrow(*name).len() + 3; // two quotes, a comma
+            size <= PAGE
+        });
+        let names: Vec<_> = fits.cloned().collect();
+        let continue_at = match names.last() {
+            Some(last) if names.len() < rest.len() => Some(pattern.continue_at(last.borrow())),
+            _ => None,
+        };
+        Self { names, continue_at }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::name::KeyName;
+
+    fn names(count: usize) -> Vec<KeyName> {
+        (0..count).map(|n| KeyName::parse(&format!("key-{n:060}")).expect("valid")).collect()
+    }
+
+    #[test]
+    fn pages_hold_every_name_once() {
+        let all = names(100_000);
+        let mut pattern = Pattern::parse("key*").expect("valid");
+        let mut seen = Vec::new();
+        loop {
+            let page = Page::after(&pattern, &all);
+            assert!(page.names.iter().map(|name| name.as_str().len() + 3).sum::<usize>() <= PAGE);
+            seen.extend(page.names);
+            let Some(next) = page.continue_at else { break };
+            pattern = Pattern::parse(&next).expect("a token is a pattern");
+        }
+        assert_eq!(seen, all);
+    }
+
+    #[test]
+    fn a_page_goes_on_after_a_name_that_was_deleted() {
+        let all = names(10);
+        let pattern = Pattern::parse(&Pattern::parse("").expect("valid").continue_at(all[4].as_str())).expect("valid");
+        let mut fewer = all.clone();
+        fewer.remove(4);
+        assert_eq!(Page::after(&pattern, &fewer).names, all[5..]);
+    }
+}

@@ -1,0 +1,121 @@
+//! Request bodies: read within a limit, parsed as leniently as clients expect.
+
+use bytes::Bytes;
+use http_body_util::BodyExt as _;
+use hyper::StatusCode;
+use hyper::body::{Body as _, Incoming};
+use zeroize::Zeroizing;
+
+use super::Error;
+
+/// What a request whose route takes no body may send all the same, in bytes: it is read and thrown
+/// away, so that a client which sends first and reads later gets its answer.
+const IGNORED: u64 = 1_000_000;
+
+/// A request body, or the part of a handler's contract that says there is none.
+pub trait FromBody: Sized + Send + 'static {
+    /// Reads and parses a body of at most `limit` bytes.
+    fn read(body: Incoming, limit: u64) -> impl Future<Output = Result<Self, Error>> + Send;
+}
+
+/// The body is ignored.
+impl FromBody for () {
+    async fn read(mut body: Incoming, _: u64) -> Result<Self, Error> {
+        let mut seen = 0;
+        while seen < IGNORED
+            && let Some(Ok(frame)) = body.frame().await
+        {
+            seen += frame.data_ref().map_or(0, |data| data.len() as u64);
+        }
+        Ok(())
+    }
+}
+
+/// A body that is a JSON object.
+pub trait Json: serde::de::DeserializeOwned + Send + 'static {
+    /// What the client is told when it is not.
+    const INVALID: &'static str = "invalid request body";
+
+    /// What an empty body stands for, where it may be empty.
+    fn empty() -> Option<Self> {
+        None
+    }
+}
+
+impl<T: Json> FromBody for T {
+    async fn read(body: Incoming, limit: u64) -> Result<Self, Error> {
+        let invalid = || Error::new(StatusCode::BAD_REQUEST, T::INVALID);
+        let body = collect(body, limit).await.map_err(|error| invalid().caused_by(error))?;
+        if body.as_ref().is_empty()
+            && let Some(value) = T::empty()
+        {
+            return Ok(value);
+        }
+        // Whatever follows the first value is ignored, as clients may rely on.
+        let mut json = serde_json::Deserializer::from_slice(body.as_ref());
+        T::deserialize(&mut json).map_err(|error| invalid().caused_by(Malformed::from(error)))
+    }
+}
+
+/// Where JSON stops being well-formed. What stands there may be secret, so it is not kept.
+#[derive(Debug, thiserror::Error)]
+#[error("the JSON is not as expected at line {line}, column {column}")]
+struct Malformed {
+    line: usize,
+    column: usize,
+}
+
+impl From<serde_json::Error> for Malformed {
+    fn from(error: serde_json::Error) -> Self {
+        Self { line: error.line(), column: error.column() }
+    }
+}
+
+/// Why a body could not be read.
+#[derive(Debug, thiserror::Error)]
+enum ReadError {
+    #[error("the body is larger than {0} bytes")]
+    TooLarge(u64),
+    #[error("the body ended early")]
+    Broken(#[source] hyper::Error),
+}
+
+/// A body in one piece: as it arrived, or put together from several pieces in a buffer that is wiped.
+enum Whole {
+    Piece(Bytes),
+    Buffer(Zeroizing<Vec<u8>>),
+}
+
+impl AsRef<[u8]> for Whole {
+    fn as_ref(&self) -> &[u8] {
+        match self {
+            Self::Piece(bytes) => bytes,
+            Self::Buffer(bytes) => bytes,
+        }
+    }
+}
+
+async fn collect(mut body: Incoming, limit: u64) -> Result<Whole, ReadError> {
+    if body.size_hint().lower() > limit {
+        return Err(ReadError::TooLarge(limit));
+    }
+    let mut pieces: Vec<Bytes> = Vec::new();
+    let mut len = 0;
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame.map_err(ReadError::Broken)?.into_data() else { continue };
+        len += data.len() as u64;
+        if len > limit {
+            return Err(ReadError::TooLarge(limit));
+        }
+        pieces.push(data);
+    }
+    if pieces.len() <= 1 {
+        return Ok(Whole::Piece(pieces.pop().unwrap_or_default()));
+    }
+    // Of the full size from the start: a buffer that grew would leave copies behind.
+    let mut buffer = Zeroizing::new(Vec::with_capacity(pieces.iter().map(Bytes::len).sum()));
+    for piece in pieces {
+        buffer.extend_from_slice(&piece);
+    }
+    Ok(Whole::Buffer(buffer))
+}

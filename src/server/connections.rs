@@ -1,0 +1,74 @@
+//! All connections of a server: counted, capped, looked over.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use super::connection::{Connection, End};
+
+/// The connections there are.
+#[derive(Debug)]
+pub(super) struct Connections {
+    max: usize,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    next: u64,
+    all: HashMap<u64, Arc<Connection>>,
+}
+
+/// A place among the connections; to be given back with [`Connections::leave`].
+#[derive(Debug)]
+pub(super) struct Place(u64);
+
+impl Connections {
+    pub(super) fn new(max: usize) -> Self {
+        Self { max: max.max(1), inner: Mutex::default() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes a connection in. When there are too many, the one that has been idle longest has to go;
+    /// `None` when none is idle.
+    pub(super) fn admit(&self, connection: Arc<Connection>, now: Instant) -> Option<Place> {
+        let mut inner = self.lock();
+        if inner.all.len() >= self.max {
+            let idle = inner.all.iter().filter_map(|(id, connection)| Some((connection.idle(now)?, *id)));
+            let (_, longest) = idle.max()?;
+            if let Some(connection) = inner.all.remove(&longest) {
+                connection.end(End::Close);
+            }
+        }
+        inner.next += 1;
+        let id = inner.next;
+        inner.all.insert(id, connection);
+        Some(Place(id))
+    }
+
+    /// Forgets a connection that has ended.
+    pub(super) fn leave(&self, place: Place) {
+        self.lock().all.remove(&place.0);
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.lock().all.len()
+    }
+
+    /// Asks all connections to end.
+    pub(super) fn end_all(&self, end: End) {
+        for connection in self.lock().all.values() {
+            connection.end(end);
+        }
+    }
+
+    /// Ends those that have been idle for too long.
+    pub(super) fn check(&self, now: Instant) {
+        for connection in self.lock().all.values() {
+            connection.check(now);
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! Why a request failed: what the client is told, and what only the log is told.
+
+use std::borrow::Cow;
+
+use hyper::StatusCode;
+
+use crate::auth::Denied;
+
+/// A failed request. `message` goes to the client, `source` only to the log.
+#[derive(Debug)]
+pub struct Error {
+    status: StatusCode,
+    message: Cow<'static, str>,
+    source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+impl Error {
+    /// A failure that the message explains fully.
+    pub fn new(status: StatusCode, message: impl Into<Cow<'static, str>>) -> Self {
+        Self { status, message: message.into(), source: None }
+    }
+
+    /// 400 with the error's own text.
+    pub fn bad_request(error: impl std::fmt::Display) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, error.to_string())
+    }
+
+    /// Adds a cause, which is logged and never sent.
+    #[must_use]
+    pub fn caused_by(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+
+    /// The HTTP status.
+    pub fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// What the client is told.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// What only the log is told.
+    pub fn source(&self) -> Option<&(dyn std::error::Error + Send + Sync + 'static)> {
+        self.source.as_deref()
+    }
+}
+
+impl From<Denied> for Error {
+    fn from(denied: Denied) -> Self {
+        match denied {
+            Denied::NoIdentity(error) => Self::bad_request(error),
+            Denied::NotAllowed { .. } => Self::new(StatusCode::FORBIDDEN, denied.to_string()),
+        }
+    }
+}

@@ -1,0 +1,279 @@
+//! Routes: what clients may ask, and the functions that answer.
+//!
+//! A handler is handed a [`Call`], which only `serve` makes, and only of a request that may be answered.
+
+mod name;
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use hyper::body::Incoming;
+use hyper::{Method, StatusCode};
+use serde::Deserialize;
+
+use super::body::FromBody;
+use super::path::Path;
+use super::reply::{IntoReply, Reply};
+use super::{Error, Service};
+use crate::auth::{Caller, Requirement};
+
+pub use self::name::Name;
+
+/// The settings of one path under `api:` in the config file.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RouteConfig {
+    /// Answer without a client certificate.
+    pub skip_auth: bool,
+    /// The time for a whole request; none: the route's own.
+    pub timeout: Option<Duration>,
+}
+
+/// What clients may ask at one path.
+pub struct Route<S> {
+    method: Method,
+    path: &'static str,
+    max_body: u64,
+    timeout: Option<Duration>,
+    requirement: Requirement,
+    is_listing: bool,
+    handler: Handler<S>,
+}
+
+type Reaction = Pin<Box<dyn Future<Output = Result<Reply, Error>> + Send>>;
+type Handler<S> = Box<dyn Fn(Call<S, String>, Incoming, Budget) -> Reaction + Send + Sync>;
+
+/// What a request may cost.
+#[doc(hidden)]
+#[derive(Debug, Clone, Copy)]
+pub struct Budget {
+    max_body: u64,
+    deadline: Option<Instant>,
+}
+
+impl<S: Service> Route<S> {
+    /// A route that reads.
+    pub fn get<A>(path: &'static str, handler: impl IntoHandler<S, A>) -> Self {
+        Self::new(Method::GET, path, handler)
+    }
+
+    /// A route that writes or computes. It takes POST, too.
+    pub fn put<A>(path: &'static str, handler: impl IntoHandler<S, A>) -> Self {
+        Self::new(Method::PUT, path, handler)
+    }
+
+    /// A route that deletes.
+    pub fn delete<A>(path: &'static str, handler: impl IntoHandler<S, A>) -> Self {
+        Self::new(Method::DELETE, path, handler)
+    }
+
+    fn new<A>(method: Method, path: &'static str, handler: impl IntoHandler<S, A>) -> Self {
+        Self {
+            method,
+            path,
+            max_body: 0,
+            timeout: Some(Duration::from_secs(15)),
+            requirement: Requirement::Policy,
+            is_listing: false,
+            handler: handler.into_handler(),
+        }
+    }
+
+    /// The largest body, in bytes; 0 (the default): the body is ignored.
+    #[must_use]
+    pub fn max_body(self, max_body: u64) -> Self {
+        Self { max_body, ..self }
+    }
+
+    /// The time for a whole request; `None`: no limit. Default 15 seconds.
+    #[must_use]
+    pub fn timeout(self, timeout: Option<Duration>) -> Self {
+        Self { timeout, ..self }
+    }
+
+    /// Answers everybody, and makes no audit events.
+    #[must_use]
+    pub fn open(self) -> Self {
+        Self { requirement: Requirement::None, ..self }
+    }
+
+    /// Answers whoever has a certificate.
+    #[must_use]
+    pub fn any_identity(self) -> Self {
+        Self { requirement: Requirement::Certificate, ..self }
+    }
+
+    /// Answers without the final slash too, as an empty pattern.
+    #[must_use]
+    pub fn listing(self) -> Self {
+        Self { is_listing: true, ..self }
+    }
+
+    /// What `/v1/api` says of the route: method, path, largest body, time limit.
+    pub fn describe(&self) -> (&Method, &'static str, u64, Option<Duration>) {
+        (&self.method, self.path, self.max_body, self.timeout)
+    }
+
+    /// The method to answer.
+    pub(super) fn method(&self) -> &Method {
+        &self.method
+    }
+
+    /// What is asked of callers.
+    pub(super) fn requirement(&self) -> Requirement {
+        self.requirement
+    }
+
+    /// Whether `method` is one that the route takes.
+    pub(super) fn accepts(&self, method: &Method) -> bool {
+        method == self.method || (self.method == Method::PUT && method == Method::POST)
+    }
+
+    /// Parses name and body, and lets the handler answer.
+    pub(super) async fn answer(&self, call: Call<S, String>, body: Incoming, started: Instant) -> Result<Reply, Error> {
+        let deadline = self.timeout.map(|timeout| started + timeout);
+        (self.handler)(call, body, Budget { max_body: self.max_body, deadline }).await
+    }
+
+    /// What follows the route's path, if `path` is this route's.
+    fn matches<'p>(&self, path: &'p Path<'_>) -> Option<&'p str> {
+        if self.path.ends_with('/') { path.after(self.path) } else { path.is(self.path).then_some("") }
+    }
+}
+
+/// The route table.
+pub struct Router<S> {
+    routes: Vec<Route<S>>,
+    audited_open: Vec<&'static str>,
+}
+
+impl<S: Service> Router<S> {
+    /// The table with the settings of the config file applied.
+    pub fn new(mut routes: Vec<Route<S>>, config: &BTreeMap<String, RouteConfig>) -> Self {
+        let mut audited_open = Vec::new();
+        for route in &mut routes {
+            let Some(config) = config.get(route.path) else { continue };
+            route.timeout = config.timeout.or(route.timeout);
+            if config.skip_auth {
+                route.requirement = Requirement::None;
+                audited_open.push(route.path);
+            }
+        }
+        Self { routes, audited_open }
+    }
+
+    /// All routes, in the order of the table.
+    pub fn iter(&self) -> impl Iterator<Item = &Route<S>> {
+        self.routes.iter()
+    }
+
+    /// The route for a path, the path as policies see it, and where in it the name begins.
+    pub(super) fn find<'p>(&self, path: &'p Path<'_>) -> Option<(&Route<S>, Cow<'p, str>, usize)> {
+        self.routes.iter().find_map(|route| {
+            if let Some(tail) = route.matches(path) {
+                let text = path.as_str();
+                return Some((route, text.into(), text.len() - tail.len()));
+            }
+            let bare = route.path.strip_suffix('/').filter(|_| route.is_listing)?;
+            path.is(bare).then(|| (route, route.path.into(), route.path.len()))
+        })
+    }
+
+    /// Whether requests for the route make audit events.
+    pub(super) fn is_audited(&self, route: &Route<S>) -> bool {
+        route.requirement != Requirement::None || self.audited_open.contains(&route.path)
+    }
+}
+
+/// A request on its way to a handler: authorised, its name parsed.
+pub struct Call<S, N = ()> {
+    state: Arc<S>,
+    caller: Caller,
+    name: N,
+}
+
+impl<S, N> Call<S, N> {
+    /// A call by `caller`. That there is one proves that the request may be answered.
+    pub(super) fn new(state: Arc<S>, caller: Caller, name: N) -> Self {
+        Self { state, caller, name }
+    }
+
+    /// What the server serves; the same for the whole request.
+    pub fn state(&self) -> &Arc<S> {
+        &self.state
+    }
+
+    /// Who calls.
+    pub fn caller(&self) -> &Caller {
+        &self.caller
+    }
+
+    /// What the path names.
+    pub fn name(&self) -> &N {
+        &self.name
+    }
+}
+
+/// Functions that can answer a route: `async fn(Call<S, Name>) -> Result<Reply, Error>`, or the same with
+/// a request body as second argument.
+pub trait IntoHandler<S, A> {
+    #[doc(hidden)]
+    fn into_handler(self) -> Handler<S>;
+}
+
+impl<S, N, R, E, F, Fut> IntoHandler<S, (N,)> for F
+where
+    S: Service,
+    N: Name,
+    R: IntoReply,
+    E: Into<Error>,
+    F: Fn(Call<S, N>) -> Fut + Copy + Send + Sync + 'static,
+    Fut: Future<Output = Result<R, E>> + Send + 'static,
+{
+    fn into_handler(self) -> Handler<S> {
+        (move |call: Call<S, N>, (): ()| self(call)).into_handler()
+    }
+}
+
+impl<S, N, B, R, E, F, Fut> IntoHandler<S, (N, B)> for F
+where
+    S: Service,
+    N: Name,
+    B: FromBody,
+    R: IntoReply,
+    E: Into<Error>,
+    F: Fn(Call<S, N>, B) -> Fut + Copy + Send + Sync + 'static,
+    Fut: Future<Output = Result<R, E>> + Send + 'static,
+{
+    fn into_handler(self) -> Handler<S> {
+        Box::new(move |call, body, budget| {
+            Box::pin(async move {
+                let name = N::parse(&call.name)?;
+                let request = budget.within(B::read(body, budget.max_body)).await.ok_or_else(too_slow)??;
+                let call = Call { state: call.state, caller: call.caller, name };
+                let reply = budget.within(self(call, request)).await.ok_or_else(overdue)?;
+                Ok(reply.map_err(Into::into)?.into_reply())
+            })
+        })
+    }
+}
+
+impl Budget {
+    async fn within<F: Future>(self, future: F) -> Option<F::Output> {
+        match self.deadline {
+            Some(deadline) => tokio::time::timeout_at(deadline.into(), future).await.ok(),
+            None => Some(future.await),
+        }
+    }
+}
+
+fn too_slow() -> Error {
+    Error::new(StatusCode::REQUEST_TIMEOUT, "request body did not arrive in time")
+}
+
+fn overdue() -> Error {
+    Error::new(StatusCode::SERVICE_UNAVAILABLE, "request timed out")
+}

@@ -1,0 +1,144 @@
+//! Whom the server takes a client for: the settings `tls.auth`, `tls.ca` and `tls.proxy`.
+
+use std::collections::HashSet;
+use std::net::IpAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use hyper::HeaderMap;
+use hyper::header::HeaderName;
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::ClientCertVerifier;
+
+use super::{ClientAuth, Config, Error, load_certificates};
+use crate::auth::{Identity, peer};
+use crate::server::connection::Connection;
+use crate::server::proxy;
+
+/// Whom the server takes the other end for: the settings `tls.auth`, `tls.ca` and `tls.proxy`.
+#[derive(Debug)]
+pub(in crate::server) struct Trust {
+    id: u64,
+    verifier: Option<Arc<dyn ClientCertVerifier>>,
+    roots: Vec<CertificateDer<'static>>,
+    proxies: HashSet<Identity>,
+    header: HeaderName,
+}
+
+impl Trust {
+    /// Takes every client for whom its certificate says it is, and has no proxies.
+    pub(super) fn anybody() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Self {
+            id: NEXT.fetch_add(1, Ordering::Relaxed),
+            verifier: None,
+            roots: Vec::new(),
+            proxies: HashSet::new(),
+            header: HeaderName::from_static("x-tls-client-cert"),
+        }
+    }
+
+    pub(super) fn load(config: &Config, provider: &Arc<CryptoProvider>) -> Result<Self, Error> {
+        let header = &config.proxy.header.cert;
+        let header = header.parse().map_err(|_| Error::Header(header.clone()))?;
+        let (verifier, roots) = match config.auth {
+            ClientAuth::Off => (None, Vec::new()),
+            ClientAuth::On => {
+                let (verifier, roots) = chain_verifier(config.ca.as_deref(), provider)?;
+                (Some(verifier), roots)
+            }
+        };
+        let proxies = config.proxy.identities.iter().cloned().collect();
+        Ok(Self { verifier, roots, proxies, header, ..Self::anybody() })
+    }
+
+    /// What verifies chains in the handshake, where that is asked for.
+    pub(super) fn verifier(&self) -> Option<Arc<dyn ClientCertVerifier>> {
+        self.verifier.clone()
+    }
+
+    /// Tells one trust from another.
+    pub(in crate::server) fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Whether both stand for the same settings.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        let settings = |trust: &Self| (trust.verifier.is_some(), trust.header.clone());
+        settings(self) == settings(other) && self.roots == other.roots && self.proxies == other.proxies
+    }
+
+    /// The identity of a certificate chain, verified where `tls.auth` says so.
+    pub(in crate::server) fn identify(&self, chain: &[CertificateDer<'static>]) -> Result<Identity, peer::Error> {
+        let identity = peer::identify(chain.iter().map(AsRef::as_ref))?;
+        if let (Some(verifier), Some((leaf, rest))) = (&self.verifier, chain.split_first()) {
+            let verified = verifier.verify_client_cert(leaf, rest, UnixTime::now());
+            verified.map_err(|_| peer::Error::Untrusted)?;
+        }
+        Ok(identity)
+    }
+
+    /// The address and the identity of whoever sent a request: the connection's peer, or the client
+    /// that a listed proxy speaks for.
+    pub(in crate::server) fn peer(
+        &self,
+        connection: &Connection,
+        headers: &HeaderMap,
+    ) -> (IpAddr, Result<Identity, peer::Error>) {
+        let direct = connection.identity(self);
+        match &direct {
+            Ok(identity) if !self.proxies.is_empty() && self.proxies.contains(identity) => {
+                let ip = proxy::client_ip(headers).unwrap_or_else(|| connection.ip());
+                let certificate = proxy::certificate(headers, &self.header);
+                (ip, certificate.and_then(|certificate| self.identify(&[certificate])))
+            }
+            _ => (connection.ip(), direct),
+        }
+    }
+}
+
+type Roots = Vec<CertificateDer<'static>>;
+
+fn chain_verifier(
+    ca: Option<&Path>,
+    provider: &Arc<CryptoProvider>,
+) -> Result<(Arc<dyn ClientCertVerifier>, Roots), Error> {
+    let place = ca.map_or_else(|| "the system's certificates".into(), |ca| format!("'{}'", ca.display()));
+    let certificates = match ca {
+        Some(ca) => load_roots(ca)?,
+        None => rustls_native_certs::load_native_certs().certs,
+    };
+    if certificates.is_empty() {
+        return Err(Error::NoCa(place));
+    }
+    let mut roots = rustls::RootCertStore::empty();
+    for certificate in &certificates {
+        let added = roots.add(certificate.clone());
+        added.map_err(|source| Error::Ca { place: place.clone(), source: source.into() })?;
+    }
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
+        .build()
+        .map_err(|source| Error::Ca { place, source: source.into() })?;
+    Ok((verifier, certificates))
+}
+
+/// The certificates of a file, or of every file in a directory.
+fn load_roots(path: &Path) -> Result<Roots, Error> {
+    let unreadable = |source| Error::Read { path: path.into(), source };
+    if !std::fs::metadata(path).map_err(unreadable)?.is_dir() {
+        return load_certificates(path);
+    }
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(path).map_err(unreadable)? {
+        let file = entry.map_err(unreadable)?.path();
+        if file.is_file() {
+            files.push(file);
+        }
+    }
+    files.sort();
+    let certificates: Result<Vec<_>, _> = files.iter().map(|file| load_certificates(file)).collect();
+    Ok(certificates?.into_iter().flatten().collect())
+}

@@ -1,0 +1,113 @@
+//! Workers: threads that serve connections, each with a runtime of its own.
+//!
+//! A connection stays on the thread that got it. So the replies that become ready together leave in
+//! one write, which on HTTP/2 is worth a third of all CPU time (`docs/measurements.md`). The thread
+//! that accepts is a worker, too; each new connection goes to the worker with the fewest.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio_util::task::TaskTracker;
+
+type Task = Box<dyn FnOnce() -> Pin<Box<dyn Future<Output = ()> + Send>> + Send>;
+
+/// The workers of a server.
+pub(super) struct Workers {
+    here: Load,
+    others: Vec<Worker>,
+    tasks: TaskTracker,
+}
+
+struct Worker {
+    queue: mpsc::UnboundedSender<Task>,
+    load: Load,
+}
+
+/// How many connections a worker has.
+#[derive(Clone, Default)]
+struct Load(Arc<AtomicUsize>);
+
+impl Load {
+    fn get(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn add(&self) -> Loaded {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Loaded(self.clone())
+    }
+}
+
+struct Loaded(Load);
+
+impl Drop for Loaded {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Workers {
+    /// Starts `count` workers, of which the calling thread's runtime is one.
+    pub(super) fn start(count: usize) -> io::Result<Self> {
+        let others = (1..count).map(Worker::start).collect::<io::Result<_>>()?;
+        Ok(Self { here: Load::default(), others, tasks: TaskTracker::new() })
+    }
+
+    /// Serves `socket` on the worker that has the least to do.
+    pub(super) fn spawn<F, Fut>(&self, socket: TcpStream, serve: F)
+    where
+        F: FnOnce(TcpStream) -> Fut + Send + 'static,
+        Fut: Future<Output = ()> + Send + 'static,
+    {
+        let least = self.others.iter().min_by_key(|worker| worker.load.get());
+        match least.filter(|worker| worker.load.get() < self.here.get()) {
+            None => {
+                let loaded = self.here.add();
+                self.tasks.spawn(async move {
+                    serve(socket).await;
+                    drop(loaded);
+                });
+            }
+            Some(worker) => {
+                // Leaves this thread's event queue here, and joins the other's there.
+                let Ok(socket) = socket.into_std() else { return };
+                let (loaded, token) = (worker.load.add(), self.tasks.token());
+                let task = Box::new(move || -> Pin<Box<dyn Future<Output = ()> + Send>> {
+                    Box::pin(async move {
+                        if let Ok(socket) = TcpStream::from_std(socket) {
+                            serve(socket).await;
+                        }
+                        drop((loaded, token));
+                    })
+                });
+                // A worker ends with its queue, not before.
+                let _ = worker.queue.send(task);
+            }
+        }
+    }
+
+    /// Waits until all connections have ended.
+    pub(super) async fn finish(&self) {
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+}
+
+impl Worker {
+    fn start(number: usize) -> io::Result<Self> {
+        let (queue, mut tasks) = mpsc::unbounded_channel::<Task>();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
+            runtime.block_on(async move {
+                while let Some(task) = tasks.recv().await {
+                    tokio::spawn(task());
+                }
+            });
+        })?;
+        Ok(Self { queue, load: Load::default() })
+    }
+}

@@ -1,0 +1,165 @@
+//! Counters of requests, and the Prometheus text format.
+
+use std::fmt::{Display, Write as _};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// The response time histogram's upper bounds, in milliseconds, as the archived server has them.
+const BOUNDS_MS: [u64; 10] = [10, 50, 100, 250, 500, 1_000, 1_500, 3_000, 5_000, 10_000];
+
+/// Counters of HTTP requests. Every field is an atomic: counting takes no lock.
+#[derive(Debug)]
+pub struct Metrics {
+    active: AtomicU64,
+    by_code: [AtomicU64; 500],
+    buckets: [AtomicU64; BOUNDS_MS.len() + 1],
+    nanoseconds: AtomicU64,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self {
+            active: AtomicU64::new(0),
+            by_code: [const { AtomicU64::new(0) }; 500],
+            buckets: [const { AtomicU64::new(0) }; BOUNDS_MS.len() + 1],
+            nanoseconds: AtomicU64::new(0),
+        }
+    }
+}
+
+/// A request that is being answered; counts it as active until dropped.
+#[derive(Debug)]
+pub struct Active<'a>(&'a Metrics);
+
+impl Drop for Active<'_> {
+    fn drop(&mut self) {
+        self.0.active.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Metrics {
+    /// Counts a request as active.
+    pub fn begin(&self) -> Active<'_> {
+        self.active.fetch_add(1, Ordering::Relaxed);
+        Active(self)
+    }
+
+    /// Counts an answer.
+    pub fn record(&self, code: u16, took: Duration) {
+        let Some(counter) = self.by_code.get(usize::from(code.saturating_sub(100))) else { return };
+        counter.fetch_add(1, Ordering::Relaxed);
+        let bucket = BOUNDS_MS.iter().position(|ms| took <= Duration::from_millis(*ms)).unwrap_or(BOUNDS_MS.len());
+        self.buckets[bucket].fetch_add(1, Ordering::Relaxed);
+        self.nanoseconds.fetch_add(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// Writes the `kes_http_*` metrics.
+    pub fn write(&self, text: &mut Text) {
+        let class = |text: &mut Text, name: &str, help: &str, codes: std::ops::Range<u16>, always: &[u16]| {
+            text.family(name, "counter", help);
+            for code in codes {
+                let count = self.by_code[usize::from(code) - 100].load(Ordering::Relaxed);
+                if count > 0 || always.contains(&code) {
+                    text.labelled(name, "code", &code, count);
+                }
+            }
+        };
+        class(text, "kes_http_request_success", "Requests answered with a 2xx status.", 200..300, &[200]);
+        class(text, "kes_http_request_error", "Requests answered with a 4xx status.", 400..500, &[400, 403, 404]);
+        class(text, "kes_http_request_failure", "Requests answered with a 5xx status.", 500..600, &[500, 502, 503]);
+        text.gauge("kes_http_request_active", "Requests being answered.", self.active.load(Ordering::Relaxed));
+        self.write_histogram(text);
+    }
+
+    fn write_histogram(&self, text: &mut Text) {
+        let name = "kes_http_response_time";
+        text.family(name, "histogram", "Time from a request's arrival to its answer, in seconds.");
+        let mut sum = 0;
+        for (bucket, counter) in self.buckets.iter().enumerate() {
+            sum += counter.load(Ordering::Relaxed);
+            let bound = BOUNDS_MS.get(bucket).map_or("+Inf".into(), |ms| (*ms as f64 / 1e3).to_string());
+            text.labelled(&format!("{name}_bucket"), "le", &bound, sum);
+        }
+        text.sample(&format!("{name}_sum"), self.nanoseconds.load(Ordering::Relaxed) as f64 / 1e9);
+        text.sample(&format!("{name}_count"), sum);
+    }
+}
+
+/// Metrics in the Prometheus text format, version 0.0.4.
+#[derive(Debug, Default)]
+pub struct Text(String);
+
+impl Text {
+    /// What the format is called in a `Content-Type` header.
+    pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+    /// A metric that may go up and down.
+    pub fn gauge(&mut self, name: &str, help: &str, value: impl Display) {
+        self.family(name, "gauge", help);
+        self.sample(name, value);
+    }
+
+    /// A metric that only grows.
+    pub fn counter(&mut self, name: &str, help: &str, value: impl Display) {
+        self.family(name, "counter", help);
+        self.sample(name, value);
+    }
+
+    /// The head of a metric whose samples follow.
+    pub fn family(&mut self, name: &str, kind: &str, help: &str) {
+        // Writing to a String cannot fail.
+        let _ = write!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
+    }
+
+    /// One sample with a label. The label's value must need no escaping.
+    pub fn labelled(&mut self, name: &str, label: &str, label_value: &dyn Display, value: impl Display) {
+        let _ = writeln!(self.0, "{name}{{{label}=\"{label_value}\"}} {value}");
+    }
+
+    fn sample(&mut self, name: &str, value: impl Display) {
+        let _ = writeln!(self.0, "{name} {value}");
+    }
+
+    /// The text.
+    pub fn finish(self) -> String {
+        self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_by_class_and_bucket() {
+        let metrics = Metrics::default();
+        metrics.record(200, Duration::from_millis(9));
+        metrics.record(404, Duration::from_millis(11));
+        metrics.record(502, Duration::from_secs(60));
+        let mut text = Text::default();
+        metrics.write(&mut text);
+        let text = text.finish();
+        for line in [
+            "kes_http_request_success{code=\"200\"} 1",
+            "kes_http_request_error{code=\"404\"} 1",
+            "kes_http_request_error{code=\"403\"} 0",
+            "kes_http_request_failure{code=\"502\"} 1",
+            "kes_http_response_time_bucket{le=\"0.01\"} 1",
+            "kes_http_response_time_bucket{le=\"0.05\"} 2",
+            "kes_http_response_time_bucket{le=\"10\"} 2",
+            "kes_http_response_time_bucket{le=\"+Inf\"} 3",
+            "kes_http_response_time_count 3",
+        ] {
+            assert!(text.contains(&format!("{line}\n")), "{line} in\n{text}");
+        }
+    }
+
+    #[test]
+    fn active_requests_are_counted_while_they_last() {
+        let metrics = Metrics::default();
+        let request = metrics.begin();
+        assert_eq!(metrics.active.load(Ordering::Relaxed), 1);
+        drop(request);
+        assert_eq!(metrics.active.load(Ordering::Relaxed), 0);
+    }
+}

@@ -1,0 +1,332 @@
+//! A client that speaks as one identity, over HTTP/1.1 or HTTP/2, and says exactly what it is told to.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio_rustls::client::TlsStream;
+
+use super::testdata;
+
+/// How requests are sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    H1,
+    H2,
+}
+
+impl Protocol {
+    pub const ALL: [Self; 2] = [Self::H1, Self::H2];
+
+    fn alpn(self) -> &'static [u8] {
+        match self {
+            Self::H1 => b"http/1.1",
+            Self::H2 => b"h2",
+        }
+    }
+}
+
+/// A client certificate (or several) and its key.
+pub struct Identity {
+    pub chain: Vec<CertificateDer<'static>>,
+    pub key: PrivateKeyDer<'static>,
+}
+
+impl Identity {
+    /// From two PEM files.
+    pub fn load(certificate: impl AsRef<Path>, key: impl AsRef<Path>) -> Self {
+        let chain = CertificateDer::pem_file_iter(certificate).expect("a certificate file");
+        let chain = chain.collect::<Result<_, _>>().expect("certificates");
+        Self { chain, key: PrivateKeyDer::from_pem_file(key).expect("a key file") }
+    }
+
+    /// A client of `testdata/http/fixture`.
+    pub fn fixture(name: &str) -> Self {
+        let clients = testdata("http/fixture/clients");
+        Self::load(clients.join(format!("{name}.crt")), clients.join(format!("{name}.key")))
+    }
+}
+
+/// Settings of a client's TLS.
+pub struct Tls(ClientConfig);
+
+impl Tls {
+    pub fn new(identity: Option<Identity>, protocol: Protocol) -> Self {
+        Self::with_versions(identity, protocol, rustls::ALL_VERSIONS)
+    }
+
+    pub fn with_versions(
+        identity: Option<Identity>,
+        protocol: Protocol,
+        versions: &[&'static rustls::SupportedProtocolVersion],
+    ) -> Self {
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let builder = ClientConfig::builder_with_provider(provider.clone())
+            .with_protocol_versions(versions)
+            .expect("supported versions")
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(AnyServer(provider)));
+        let mut config = match identity {
+            // Through a resolver, since the builder checks that certificate and key belong together.
+            Some(identity) => {
+                let key = aws_lc_rs::sign::any_supported_type(&identity.key).expect("a supported key");
+                let certified = rustls::sign::CertifiedKey::new(identity.chain, key);
+                builder.with_client_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(certified)))
+            }
+            None => builder.with_no_client_auth(),
+        };
+        config.alpn_protocols = vec![protocol.alpn().to_vec()];
+        config.enable_sni = false;
+        Self(config)
+    }
+
+    /// Settings that several connections share, so that later ones resume the session of the first.
+    pub fn shared(self) -> Arc<ClientConfig> {
+        Arc::new(self.0)
+    }
+}
+
+/// Opens a TLS connection.
+pub async fn connect(address: SocketAddr, tls: Arc<ClientConfig>) -> std::io::Result<TlsStream<TcpStream>> {
+    let socket = TcpStream::connect(address).await?;
+    socket.set_nodelay(true)?;
+    let name = ServerName::IpAddress(address.ip().into());
+    tokio_rustls::TlsConnector::from(tls).connect(name, socket).await
+}
+
+/// One client.
+pub struct Client {
+    address: SocketAddr,
+    tls: Arc<ClientConfig>,
+    protocol: Protocol,
+}
+
+/// What came back.
+#[derive(Debug, Clone)]
+pub struct Response {
+    pub status: u16,
+    /// By lower-case name.
+    pub headers: BTreeMap<String, String>,
+    pub body: Bytes,
+}
+
+impl Response {
+    pub fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).expect("a body of text")
+    }
+
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|_| panic!("JSON, not {:?}", self.text()))
+    }
+
+    pub fn message(&self) -> String {
+        self.json()["message"].as_str().expect("a message").to_owned()
+    }
+}
+
+/// A request.
+#[derive(Debug, Clone, Default)]
+pub struct Request {
+    pub method: String,
+    pub target: String,
+    pub headers: Vec<(String, String)>,
+    pub body: Option<Bytes>,
+}
+
+impl Request {
+    pub fn new(method: &str, target: &str) -> Self {
+        Self { method: method.into(), target: target.into(), ..Self::default() }
+    }
+
+    pub fn body(self, body: impl Into<Bytes>) -> Self {
+        Self { body: Some(body.into()), ..self }
+    }
+
+    pub fn header(mut self, name: &str, value: &str) -> Self {
+        self.headers.push((name.into(), value.into()));
+        self
+    }
+}
+
+impl Client {
+    pub fn new(address: SocketAddr, identity: Option<Identity>, protocol: Protocol) -> Self {
+        Self { address, tls: Tls::new(identity, protocol).shared(), protocol }
+    }
+
+    pub fn with_tls(address: SocketAddr, tls: Arc<ClientConfig>, protocol: Protocol) -> Self {
+        Self { address, tls, protocol }
+    }
+
+    /// A client of the fixture, over HTTP/2.
+    pub fn fixture(address: SocketAddr, name: &str) -> Self {
+        Self::new(address, Some(Identity::fixture(name)), Protocol::H2)
+    }
+
+    /// Sends a request on a connection of its own.
+    pub async fn send(&self, request: Request) -> std::io::Result<Response> {
+        let tls = connect(self.address, self.tls.clone()).await?;
+        match self.protocol {
+            Protocol::H1 => send_h1(tls, &request).await,
+            Protocol::H2 => send_h2(tls, request).await,
+        }
+    }
+
+    pub async fn get(&self, target: &str) -> Response {
+        self.send(Request::new("GET", target)).await.expect("an answer")
+    }
+
+    pub async fn put(&self, target: &str, body: impl Into<Bytes>) -> Response {
+        self.send(Request::new("PUT", target).body(body)).await.expect("an answer")
+    }
+
+    pub async fn put_json(&self, target: &str, body: &serde_json::Value) -> Response {
+        self.put(target, body.to_string()).await
+    }
+
+    pub async fn delete(&self, target: &str) -> Response {
+        self.send(Request::new("DELETE", target)).await.expect("an answer")
+    }
+}
+
+/// Sends a request as it stands, whatever a library would think of it, and reads one response.
+pub async fn send_h1(mut tls: TlsStream<TcpStream>, request: &Request) -> std::io::Result<Response> {
+    let mut head = format!("{} {} HTTP/1.1\r\n", request.method, request.target);
+    if !request.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
+        head.push_str("Host: localhost\r\n");
+    }
+    for (name, value) in &request.headers {
+        head.push_str(&format!("{name}: {value}\r\n"));
+    }
+    if let Some(body) = &request.body {
+        head.push_str(&format!("Content-Length: {}\r\n", body.len()));
+    }
+    head.push_str("\r\n");
+    let (mut reader, mut writer) = tokio::io::split(&mut tls);
+    let body = request.body.clone().unwrap_or_default();
+    let write = async {
+        // The server may answer, and close, before it has read everything.
+        let _ = writer.write_all(head.as_bytes()).await;
+        let _ = writer.write_all(&body).await;
+        let _ = writer.flush().await;
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        response = read_h1(&mut reader, request.method == "HEAD") => response,
+        () = write => unreachable!("it never ends"),
+    }
+}
+
+/// Reads one HTTP/1.1 response.
+pub async fn read_h1(reader: &mut (impl tokio::io::AsyncRead + Unpin), head_only: bool) -> std::io::Result<Response> {
+    let mut bytes = Vec::new();
+    let head = loop {
+        if let Some(end) = find(&bytes, b"\r\n\r\n") {
+            break end + 4;
+        }
+        if reader.read_buf(&mut bytes).await? == 0 {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+    };
+    let text = String::from_utf8_lossy(&bytes[..head]).into_owned();
+    let mut lines = text.lines();
+    let status = lines.next().and_then(|line| line.split(' ').nth(1)?.parse().ok()).expect("a status line");
+    let headers: BTreeMap<_, _> = lines
+        .filter_map(|line| line.split_once(':'))
+        .map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned()))
+        .collect();
+    let len = headers.get("content-length").and_then(|len| len.parse().ok());
+    while !head_only && len.is_none_or(|len: usize| bytes.len() < head + len) {
+        if reader.read_buf(&mut bytes).await? == 0 {
+            break;
+        }
+    }
+    Ok(Response { status, headers, body: Bytes::from(bytes).slice(head..) })
+}
+
+fn find(bytes: &[u8], pattern: &[u8]) -> Option<usize> {
+    bytes.windows(pattern.len()).position(|window| window == pattern)
+}
+
+async fn send_h2(tls: TlsStream<TcpStream>, request: Request) -> std::io::Result<Response> {
+    fn other(error: impl std::error::Error + Send + Sync + 'static) -> std::io::Error {
+        std::io::Error::other(error)
+    }
+    let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(tls));
+    let (mut sender, connection) = handshake.await.map_err(other)?;
+    let connection = tokio::spawn(connection);
+    let mut builder =
+        hyper::Request::builder().method(request.method.as_str()).uri(format!("https://localhost{}", request.target));
+    for (name, value) in &request.headers {
+        builder = builder.header(name, value);
+    }
+    let request = builder.body(Full::new(request.body.unwrap_or_default())).map_err(other)?;
+    let response = sender.send_request(request).await.map_err(other)?;
+    let (head, body) = response.into_parts();
+    let headers = head.headers.iter();
+    let headers =
+        headers.map(|(name, value)| (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned()));
+    let (status, headers) = (head.status.as_u16(), headers.collect());
+    let body = body.collect().await.map_err(other)?.to_bytes();
+    connection.abort();
+    Ok(Response { status, headers, body })
+}
+
+/// Takes any server for the right one: the tests' certificates expire, and the tests go on.
+#[derive(Debug)]
+struct AnyServer(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for AnyServer {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls12_signature(
+            message,
+            certificate,
+            signature,
+            &self.0.signature_verification_algorithms,
+        )
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls13_signature(
+            message,
+            certificate,
+            signature,
+            &self.0.signature_verification_algorithms,
+        )
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}

@@ -1,0 +1,29 @@
+//! What the tests share: the real program as a child process, and clients that say exactly what they
+//! are told to.
+
+pub mod client;
+pub mod server;
+
+use std::path::{Path, PathBuf};
+
+pub use client::{Client, Identity, Protocol, Response};
+pub use server::TestServer;
+
+/// A file of `testdata/`.
+pub fn testdata(path: impl AsRef<Path>) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata").join(path)
+}
+
+/// Runs a test's requests.
+pub fn block_on<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime").block_on(future)
+}
+
+/// Asks `ready` until it says yes; panics with `what` after ten seconds.
+pub fn eventually(what: &str, mut ready: impl FnMut() -> bool) {
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    while !ready() {
+        assert!(std::time::Instant::now() < deadline, "{what}: not within 10 seconds");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+}

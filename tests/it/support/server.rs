@@ -1,0 +1,190 @@
+//! The real program, started as an operator would start it.
+
+use std::io::{BufRead as _, BufReader, Read};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, mpsc};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::testdata;
+
+/// A running `claviger server` in a directory of its own. Stopped when dropped.
+pub struct TestServer {
+    child: Child,
+    address: SocketAddr,
+    directory: tempfile::TempDir,
+    stdout: Output,
+    stderr: Output,
+}
+
+/// What the program has written so far.
+#[derive(Clone, Default)]
+pub struct Output(Arc<Mutex<String>>);
+
+impl Output {
+    pub fn text(&self) -> String {
+        self.0.lock().expect("no reader panicked").clone()
+    }
+
+    fn follow(&self, stream: impl Read + Send + 'static, mut on_line: impl FnMut(&str) + Send + 'static) {
+        let text = self.0.clone();
+        std::thread::spawn(move || {
+            for line in BufReader::new(stream).lines() {
+                let Ok(line) = line else { return };
+                on_line(&line);
+                let mut text = text.lock().expect("no reader panicked");
+                text.push_str(&line);
+                text.push('\n');
+            }
+        });
+    }
+}
+
+/// The config of `testdata/http/fixture`, with `change` applied to its text.
+pub fn fixture_config(change: impl FnOnce(String) -> String) -> String {
+    change(std::fs::read_to_string(testdata("http/fixture/config.yml")).expect("the fixture's config"))
+}
+
+impl TestServer {
+    /// A server with the fixture's config, keys and certificate.
+    pub fn fixture() -> Self {
+        Self::with_config(&fixture_config(|config| config))
+    }
+
+    /// A server with the fixture's keys and certificate, and this config.
+    pub fn with_config(config: &str) -> Self {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        copy_fixture(directory.path());
+        Self::start_in(directory, config)
+    }
+
+    /// A server with this config in a directory that is prepared.
+    pub fn start_in(directory: tempfile::TempDir, config: &str) -> Self {
+        std::fs::write(directory.path().join("config.yml"), config).expect("the config is written");
+        Self::launch(directory, &["server", "--config", "config.yml", "--addr", "127.0.0.1:0"])
+    }
+
+    /// A server in development mode.
+    pub fn dev() -> Self {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        Self::launch(directory, &["server", "--dev", "--addr", "127.0.0.1:0"])
+    }
+
+    fn launch(directory: tempfile::TempDir, args: &[&str]) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_claviger"))
+            .args(args)
+            .current_dir(directory.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the program starts");
+        let (stdout, stderr) = (Output::default(), Output::default());
+        let (ready, wait) = mpsc::channel();
+        let mut address = None;
+        stdout.follow(child.stdout.take().expect("piped"), move |line| {
+            if let Some((_, at)) = line.split_once("https://").filter(|_| address.is_none()) {
+                address = at.trim().parse().ok();
+            }
+            if line.starts_with("=> Server is up") {
+                let _ = ready.send(address);
+            }
+        });
+        stderr.follow(child.stderr.take().expect("piped"), |_| {});
+        match wait.recv_timeout(Duration::from_secs(30)) {
+            Ok(Some(address)) => Self { child, address, directory, stdout, stderr },
+            _ => {
+                let _ = child.kill();
+                let _ = child.wait();
+                panic!("the server does not start:\n{}\n{}", stdout.text(), stderr.text());
+            }
+        }
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// The directory of its keys.
+    pub fn keys(&self) -> PathBuf {
+        self.directory().join("keys")
+    }
+
+    pub fn stdout(&self) -> String {
+        self.stdout.text()
+    }
+
+    pub fn stderr(&self) -> String {
+        self.stderr.text()
+    }
+
+    pub fn pid(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill_process(self.pid(), signal).expect("the server runs");
+    }
+
+    /// Writes another config and has it loaded; returns when the log says how that ended.
+    pub fn reload(&self, config: &str) {
+        std::fs::write(self.directory().join("config.yml"), config).expect("the config is written");
+        let before = self.stderr().matches("reloaded").count();
+        self.signal(Signal::HUP);
+        super::eventually("the reload ends", || self.stderr().matches("reloaded").count() > before);
+    }
+
+    /// Stops the server as a service manager does.
+    pub fn stop(mut self) -> ExitStatus {
+        self.signal(Signal::TERM);
+        self.wait_for_exit(Duration::from_secs(20)).expect("the server stops when told to")
+    }
+
+    /// Waits until the server has ended by itself.
+    pub fn wait_for_exit(&mut self, timeout: Duration) -> Option<ExitStatus> {
+        let deadline = Instant::now() + timeout;
+        while Instant::now() < deadline {
+            if let Some(status) = self.child.try_wait().expect("our child") {
+                return Some(status);
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        None
+    }
+}
+
+impl Drop for TestServer {
+    fn drop(&mut self) {
+        if self.child.try_wait().is_ok_and(|status| status.is_some()) {
+            return;
+        }
+        let _ = kill_process(self.pid(), Signal::TERM);
+        if self.wait_for_exit(Duration::from_secs(20)).is_none() {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+        if std::thread::panicking() {
+            eprintln!("--- stderr of the server\n{}", self.stderr());
+        }
+    }
+}
+
+/// Copies the fixture's keys and certificate into a directory.
+pub fn copy_fixture(to: &Path) {
+    let from = testdata("http/fixture");
+    for file in ["server.key", "server.crt"] {
+        std::fs::copy(from.join(file), to.join(file)).expect("the fixture's file");
+    }
+    std::fs::create_dir(to.join("keys")).expect("a directory for keys");
+    for entry in std::fs::read_dir(from.join("keys")).expect("the fixture's keys") {
+        let entry = entry.expect("readable");
+        std::fs::copy(entry.path(), to.join("keys").join(entry.file_name())).expect("the fixture's key");
+    }
+}
