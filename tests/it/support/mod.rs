@@ -2,6 +2,7 @@
 //! are told to.
 
 pub mod client;
+pub mod differences;
 pub mod server;
 
 use std::path::{Path, PathBuf};
