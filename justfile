@@ -1,0 +1,33 @@
+# The everyday commands. None is needed: each calls a script or cargo, as the README has it.
+
+# what there is
+default:
+    @just --list --unsorted
+
+# start a server for development
+dev:
+    cargo run --release -- server --dev
+
+# format, lints, dependencies, documentation
+check:
+    .ci/check
+
+# install what the tests lack, run the whole suite
+test:
+    tests/run
+
+# the tests whose name contains NAME
+only NAME:
+    cargo test {{ NAME }}
+
+# the benchmarks
+bench:
+    cargo bench
+
+# make the development certificates again
+certs:
+    certs/make
+
+# what must pass before a change lands
+ci:
+    .ci/run
