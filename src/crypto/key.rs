@@ -1,5 +1,6 @@
 //! Master keys and the two formats in which keystores hold them.
 
+mod fingerprint;
 mod json;
 mod protobuf;
 
@@ -7,6 +8,8 @@ use time::OffsetDateTime;
 
 use super::mac::MacKey;
 use super::{Algorithm, Blob, NoRandom, SecretKey};
+
+pub use fingerprint::Fingerprint;
 
 /// Why a stored value is no master key. For the log; it quotes nothing of the value.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -121,9 +124,20 @@ impl Key {
         self.hmac.is_some()
     }
 
-    /// Whether both encrypt alike: same algorithm, same bytes. The bytes are compared in constant time.
+    /// Whether both encrypt and sign alike: same algorithm, same bytes, same HMAC key or none. The
+    /// bytes are compared in constant time.
     pub fn is_same(&self, other: &Self) -> bool {
-        self.secret.key().is_same(other.secret.key()) && self.algorithm == other.algorithm
+        let hmac = match (&self.hmac, &other.hmac) {
+            (Some(ours), Some(theirs)) => ours.key().is_same(theirs.key()),
+            (None, None) => true,
+            _ => false,
+        };
+        self.secret.key().is_same(other.secret.key()) && hmac && self.algorithm == other.algorithm
+    }
+
+    /// Tells one key from another in plans and reports: equal for keys that are the same.
+    pub fn fingerprint(&self) -> Fingerprint {
+        Fingerprint::of(self)
     }
 }
 
