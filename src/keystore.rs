@@ -70,6 +70,14 @@ pub async fn connect(config: &Config) -> Result<Arc<dyn KeyStore>, Error> {
     })
 }
 
+/// Like [`connect`], but creates nothing; `None` when the store's place does not exist.
+pub async fn open(config: &Config) -> Result<Option<Arc<dyn KeyStore>>, Error> {
+    Ok(match config {
+        Config::Fs(config) => fs::Store::open_existing(config)?.map(|store| Arc::new(store) as _),
+        remote => Some(connect(remote).await?),
+    })
+}
+
 fn not_built(name: &str) -> Error {
     Error::Failed(format!("the key store '{name}' is not built into this program; it has 'fs' and 'static'").into())
 }
@@ -120,6 +128,30 @@ pub trait KeyStore: fmt::Display + Send + Sync + 'static {
 
     /// Asks the store for a sign of life; returns how long the answer took.
     async fn status(&self) -> Result<Duration, Error>;
+
+    /// Checks that the store answers and that the credentials allow `access`. The cause of an
+    /// [`Error::Failed`] names the missing right, the path it is for, and what grants it.
+    async fn check(&self, access: Access) -> Result<(), Error> {
+        let _ = access;
+        self.status().await.map(drop)
+    }
+
+    /// What tells this store from every other: the same text for the same place, however it is
+    /// reached. Shown in reports; holds no secret.
+    async fn identity(&self) -> Result<String, Error> {
+        Ok(self.to_string())
+    }
+}
+
+/// What somebody is going to do with a store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Access {
+    /// List and read.
+    Read,
+    /// List, read and create.
+    Create,
+    /// List, read, create and replace.
+    Replace,
 }
 
 /// What a keystore holds.

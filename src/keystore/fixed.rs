@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use secrecy::SecretString;
 use serde::Deserialize;
 
-use super::{Error, KeyStore, Listing};
+use super::{Access, Error, KeyStore, Listing};
 use crate::crypto::Blob;
 use crate::name::KeyName;
 
@@ -55,5 +55,11 @@ impl KeyStore for Store {
     }
     async fn status(&self) -> Result<Duration, Error> {
         Ok(Duration::ZERO)
+    }
+    async fn check(&self, access: Access) -> Result<(), Error> {
+        match access {
+            Access::Read => Ok(()),
+            Access::Create | Access::Replace => Err(Error::Failed("the static key store is read-only".into())),
+        }
     }
 }

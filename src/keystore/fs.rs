@@ -1,13 +1,14 @@
 //! A directory as keystore: one file a key.
 
 use std::fmt;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use serde::Deserialize;
 
-use super::{Error, KeyStore, Listing};
+use super::{Access, Error, KeyStore, Listing};
 use crate::crypto::Blob;
 use crate::name::KeyName;
 
@@ -30,6 +31,16 @@ impl Store {
     pub fn open(config: &Config) -> Result<Self, Error> {
         std::fs::create_dir_all(&config.path).map_err(|error| Error::Failed(error.into()))?;
         Ok(Self { path: config.path.clone() })
+    }
+
+    /// Opens the directory without changing anything in or around it; `None` when it is missing.
+    pub fn open_existing(config: &Config) -> Result<Option<Self>, Error> {
+        match std::fs::metadata(&config.path) {
+            Ok(place) if place.is_dir() => Ok(Some(Self { path: config.path.clone() })),
+            Ok(_) => Err(Error::Failed(format!("'{}' is not a directory", config.path.display()).into())),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(Error::Failed(error.into())),
+        }
     }
 }
 
@@ -84,5 +95,21 @@ impl KeyStore for Store {
         let started = Instant::now();
         std::fs::metadata(&self.path).map_err(|error| Error::Unreachable(error.into()))?;
         Ok(started.elapsed())
+    }
+
+    async fn check(&self, access: Access) -> Result<(), Error> {
+        let (rights, right) = match access {
+            Access::Read => (rustix::fs::Access::READ_OK | rustix::fs::Access::EXEC_OK, "read"),
+            Access::Create | Access::Replace => (rustix::fs::Access::all(), "write"),
+        };
+        rustix::fs::access(&self.path, rights).map_err(|error| {
+            let path = self.path.display();
+            Error::Failed(format!("this user may not {right} the directory '{path}': {error}").into())
+        })
+    }
+
+    async fn identity(&self) -> Result<String, Error> {
+        let place = std::fs::metadata(&self.path).map_err(|error| Error::Unreachable(error.into()))?;
+        Ok(format!("directory with inode {} on device {}", place.ino(), place.dev()))
     }
 }

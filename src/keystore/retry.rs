@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::{Error, KeyStore, Listing};
+use super::{Access, Error, KeyStore, Listing};
 use crate::crypto::Blob;
 use crate::name::KeyName;
 
@@ -45,5 +45,11 @@ impl KeyStore for Retry {
     }
     async fn status(&self) -> Result<Duration, Error> {
         self.0.status().await
+    }
+    async fn check(&self, access: Access) -> Result<(), Error> {
+        self.0.check(access).await
+    }
+    async fn identity(&self) -> Result<String, Error> {
+        self.0.identity().await
     }
 }
