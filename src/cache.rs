@@ -5,11 +5,14 @@
 //! their time (`offline`).
 
 mod entries;
+mod health;
 mod listing;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -20,14 +23,25 @@ use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
 use self::entries::{Entries, Entry, Rules};
+use self::health::Health;
 use self::listing::Listings;
-use crate::clock::Ticker;
+use crate::clock::{self, Ticker};
 use crate::crypto::Key;
 use crate::keystore::{self, KeyStore};
 use crate::name::{KeyName, Page, Pattern};
 
 /// How often the keystore is asked for a sign of life.
 const PROBE: Duration = Duration::from_secs(10);
+
+/// How long the keystore may take to give a sign of life.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(10);
+
+/// How long a request that can be served offline waits for the keystore.
+const OFFLINE_WAIT: Duration = Duration::from_secs(2);
+
+/// Reads and writes that may be under way. They outlive the requests that began them, so clients that
+/// come and go could pile them up.
+const MAX_TASKS: usize = 10_000;
 
 /// How often expired keys are looked for.
 const SWEEP: Duration = Duration::from_secs(1);
@@ -116,16 +130,31 @@ pub struct Keys {
     fetches: Mutex<HashMap<KeyName, Fetch>>,
     listings: Listings,
     ticker: Ticker,
-    last_good: AtomicU64,
-    reachable: AtomicBool,
+    health: Health,
     hits: AtomicU64,
     misses: AtomicU64,
     runtime: Handle,
     tasks: TaskTracker,
 }
 
-type Fetched = Result<Arc<Key>, Arc<keystore::Error>>;
-type Fetch = watch::Receiver<Option<Fetched>>;
+type Fetch = watch::Receiver<Option<Outcome>>;
+
+/// What came of a read.
+#[derive(Debug, Clone)]
+enum Outcome {
+    /// The keystore, asked at this time of the ticker, gave the key.
+    Fetched(Arc<Key>, u64),
+    /// It did not answer, and the key from the cache may go on serving.
+    Offline(Arc<Key>),
+    /// There is no key, or no answer.
+    Failed(Arc<keystore::Error>),
+}
+
+impl Outcome {
+    fn failed(error: keystore::Error) -> Self {
+        Self::Failed(Arc::new(error))
+    }
+}
 
 impl Keys {
     /// The keys of `store`. Work that outlives its request runs on `runtime`.
@@ -137,9 +166,8 @@ impl Keys {
             entries: Entries::new(config.max_entries),
             fetches: Mutex::default(),
             listings: Listings::default(),
-            ticker: Ticker::start(Instant::now()),
-            last_good: AtomicU64::new(0),
-            reachable: AtomicBool::new(true),
+            ticker: Ticker::start(clock::instant()),
+            health: Health::default(),
             hits: AtomicU64::new(0),
             misses: AtomicU64::new(0),
             runtime,
@@ -164,25 +192,23 @@ impl Keys {
 
     /// The key with this name.
     pub async fn get(self: &Arc<Self>, name: &KeyName) -> Result<Arc<Key>, Error> {
-        let now = Instant::now();
-        let expired = match self.entries.get(name) {
-            Some(entry) => {
-                let time = self.ticker.at(now);
-                if entry.is_fresh(&self.rules(), time) || (!self.is_reachable() && self.may_serve_offline(now)) {
-                    entry.touch(time);
-                    self.hits.fetch_add(1, Ordering::Relaxed);
-                    return Ok(entry.key.clone());
-                }
-                Some(entry.key.clone())
-            }
-            None => None,
-        };
+        let now = self.now();
+        let cached = self.entries.get(name);
+        if let Some(entry) = &cached
+            && (entry.is_fresh(&self.rules(), now) || (!self.health.is_reachable() && self.may_serve_offline(now)))
+        {
+            entry.touch(now);
+            self.hits.fetch_add(1, Ordering::Relaxed);
+            return Ok(entry.key.clone());
+        }
         self.misses.fetch_add(1, Ordering::Relaxed);
-        let mut fetch = self.fetch(name, expired);
-        let fetched = fetch.wait_for(Option::is_some).await.map(|fetched| fetched.clone());
-        // The task that fetches sends an answer before it ends, even when it panics: see `fetch`.
-        let fetched = fetched.ok().flatten().unwrap_or_else(|| Err(Arc::new(interrupted())));
-        fetched.map_err(|source| Error { action: Action::Read, source })
+        let mut fetch = self.fetch(name, cached.map(|entry| entry.key.clone()));
+        // The task that fetches sends an outcome before it ends, even when it panics: see `fetch`.
+        let outcome = fetch.wait_for(Option::is_some).await.ok().and_then(|outcome| outcome.clone());
+        match outcome.unwrap_or_else(|| Outcome::failed(interrupted())) {
+            Outcome::Fetched(key, _) | Outcome::Offline(key) => Ok(key),
+            Outcome::Failed(source) => Err(Error { action: Action::Read, source }),
+        }
     }
 
     /// Stores a new key. Runs to its end even when the caller goes away.
@@ -210,14 +236,15 @@ impl Keys {
 
     /// A page of names. A first page always asks the keystore.
     pub async fn list(self: &Arc<Self>, pattern: &Pattern) -> Result<Page<KeyName>, Error> {
-        let now = Instant::now();
+        let now = clock::instant();
         if pattern.after().is_some()
             && let Some(names) = self.listings.get(pattern.prefix(), now)
         {
             return Ok(Page::after(pattern, &names));
         }
+        let asked = self.now();
         let listed = self.patient.list(pattern.prefix()).await;
-        self.note(listed.as_ref().err());
+        self.note(asked, listed.as_ref().err());
         let listing = listed.map_err(|error| Error { action: Action::List, source: Arc::new(error) })?;
         let names: Arc<[KeyName]> = listing.names.into();
         let page = Page::after(pattern, &names);
@@ -229,25 +256,25 @@ impl Keys {
 
     /// Asks the keystore for a sign of life.
     pub async fn status(&self) -> Result<Duration, keystore::Error> {
-        let status = self.store.status().await;
-        self.note(status.as_ref().err());
+        let asked = self.now();
+        let status = tokio::time::timeout(SIGN_OF_LIFE, self.store.status()).await;
+        let status = status.unwrap_or_else(|_| Err(silent(SIGN_OF_LIFE)));
+        self.note(asked, status.as_ref().err());
         status
     }
 
     /// How the cache is doing.
     pub fn stats(&self) -> Stats {
-        let now = Instant::now();
-        let last_answer = self.ticker.at(now).saturating_sub(self.last_good.load(Ordering::Relaxed));
         Stats {
             entries: self.entries.len(),
             hits: self.hits.load(Ordering::Relaxed),
             misses: self.misses.load(Ordering::Relaxed),
-            reachable: self.is_reachable(),
-            last_answer: Duration::from_millis(last_answer),
+            reachable: self.health.is_reachable(),
+            last_answer: self.health.since_last_good(self.now()),
         }
     }
 
-    /// Waits until every write that was begun is done.
+    /// Waits until all that was begun is done.
     pub async fn finish(&self) {
         self.tasks.close();
         self.tasks.wait().await;
@@ -258,16 +285,28 @@ impl Keys {
         action: Action,
         write: impl Future<Output = Result<(), keystore::Error>> + Send + 'static,
     ) -> Result<(), Error> {
-        let written = self.tasks.spawn_on(write, &self.runtime).await.unwrap_or_else(|_| Err(interrupted()));
-        self.note(written.as_ref().err());
+        if self.tasks.len() >= MAX_TASKS {
+            return Err(Error { action, source: Arc::new(too_busy()) });
+        }
+        let keys = self.clone();
+        let noted = async move {
+            let asked = keys.now();
+            let written = write.await;
+            keys.note(asked, written.as_ref().err());
+            written
+        };
+        let written = self.tasks.spawn_on(noted, &self.runtime).await.unwrap_or_else(|_| Err(interrupted()));
         written.map_err(|source| Error { action, source: Arc::new(source) })
     }
 
     /// Joins the fetch of a key that is under way, or starts one.
-    fn fetch(self: &Arc<Self>, name: &KeyName, expired: Option<Arc<Key>>) -> Fetch {
+    fn fetch(self: &Arc<Self>, name: &KeyName, cached: Option<Arc<Key>>) -> Fetch {
         let mut fetches = self.fetches();
         if let Some(fetch) = fetches.get(name) {
             return fetch.clone();
+        }
+        if self.tasks.len() >= MAX_TASKS {
+            return watch::channel(Some(Outcome::failed(too_busy()))).1;
         }
         let (answer, fetch) = watch::channel(None);
         fetches.insert(name.clone(), fetch.clone());
@@ -277,47 +316,53 @@ impl Keys {
             async move {
                 let worker = tokio::spawn({
                     let (keys, name) = (keys.clone(), name.clone());
-                    async move { keys.read(&name, expired).await }
+                    async move { keys.read(&name, cached).await }
                 });
-                let fetched = worker.await.unwrap_or_else(|_| Err(Arc::new(interrupted())));
-                keys.finish_fetch(&name, &mine, fetched.as_ref().ok());
-                let _ = answer.send(Some(fetched));
+                let outcome = worker.await.unwrap_or_else(|_| Outcome::failed(interrupted()));
+                keys.finish_fetch(&name, &mine, &outcome);
+                let _ = answer.send(Some(outcome));
             },
             &self.runtime,
         );
         fetch
     }
 
-    async fn read(&self, name: &KeyName, expired: Option<Arc<Key>>) -> Fetched {
-        if let Some(key) = expired.filter(|_| !self.config.load().offline.is_zero()) {
-            // There is something to fall back on, so nobody need wait for the store to recover.
-            let fetched = self.store.get(name).await;
-            self.note(fetched.as_ref().err());
-            return match fetched {
-                Err(keystore::Error::Unreachable(_)) if self.may_serve_offline(Instant::now()) => Ok(key),
-                fetched => fetched.and_then(|value| decode(&value)).map_err(Arc::new),
-            };
+    /// Reads a key, of which `cached` was in the cache and has expired.
+    async fn read(&self, name: &KeyName, cached: Option<Arc<Key>>) -> Outcome {
+        let asked = self.now();
+        let fallback = cached.filter(|_| self.may_serve_offline(asked));
+        let fetched = if fallback.is_some() {
+            // Nobody need wait for the store to recover.
+            let fetched = tokio::time::timeout(OFFLINE_WAIT, self.store.get(name)).await;
+            fetched.unwrap_or_else(|_| Err(silent(OFFLINE_WAIT)))
+        } else {
+            self.patient.get(name).await
+        };
+        self.note(asked, fetched.as_ref().err());
+        match (fetched.and_then(|value| decode(&value)), fallback) {
+            (Ok(key), _) => Outcome::Fetched(key, asked),
+            (Err(keystore::Error::Unreachable(_)), Some(key)) if self.may_serve_offline(self.now()) => {
+                Outcome::Offline(key)
+            }
+            (Err(error), _) => Outcome::failed(error),
         }
-        let fetched = self.patient.get(name).await;
-        self.note(fetched.as_ref().err());
-        fetched.and_then(|value| decode(&value)).map_err(Arc::new)
     }
 
     /// Caches what was fetched, unless the key was created or deleted meanwhile.
-    fn finish_fetch(&self, name: &KeyName, fetch: &Fetch, key: Option<&Arc<Key>>) {
+    fn finish_fetch(&self, name: &KeyName, fetch: &Fetch, outcome: &Outcome) {
         let mut fetches = self.fetches();
         if !fetches.get(name).is_some_and(|current| current.same_channel(fetch)) {
             return;
         }
         fetches.remove(name);
-        match key {
-            Some(key) if self.is_reachable() => {
-                self.entries.insert(name.clone(), Entry::new(key.clone(), self.ticker.at(Instant::now())));
+        match outcome {
+            Outcome::Fetched(key, asked) => {
+                self.entries.insert(name.clone(), Entry::new(key.clone(), *asked, self.now()));
             }
-            // Served from what was there before.
-            Some(_) => {}
-            None if self.is_reachable() => self.entries.remove(name),
-            None => {}
+            // The key that was in the cache stays there for as long as it may be needed.
+            Outcome::Offline(_) => {}
+            Outcome::Failed(error) if matches!(**error, keystore::Error::Unreachable(_)) => {}
+            Outcome::Failed(_) => self.entries.remove(name),
         }
     }
 
@@ -332,14 +377,14 @@ impl Keys {
         self.fetches.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn is_reachable(&self) -> bool {
-        self.reachable.load(Ordering::Relaxed)
+    /// Milliseconds of the ticker.
+    fn now(&self) -> u64 {
+        self.ticker.at(clock::instant())
     }
 
-    fn may_serve_offline(&self, now: Instant) -> bool {
-        let since = self.ticker.at(now).saturating_sub(self.last_good.load(Ordering::Relaxed));
+    fn may_serve_offline(&self, now: u64) -> bool {
         let offline = self.config.load().offline;
-        !offline.is_zero() && Duration::from_millis(since) <= offline
+        !offline.is_zero() && self.health.since_last_good(now) <= offline
     }
 
     fn rules(&self) -> Rules {
@@ -347,28 +392,16 @@ impl Keys {
         Rules { any: config.any, unused: config.unused }
     }
 
-    /// Remembers whether the keystore answered. Any answer is a good one, a refusal too.
-    fn note(&self, error: Option<&keystore::Error>) {
-        let reachable = !matches!(error, Some(keystore::Error::Unreachable(_)));
-        if reachable {
-            self.last_good.store(self.ticker.at(Instant::now()), Ordering::Relaxed);
-        }
-        if self.reachable.swap(reachable, Ordering::Relaxed) != reachable {
-            match error {
-                Some(error) => {
-                    let cause = crate::telemetry::log::causes(error);
-                    tracing::error!(cause, keystore = %self.store, "the key store does not answer");
-                }
-                None => tracing::info!(keystore = %self.store, "the key store answers again"),
-            }
-        }
+    /// Remembers what came of a question to the keystore at `asked`.
+    fn note(&self, asked: u64, error: Option<&keystore::Error>) {
+        self.health.note(asked, self.now(), error, &*self.store);
     }
 
     /// Drops expired keys. In an outage they may be needed: so only those that expired before the last
     /// good answer, or that may not be served offline any more.
     fn sweep(&self, now: Instant) {
         let time = self.ticker.at(now);
-        let needless = if self.may_serve_offline(now) { self.last_good.load(Ordering::Relaxed) } else { time };
+        let needless = if self.may_serve_offline(time) { self.health.last_good() } else { time };
         let rules = self.rules();
         self.entries.retain(|entry| entry.expires(&rules) > needless);
         self.listings.sweep(now);
@@ -383,6 +416,14 @@ fn interrupted() -> keystore::Error {
     keystore::Error::Failed("the task that asked the key store was interrupted".into())
 }
 
+fn silent(waited: Duration) -> keystore::Error {
+    keystore::Error::Unreachable(format!("no answer within {} seconds", waited.as_secs()).into())
+}
+
+fn too_busy() -> keystore::Error {
+    keystore::Error::Unreachable("too many requests wait for the key store".into())
+}
+
 async fn probe(keys: Weak<Keys>) {
     loop {
         tokio::time::sleep(PROBE).await;
@@ -395,6 +436,6 @@ async fn sweep(keys: Weak<Keys>) {
     loop {
         tokio::time::sleep(SWEEP).await;
         let Some(keys) = keys.upgrade() else { return };
-        keys.sweep(Instant::now());
+        keys.sweep(clock::instant());
     }
 }

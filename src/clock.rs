@@ -10,6 +10,11 @@ pub fn now() -> OffsetDateTime {
     OffsetDateTime::now_utc()
 }
 
+/// The monotonic clock, the one that timeouts and sleeps go by: tests may pause it.
+pub fn instant() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
 /// A monotonic clock that counts milliseconds from its creation, so that a moment fits an atomic.
 #[derive(Debug, Clone, Copy)]
 pub struct Ticker(Instant);

@@ -36,8 +36,9 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    pub(super) fn new(key: Arc<Key>, time: u64) -> Self {
-        Self { key, fetched: time, used: AtomicU64::new(time) }
+    /// A key that the keystore was asked for at `fetched`, and that is used at `now`.
+    pub(super) fn new(key: Arc<Key>, fetched: u64, now: u64) -> Self {
+        Self { key, fetched, used: AtomicU64::new(now) }
     }
 
     /// When the entry may no longer be served.
