@@ -3,4 +3,7 @@
 #![expect(clippy::disallowed_methods, reason = "tests wait for other processes")]
 #![expect(clippy::print_stderr, reason = "a failed test shows what its server said")]
 
+mod curl;
+mod prometheus;
+mod proxy;
 mod support;

@@ -13,11 +13,12 @@ use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
+use sha2::{Digest as _, Sha256};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
-use super::testdata;
+use super::{certs, testdata};
 
 /// How requests are sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +56,17 @@ impl Identity {
     pub fn fixture(name: &str) -> Self {
         let clients = testdata("http/fixture/clients");
         Self::load(clients.join(format!("{name}.crt")), clients.join(format!("{name}.key")))
+    }
+
+    /// A client of `certs/`.
+    pub fn dev(name: &str) -> Self {
+        Self::load(certs(format!("{name}.crt")), certs(format!("{name}.key")))
+    }
+
+    /// What the server is to call it: the hash of its public key.
+    pub fn hash(&self) -> String {
+        let (_, certificate) = x509_parser::parse_x509_certificate(&self.chain[0]).expect("a certificate");
+        Sha256::digest(certificate.public_key().raw).iter().map(|byte| format!("{byte:02x}")).collect()
     }
 }
 

@@ -2,7 +2,9 @@
 //! are told to.
 
 pub mod client;
+pub mod curl;
 pub mod differences;
+pub mod peer;
 pub mod server;
 
 use std::path::{Path, PathBuf};
@@ -15,16 +17,21 @@ pub fn testdata(path: impl AsRef<Path>) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata").join(path)
 }
 
+/// A file of `certs/`.
+pub fn certs(path: impl AsRef<Path>) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("certs").join(path)
+}
+
 /// Runs a test's requests.
 pub fn block_on<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime").block_on(future)
 }
 
-/// Asks `ready` until it says yes; panics with `what` after ten seconds.
+/// Asks `ready` until it says yes; panics with `what` after a minute.
 pub fn eventually(what: &str, mut ready: impl FnMut() -> bool) {
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
     while !ready() {
-        assert!(std::time::Instant::now() < deadline, "{what}: not within 10 seconds");
+        assert!(std::time::Instant::now() < deadline, "{what}: not within a minute");
         std::thread::sleep(std::time::Duration::from_millis(20));
     }
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::testdata;
+use super::{Identity, certs, testdata};
 
 /// A running `claviger server` in a directory of its own. Stopped when dropped.
 pub struct TestServer {
@@ -48,7 +48,42 @@ pub fn fixture_config(change: impl FnOnce(String) -> String) -> String {
     change(std::fs::read_to_string(testdata("http/fixture/config.yml")).expect("the fixture's config"))
 }
 
+/// A config with the certificates of `certs/`, whose clients there are in it: `admin` is the admin, `app` and
+/// `stranger` may make and use keys that begin with `app-`, and read status and metrics. `tls` is more of that section.
+pub fn dev_config(tls: &str) -> String {
+    let id = |name| Identity::dev(name).hash();
+    let (admin, app, stranger) = (id("admin"), id("app"), id("stranger"));
+    let (certificate, key) = (certs("server.crt"), certs("server.key"));
+    format!(
+        "admin: {{ identity: {admin} }}
+tls:
+  cert: {certificate}
+  key: {key}
+  {tls}
+policy:
+  app:
+    allow:
+    - /v1/key/create/app-*
+    - /v1/key/encrypt/app-*
+    - /v1/key/decrypt/app-*
+    - /v1/status
+    - /v1/metrics
+    identities: [ {app}, {stranger} ]
+keystore: {{ fs: {{ path: keys }} }}
+",
+        certificate = certificate.display(),
+        key = key.display(),
+    )
+}
+
 impl TestServer {
+    /// A server with [`dev_config`].
+    pub fn with_dev_config(tls: &str) -> Self {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        std::fs::create_dir(directory.path().join("keys")).expect("a directory for keys");
+        Self::start_in(directory, &dev_config(tls))
+    }
+
     /// A server with the fixture's config, keys and certificate.
     pub fn fixture() -> Self {
         Self::with_config(&fixture_config(|config| config))

@@ -1,0 +1,91 @@
+//! Real peers: programs of others, which a test runs and stops.
+
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process_group};
+
+/// No peer outlives this, not even when the tests are killed.
+const LIFETIME: &str = "600";
+
+/// The program `name`, which the Debian package `package` has. Fails when it is not installed.
+pub fn program(name: &str, package: &str) -> PathBuf {
+    let path = std::env::var_os("PATH").expect("there is a PATH");
+    // Debian keeps servers out of the way of users.
+    let directories = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]);
+    let found = directories.map(|directory| directory.join(name)).find(|program| program.is_file());
+    found.unwrap_or_else(|| panic!("this test needs '{name}' of the Debian package '{package}': run tests/run"))
+}
+
+/// Fills in the `@NAMES@` of a file of `tests/peers/`.
+pub fn template(file: &str, values: &[(&str, &str)]) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/peers").join(file);
+    let text = std::fs::read_to_string(path).expect("a file of tests/peers");
+    let text = values.iter().fold(text, |text, (name, value)| text.replace(&format!("@{name}@"), value));
+    assert!(!text.contains('@'), "{file} has a name that nobody fills in");
+    text
+}
+
+/// A running peer with a directory of its own. Stopped when dropped.
+pub struct Peer {
+    child: Child,
+    address: SocketAddr,
+    directory: tempfile::TempDir,
+}
+
+impl Peer {
+    /// Starts a program that listens on the port it is told; returns when it accepts connections.
+    /// `prepare` makes its directory and its arguments.
+    pub fn start(program: &Path, prepare: impl FnOnce(&Path, SocketAddr) -> Vec<String>) -> Self {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let address = free_address();
+        let args = prepare(directory.path(), address);
+        let log = std::fs::File::create(directory.path().join("log")).expect("a log file");
+        let child = Command::new("timeout")
+            .args(["--foreground", "--kill-after=5", LIFETIME])
+            .arg(program)
+            .args(args)
+            .current_dir(directory.path())
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("the log file"))
+            .stderr(log)
+            .process_group(0)
+            .spawn()
+            .expect("the peer starts");
+        let mut peer = Self { child, address, directory };
+        super::eventually("the peer listens", || {
+            let ended = peer.child.try_wait().expect("our child");
+            assert!(ended.is_none(), "{} does not start:\n{}", program.display(), peer.log());
+            TcpStream::connect(address).is_ok()
+        });
+        peer
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// What it has written.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.directory.path().join("log")).expect("the log file")
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        // A process group of its own: the program, and the timeout that started it.
+        let _ = kill_process_group(Pid::from_child(&self.child), Signal::TERM);
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("--- log of the peer\n{}", self.log());
+        }
+    }
+}
+
+/// An address on which nobody listens. For programs that cannot choose one and tell.
+fn free_address() -> SocketAddr {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+    listener.local_addr().expect("its address")
+}
