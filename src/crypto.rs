@@ -9,7 +9,7 @@ pub(crate) mod base64;
 mod ciphertext;
 pub(crate) mod json;
 mod mac;
-mod random;
+pub(crate) mod random;
 mod secret;
 #[cfg(test)]
 mod vectors;

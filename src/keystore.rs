@@ -4,7 +4,6 @@
 
 pub mod aws;
 pub mod azure;
-#[cfg(test)]
 pub mod conformance;
 pub mod entrust;
 pub mod fixed;
@@ -25,7 +24,7 @@ use async_trait::async_trait;
 use serde::Deserialize;
 
 use crate::crypto::Blob;
-use crate::name::KeyName;
+use crate::name::{KeyName, is_reserved};
 
 pub use self::retry::Retry;
 
@@ -55,10 +54,11 @@ pub enum Config {
     Entrust(entrust::Config),
 }
 
-/// Opens a local store, connects to a remote one.
+/// Opens a local store, connects to a remote one. A local store that is missing is made, and what
+/// killed processes left half-written in it is removed.
 pub async fn connect(config: &Config) -> Result<Arc<dyn KeyStore>, Error> {
     Ok(match config {
-        Config::Fs(config) => Arc::new(fs::Store::open(config)?),
+        Config::Fs(config) => Arc::new(fs::Store::open(config).await?),
         Config::Static(config) => Arc::new(fixed::Store::open(config)?),
         Config::Vault(_) => return Err(not_built("vault")),
         Config::Fortanix(_) => return Err(not_built("fortanix")),
@@ -70,10 +70,10 @@ pub async fn connect(config: &Config) -> Result<Arc<dyn KeyStore>, Error> {
     })
 }
 
-/// Like [`connect`], but creates nothing; `None` when the store's place does not exist.
+/// Like [`connect`], but makes and removes nothing; `None` when the store's place does not exist.
 pub async fn open(config: &Config) -> Result<Option<Arc<dyn KeyStore>>, Error> {
     Ok(match config {
-        Config::Fs(config) => fs::Store::open_existing(config)?.map(|store| Arc::new(store) as _),
+        Config::Fs(config) => fs::Store::open_existing(config).await?.map(|store| Arc::new(store) as _),
         remote => Some(connect(remote).await?),
     })
 }
@@ -95,7 +95,8 @@ pub enum Error {
     #[error("key does not exist")]
     NotFound,
     /// No usable answer: unreachable, timed out, throttled, sealed, standby, a directory that
-    /// vanished. It may pass by itself; whether a write was done is unknown.
+    /// vanished. It may pass by itself. Whether a write was done is unknown, but if it was, it lasts:
+    /// reading the key then proves that it was stored.
     #[error("keystore is unreachable")]
     Unreachable(#[source] BoxError),
     /// The store cannot or will not do it, and will not by itself: access denied, garbage, a full
@@ -116,10 +117,12 @@ pub trait KeyStore: fmt::Display + Send + Sync + 'static {
     async fn get(&self, name: &KeyName) -> Result<Blob, Error>;
 
     /// Replaces `expected` by `value`, or fails with [`Error::Failed`] when something else is
-    /// stored; at no moment does `get(name)` answer `NotFound`, also after a crash half-way.
+    /// stored and with [`Error::NotFound`] when nothing is; at no moment does `get(name)` answer
+    /// `NotFound`, also after a crash half-way. When it returns, the value survives a power cut.
     async fn replace(&self, name: &KeyName, expected: &Blob, value: &Blob) -> Result<(), Error>;
 
-    /// Removes the key. [`Error::NotFound`] when there is none, where the store can tell.
+    /// Removes the key, for good when it returns. [`Error::NotFound`] when there is none, where the
+    /// store can tell.
     async fn delete(&self, name: &KeyName) -> Result<(), Error>;
 
     /// All names that begin with `prefix`, sorted and unique, and apart from them every entry with
@@ -161,6 +164,34 @@ pub struct Listing {
     pub names: Vec<KeyName>,
     /// Entries that cannot be keys. Names that begin with a dot are nobody's business and left out.
     pub foreign: Vec<Foreign>,
+}
+
+impl Listing {
+    /// Adds an entry under its name: as a key, or as foreign when that is no name of a key.
+    pub fn insert(&mut self, name: &str) {
+        match KeyName::parse(name) {
+            Ok(name) => self.names.push(name),
+            Err(_) if is_reserved(name) => self.refuse(name, "a value that a replacement of a key keeps"),
+            Err(_) => self.refuse(name, "not the name of a key"),
+        }
+    }
+
+    /// Adds an entry that cannot be a key, unless its name begins with a dot.
+    pub fn refuse(&mut self, name: &str, reason: &'static str) {
+        if !name.starts_with('.') {
+            self.foreign.push(Foreign { name: name.into(), reason });
+        }
+    }
+
+    /// The listing with its entries in order, each once.
+    #[must_use]
+    pub fn sorted(mut self) -> Self {
+        self.names.sort_unstable();
+        self.names.dedup();
+        self.foreign.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        self.foreign.dedup();
+        self
+    }
 }
 
 /// An entry of a keystore that cannot be a key.

@@ -51,6 +51,11 @@ impl Blob {
         &self.0
     }
 
+    /// The same bytes once more, for a task that outlives this value's owner.
+    pub(crate) fn copy(&self) -> Self {
+        self.expose().to_vec().into()
+    }
+
     /// Whether both hold the same bytes, in time that depends on nothing but their length.
     pub fn is_same(&self, other: &Self) -> bool {
         self.expose().ct_eq(other.expose()).into()

@@ -1,13 +1,21 @@
-//! A directory as keystore: one file a key.
+//! A directory as keystore: one file a key, `<path>/<name>`, mode 0600, with the stored key as it is.
+//!
+//! Whatever kills the program or the machine, a name holds a whole key or none, and what was
+//! acknowledged stays. `docs/keystores.md` tells operators about it.
+
+mod directory;
+mod error;
+mod temporary;
 
 use std::fmt;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use serde::Deserialize;
 
+use self::directory::{Directory, Place};
 use super::{Access, Error, KeyStore, Listing};
 use crate::crypto::Blob;
 use crate::name::KeyName;
@@ -21,95 +29,247 @@ pub struct Config {
 }
 
 /// A directory of keys.
+///
+/// Every operation opens the directory by its path, so that one that was moved away, unmounted or
+/// exchanged is noticed, and is in use again once it is back. File systems may take as long as they
+/// like (a sync takes milliseconds, a network may hang), so all of it runs on the runtime's threads
+/// for blocking work and never on one that serves connections.
 #[derive(Debug)]
-pub struct Store {
-    path: PathBuf,
-}
+pub struct Store(Arc<Place>);
 
 impl Store {
-    /// Opens the directory.
-    pub fn open(config: &Config) -> Result<Self, Error> {
-        std::fs::create_dir_all(&config.path).map_err(|error| Error::Failed(error.into()))?;
-        Ok(Self { path: config.path.clone() })
+    /// Opens the directory. When it is missing it is made, with its parents; files that killed
+    /// processes left half-written in it are removed.
+    pub async fn open(config: &Config) -> Result<Self, Error> {
+        let path = config.path.clone();
+        let place = blocking(move || {
+            let place = Place::make(path)?;
+            temporary::remove_leftovers(&place.open()?);
+            Ok(place)
+        });
+        Ok(Self(Arc::new(place.await?)))
     }
 
     /// Opens the directory without changing anything in or around it; `None` when it is missing.
-    pub fn open_existing(config: &Config) -> Result<Option<Self>, Error> {
-        match std::fs::metadata(&config.path) {
-            Ok(place) if place.is_dir() => Ok(Some(Self { path: config.path.clone() })),
-            Ok(_) => Err(Error::Failed(format!("'{}' is not a directory", config.path.display()).into())),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(Error::Failed(error.into())),
-        }
+    pub async fn open_existing(config: &Config) -> Result<Option<Self>, Error> {
+        let path = config.path.clone();
+        let place = blocking(move || match Place::find(path) {
+            Err(error::Error::Vanished(_)) => Ok(None),
+            found => found.map(Some),
+        });
+        Ok(place.await?.map(|place| Self(Arc::new(place))))
+    }
+
+    async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Directory<'_>) -> Result<T, error::Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let place = self.0.clone();
+        blocking(move || work(&place.open()?)).await
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, error::Error> + Send + 'static,
+) -> Result<T, Error> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done.map_err(Error::from),
+        Err(error) => Err(Error::Failed(error.into())),
     }
 }
 
 impl fmt::Display for Store {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "fs: {}", self.path.display())
+        write!(f, "fs: {}", self.0.path().display())
     }
 }
 
-// A first sketch, to be replaced by the crash-safe one.
 #[async_trait]
 impl KeyStore for Store {
     async fn create(&self, name: &KeyName, value: &Blob) -> Result<(), Error> {
-        let file = std::fs::OpenOptions::new().write(true).create_new(true).open(self.path.join(name.as_str()));
-        let mut file = file.map_err(|error| match error.kind() {
-            std::io::ErrorKind::AlreadyExists => Error::Exists,
-            _ => Error::Failed(error.into()),
-        })?;
-        std::io::Write::write_all(&mut file, value.expose()).map_err(|error| Error::Failed(error.into()))
+        let (name, value) = (name.clone(), value.copy());
+        self.run(move |directory| directory.create(&name, &value)).await
     }
 
     async fn get(&self, name: &KeyName) -> Result<Blob, Error> {
-        std::fs::read(self.path.join(name.as_str())).map(Into::into).map_err(|error| match error.kind() {
-            std::io::ErrorKind::NotFound => Error::NotFound,
-            _ => Error::Failed(error.into()),
-        })
+        let name = name.clone();
+        self.run(move |directory| directory.get(&name)).await
     }
 
-    async fn replace(&self, _: &KeyName, _: &Blob, _: &Blob) -> Result<(), Error> {
-        Err(Error::Failed("not there yet".into()))
+    async fn replace(&self, name: &KeyName, expected: &Blob, value: &Blob) -> Result<(), Error> {
+        let (name, expected, value) = (name.clone(), expected.copy(), value.copy());
+        self.run(move |directory| directory.replace(&name, &expected, &value)).await
     }
 
     async fn delete(&self, name: &KeyName) -> Result<(), Error> {
-        std::fs::remove_file(self.path.join(name.as_str())).map_err(|error| match error.kind() {
-            std::io::ErrorKind::NotFound => Error::NotFound,
-            _ => Error::Failed(error.into()),
-        })
+        let name = name.clone();
+        self.run(move |directory| directory.delete(&name)).await
     }
 
     async fn list(&self, prefix: &str) -> Result<Listing, Error> {
-        let mut listing = Listing::default();
-        for entry in std::fs::read_dir(&self.path).map_err(|error| Error::Unreachable(error.into()))? {
-            let name = entry.map_err(|error| Error::Failed(error.into()))?.file_name();
-            let name = name.to_str().and_then(|name| KeyName::parse(name).ok());
-            listing.names.extend(name.filter(|name| name.as_str().starts_with(prefix)));
-        }
-        listing.names.sort();
-        Ok(listing)
+        let prefix = prefix.to_owned();
+        self.run(move |directory| directory.list(&prefix)).await
     }
 
     async fn status(&self) -> Result<Duration, Error> {
         let started = Instant::now();
-        std::fs::metadata(&self.path).map_err(|error| Error::Unreachable(error.into()))?;
+        self.run(|_| Ok(())).await?;
         Ok(started.elapsed())
     }
 
     async fn check(&self, access: Access) -> Result<(), Error> {
-        let (rights, right) = match access {
-            Access::Read => (rustix::fs::Access::READ_OK | rustix::fs::Access::EXEC_OK, "read"),
-            Access::Create | Access::Replace => (rustix::fs::Access::all(), "write"),
-        };
-        rustix::fs::access(&self.path, rights).map_err(|error| {
-            let path = self.path.display();
-            Error::Failed(format!("this user may not {right} the directory '{path}': {error}").into())
-        })
+        let writes = access != Access::Read;
+        self.run(move |directory| directory.check(writes)).await
     }
 
     async fn identity(&self) -> Result<String, Error> {
-        let place = std::fs::metadata(&self.path).map_err(|error| Error::Unreachable(error.into()))?;
-        Ok(format!("directory with inode {} on device {}", place.ino(), place.dev()))
+        let (device, inode) = self.run(|directory| directory.identity()).await?;
+        Ok(format!("directory with inode {inode} on device {device}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+    use std::path::Path;
+
+    use super::super::{Foreign, conformance};
+    use super::*;
+    use crate::telemetry::log::causes;
+
+    async fn open(path: &Path) -> Store {
+        Store::open(&Config { path: path.into() }).await.expect("opens")
+    }
+
+    async fn open_existing(path: &Path) -> Option<Store> {
+        Store::open_existing(&Config { path: path.into() }).await.expect("no trouble")
+    }
+
+    /// An empty store, and its directory.
+    async fn store() -> (Store, tempfile::TempDir) {
+        let directory = tempfile::tempdir().expect("a directory");
+        (open(directory.path()).await, directory)
+    }
+
+    fn name(text: &str) -> KeyName {
+        KeyName::parse(text).expect("valid")
+    }
+
+    fn blob(text: &str) -> Blob {
+        text.as_bytes().to_vec().into()
+    }
+
+    fn files(path: &Path) -> Vec<String> {
+        let entries = fs::read_dir(path).expect("readable");
+        entries.map(|entry| entry.expect("readable").file_name().into_string().expect("UTF-8")).collect()
+    }
+
+    #[tokio::test]
+    async fn passes_the_suite() {
+        let (store, directory) = store().await;
+        conformance::run(&store).await;
+        assert_eq!(files(directory.path()), [""; 0], "nor is a temporary file left");
+    }
+
+    #[tokio::test]
+    async fn a_key_is_a_file_of_its_own_that_only_its_owner_reads() {
+        let (store, directory) = store().await;
+        store.create(&name("my-key"), &blob("value")).await.expect("created");
+        let path = directory.path().join("my-key");
+        assert_eq!(fs::read(&path).expect("readable"), b"value");
+        assert_eq!(fs::metadata(&path).expect("there").permissions().mode() & 0o7777, 0o600);
+        store.replace(&name("my-key"), &blob("value"), &blob("other")).await.expect("replaced");
+        assert_eq!(fs::read(&path).expect("readable"), b"other");
+        assert_eq!(fs::metadata(&path).expect("there").permissions().mode() & 0o7777, 0o600);
+        assert_eq!(files(directory.path()), ["my-key"]);
+    }
+
+    #[tokio::test]
+    async fn the_directory_is_made_for_a_server_and_never_for_a_reader() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("a/b/keys");
+        assert!(open_existing(&path).await.is_none());
+        assert!(!directory.path().join("a").exists());
+
+        open(&path).await;
+        assert_eq!(fs::metadata(&path).expect("there").permissions().mode() & 0o777, 0o755);
+        assert!(open_existing(&path).await.is_some());
+    }
+
+    #[tokio::test]
+    async fn leftovers_are_removed_by_a_server_unless_their_writer_lives() {
+        let directory = tempfile::tempdir().expect("a directory");
+        for name in [".claviger-left", ".claviger-live", ".other", "my-key"] {
+            fs::write(directory.path().join(name), "half").expect("written");
+        }
+        fs::create_dir(directory.path().join(".claviger-directory")).expect("made");
+        let live = fs::File::open(directory.path().join(".claviger-live")).expect("opens");
+        live.lock().expect("locked");
+
+        let all = files(directory.path()).len();
+        assert!(open_existing(directory.path()).await.is_some());
+        assert_eq!(files(directory.path()).len(), all, "a reader removes nothing");
+
+        open(directory.path()).await;
+        let mut left = files(directory.path());
+        left.sort();
+        assert_eq!(left, [".claviger-directory", ".claviger-live", ".other", "my-key"]);
+        drop(live);
+        open(directory.path()).await;
+        assert!(!directory.path().join(".claviger-live").exists());
+    }
+
+    #[tokio::test]
+    async fn only_what_can_be_a_key_is_listed() {
+        let (store, directory) = store().await;
+        let path = |name: &str| directory.path().join(name);
+        for name in ["b", "a", ".hidden", "a.b", "-lead", "_", "claviger-old-0011223344556677"] {
+            fs::write(path(name), "x").expect("written");
+        }
+        fs::create_dir(path("directory")).expect("made");
+        fs::create_dir(path(".directory")).expect("made");
+        symlink("a", path("link")).expect("made");
+        symlink("nowhere", path("dangling")).expect("made");
+        symlink("directory", path("to-directory")).expect("made");
+        let _socket = std::os::unix::net::UnixListener::bind(path("socket")).expect("made");
+
+        let listing = store.list("").await.expect("listed");
+        assert_eq!(listing.names, ["a", "b", "link"].map(name));
+        let foreign = |name: &str, reason| Foreign { name: name.into(), reason };
+        let expected = [
+            foreign("-lead", "not the name of a key"),
+            foreign("_", "not the name of a key"),
+            foreign("a.b", "not the name of a key"),
+            foreign("claviger-old-0011223344556677", "a value that a replacement of a key keeps"),
+            foreign("dangling", "a link that leads to no file"),
+            foreign("directory", "a directory"),
+            foreign("socket", "a socket"),
+            foreign("to-directory", "a directory"),
+        ];
+        assert_eq!(listing.foreign, expected);
+        let listing = store.list("a").await.expect("listed");
+        assert_eq!((listing.names, listing.foreign), (vec![name("a")], vec![foreign("a.b", "not the name of a key")]));
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_too_large_is_no_key() {
+        let (store, directory) = store().await;
+        fs::write(directory.path().join("large"), vec![b'x'; (1 << 20) + 1]).expect("written");
+        fs::write(directory.path().join("largest"), vec![b'x'; 1 << 20]).expect("written");
+        let error = store.get(&name("large")).await.expect_err("too large");
+        assert!(matches!(error, Error::Failed(_)) && causes(&error).contains("larger than 1048576 bytes"), "{error:?}");
+        assert!(store.get(&name("largest")).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_link_is_replaced_by_a_file_and_what_it_led_to_stays() {
+        let (store, directory) = store().await;
+        let target = directory.path().join("target");
+        fs::write(&target, "old").expect("written");
+        symlink("target", directory.path().join("link")).expect("made");
+        store.replace(&name("link"), &blob("old"), &blob("new")).await.expect("replaced");
+        assert_eq!(fs::read(&target).expect("readable"), b"old");
+        assert!(store.get(&name("link")).await.expect("there").is_same(&blob("new")));
     }
 }

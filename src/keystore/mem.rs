@@ -1,4 +1,4 @@
-//! Keys in memory: for development and tests.
+//! Keys in memory, gone with the process: for `server --dev` and tests.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -34,19 +34,19 @@ impl KeyStore for Store {
         if keys.contains_key(name) {
             return Err(Error::Exists);
         }
-        keys.insert(name.clone(), copy(value));
+        keys.insert(name.clone(), value.copy());
         Ok(())
     }
 
     async fn get(&self, name: &KeyName) -> Result<Blob, Error> {
-        self.lock().get(name).map(copy).ok_or(Error::NotFound)
+        self.lock().get(name).map(Blob::copy).ok_or(Error::NotFound)
     }
 
     async fn replace(&self, name: &KeyName, expected: &Blob, value: &Blob) -> Result<(), Error> {
         match self.lock().get_mut(name) {
             None => Err(Error::NotFound),
             Some(stored) if stored.is_same(expected) => {
-                *stored = copy(value);
+                *stored = value.copy();
                 Ok(())
             }
             Some(_) => Err(Error::Failed("the key has another value than expected".into())),
@@ -68,6 +68,13 @@ impl KeyStore for Store {
     }
 }
 
-fn copy(value: &Blob) -> Blob {
-    value.expose().to_vec().into()
+#[cfg(test)]
+mod tests {
+    use super::super::conformance;
+    use super::*;
+
+    #[tokio::test]
+    async fn passes_the_suite() {
+        conformance::run(&Store::default()).await;
+    }
 }

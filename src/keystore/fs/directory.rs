@@ -1,0 +1,299 @@
+//! The directory: where it is, and what is done to the files in it. All of it blocks.
+
+use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{
+    Access, AtFlags, FileType, FlockOperation, Mode, OFlags, RawDir, StatxAttributes, StatxFlags, accessat, flock,
+    fstat, fsync, mkdir, open, openat, stat, statat, statx, unlinkat,
+};
+use rustix::io::Errno;
+use zeroize::Zeroizing;
+
+use super::error::{Error, MAX_LEN};
+use super::temporary::Temporary;
+use crate::crypto::Blob;
+use crate::keystore::Listing;
+use crate::name::KeyName;
+
+/// How much of a directory is read at a time, in bytes.
+const LIST_BUFFER: usize = 64 * 1024;
+
+/// Where the directory is.
+#[derive(Debug)]
+pub(super) struct Place {
+    path: PathBuf,
+    /// Whether a file system was mounted right here. Then a plain directory in its place is what the
+    /// mount had covered, and that a key is missing in it says nothing.
+    mounted: bool,
+}
+
+impl Place {
+    /// A directory that is there.
+    pub(super) fn find(path: PathBuf) -> Result<Self, Error> {
+        let mut place = Self { path, mounted: false };
+        place.mounted = is_mount(&place.open()?.fd);
+        Ok(place)
+    }
+
+    /// A directory that is made, with its parents, when it is missing.
+    pub(super) fn make(path: PathBuf) -> Result<Self, Error> {
+        make_directory(&path)?;
+        Self::find(path)
+    }
+
+    /// The path as configured.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Opens the directory that is there now.
+    pub(super) fn open(&self) -> Result<Directory<'_>, Error> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let fd = open(&self.path, flags, Mode::empty()).map_err(|errno| match errno {
+            Errno::NOENT => Error::Vanished(self.path.clone()),
+            Errno::NOTDIR => Error::NotADirectory(self.path.clone()),
+            source => Error::Io { action: "open", path: self.path.clone(), source },
+        })?;
+        if self.mounted && !is_mount(&fd) {
+            return Err(Error::Vanished(self.path.clone()));
+        }
+        Ok(Directory { place: self, fd })
+    }
+}
+
+/// Makes a directory and its parents, each of which is on disk before this returns: a key is no
+/// safer than the directories above it.
+fn make_directory(path: &Path) -> Result<(), Error> {
+    if stat(path).is_ok() {
+        return Ok(());
+    }
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    if let Some(parent) = parent {
+        make_directory(parent)?;
+    }
+    match mkdir(path, Mode::from_raw_mode(0o755)) {
+        Ok(()) => Place::find(parent.unwrap_or(Path::new(".")).to_owned())?.open()?.sync(),
+        Err(Errno::EXIST) => Ok(()),
+        Err(source) => Err(Error::Io { action: "create the directory", path: path.to_owned(), source }),
+    }
+}
+
+/// Whether a file system is mounted here. Kernels before 5.8 do not say; then it counts as no mount.
+fn is_mount(fd: &OwnedFd) -> bool {
+    statx(fd, c"", AtFlags::EMPTY_PATH, StatxFlags::empty())
+        .is_ok_and(|found| found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
+}
+
+/// The open directory.
+pub(super) struct Directory<'a> {
+    place: &'a Place,
+    pub(super) fd: OwnedFd,
+}
+
+impl Directory<'_> {
+    pub(super) fn create(&self, name: &KeyName, value: &Blob) -> Result<(), Error> {
+        // Spares the disk the work; what decides is `publish`.
+        if self.kind(name.as_str())?.is_some() {
+            return Err(Error::Exists);
+        }
+        Temporary::write(self, value)?.publish(name)
+    }
+
+    pub(super) fn get(&self, name: &KeyName) -> Result<Blob, Error> {
+        // Not to wait for the other end, should it be a pipe.
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        match openat(&self.fd, name.as_str(), flags, Mode::empty()) {
+            Ok(file) => self.read(name, &file),
+            Err(Errno::NOENT) => Err(match self.kind(name.as_str())? {
+                Some(FileType::Symlink) => self.not_a_key(name, "a link that leads nowhere"),
+                _ => self.not_found(),
+            }),
+            Err(Errno::LOOP) => Err(self.not_a_key(name, "a link that leads to itself")),
+            Err(Errno::NXIO) => Err(self.not_a_key(name, "a socket or a device")),
+            Err(source) => Err(self.io("read", name.as_str(), source)),
+        }
+    }
+
+    fn read(&self, name: &KeyName, file: &OwnedFd) -> Result<Blob, Error> {
+        let io = |source| self.io("read", name.as_str(), source);
+        let found = fstat(file).map_err(io)?;
+        let kind = FileType::from_raw_mode(found.st_mode);
+        if kind != FileType::RegularFile {
+            return Err(self.not_a_key(name, describe(kind)));
+        }
+        let len = usize::try_from(found.st_size).unwrap_or(usize::MAX);
+        if len > MAX_LEN {
+            return Err(Error::TooLarge(self.path(name.as_str())));
+        }
+        // Its full size at once, and a byte more to see the end: a vector that grows leaves copies behind.
+        let mut value = Zeroizing::new(vec![0; len + 1]);
+        let mut filled = 0;
+        while filled < value.len() {
+            match rustix::io::read(file, &mut value[filled..]) {
+                Ok(0) => {
+                    value.truncate(filled);
+                    return Ok(value.into());
+                }
+                Ok(count) => filled += count,
+                Err(Errno::INTR) => {}
+                Err(source) => return Err(io(source)),
+            }
+        }
+        // It grew meanwhile: somebody else is writing it, and is not done.
+        Err(self.io("read", name.as_str(), Errno::AGAIN))
+    }
+
+    pub(super) fn replace(&self, name: &KeyName, expected: &Blob, value: &Blob) -> Result<(), Error> {
+        // Ends with `self`. Nobody else replaces or deletes between the look and the change.
+        self.lock(FlockOperation::LockExclusive)?;
+        if !self.get(name)?.is_same(expected) {
+            return Err(Error::Changed(self.path(name.as_str())));
+        }
+        Temporary::write(self, value)?.replace(name)
+    }
+
+    pub(super) fn delete(&self, name: &KeyName) -> Result<(), Error> {
+        self.lock(FlockOperation::LockShared)?;
+        match self.kind(name.as_str())? {
+            Some(FileType::RegularFile | FileType::Symlink) => {}
+            Some(kind) => return Err(self.not_a_key(name, describe(kind))),
+            None => return Err(self.not_found()),
+        }
+        match unlinkat(&self.fd, name.as_str(), AtFlags::empty()) {
+            Ok(()) => self.sync(),
+            Err(Errno::NOENT) => Err(self.not_found()),
+            Err(source) => Err(self.io("delete", name.as_str(), source)),
+        }
+    }
+
+    pub(super) fn list(&self, prefix: &str) -> Result<Listing, Error> {
+        let mut listing = Listing::default();
+        self.each(|name, kind| {
+            if !name.starts_with(prefix) {
+                return;
+            }
+            // Only links, and what a file system does not tell at once, cost another look.
+            match kind {
+                FileType::RegularFile => listing.insert(name),
+                FileType::Symlink | FileType::Unknown => match statat(&self.fd, name, AtFlags::empty()) {
+                    Ok(found) => match FileType::from_raw_mode(found.st_mode) {
+                        FileType::RegularFile => listing.insert(name),
+                        other => listing.refuse(name, describe(other)),
+                    },
+                    Err(_) if kind == FileType::Symlink => listing.refuse(name, "a link that leads to no file"),
+                    // Deleted meanwhile.
+                    Err(_) => {}
+                },
+                other => listing.refuse(name, describe(other)),
+            }
+        })?;
+        // What was read may be the empty rest of a directory that is being removed.
+        if !self.is_in_place()? {
+            return Err(Error::Vanished(self.place.path.clone()));
+        }
+        Ok(listing.sorted())
+    }
+
+    /// Whether this user may list and read, and with `writes` also create and replace.
+    pub(super) fn check(&self, writes: bool) -> Result<(), Error> {
+        let reading = Access::READ_OK | Access::EXEC_OK;
+        let (action, rights) = if writes { ("write to", reading | Access::WRITE_OK) } else { ("read", reading) };
+        accessat(&self.fd, ".", rights, AtFlags::EACCESS).map_err(|source| self.io(action, "", source))
+    }
+
+    /// The device and the number that tell this directory from every other on this machine.
+    pub(super) fn identity(&self) -> Result<(u64, u64), Error> {
+        let found = fstat(&self.fd).map_err(|source| self.io("read", "", source))?;
+        Ok((found.st_dev, found.st_ino))
+    }
+
+    /// Every entry's name (what is no UTF-8 in it replaced) and kind, if the file system tells it.
+    pub(super) fn each(&self, mut look: impl FnMut(&str, FileType)) -> Result<(), Error> {
+        let mut buffer = vec![MaybeUninit::uninit(); LIST_BUFFER];
+        let mut entries = RawDir::new(&self.fd, &mut buffer);
+        while let Some(entry) = entries.next() {
+            match entry {
+                Ok(entry) => look(&entry.file_name().to_string_lossy(), entry.file_type()),
+                Err(Errno::NOENT) => return Err(Error::Vanished(self.place.path.clone())),
+                Err(source) => return Err(self.io("list", "", source)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until all changes of the directory are on disk.
+    pub(super) fn sync(&self) -> Result<(), Error> {
+        match fsync(&self.fd) {
+            // Some network file systems have nothing to sync in a directory.
+            Ok(()) | Err(Errno::INVAL) => Ok(()),
+            Err(source) => Err(Error::NotSynced { path: self.place.path.clone(), source }),
+        }
+    }
+
+    /// Locks the directory as long as it is open. Some network file systems lock no directories.
+    fn lock(&self, operation: FlockOperation) -> Result<(), Error> {
+        match flock(&self.fd, operation) {
+            Ok(()) | Err(Errno::BADF | Errno::NOLCK | Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => Ok(()),
+            Err(source) => Err(self.io("lock", "", source)),
+        }
+    }
+
+    /// What stands under a name; a link is a link.
+    fn kind(&self, name: &str) -> Result<Option<FileType>, Error> {
+        match statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(found) => Ok(Some(FileType::from_raw_mode(found.st_mode))),
+            Err(Errno::NOENT) => Ok(None),
+            Err(source) => Err(self.io("read", name, source)),
+        }
+    }
+
+    /// Why there is no entry of a name: only a directory that is still in its place can say that a
+    /// key does not exist.
+    fn not_found(&self) -> Error {
+        match self.is_in_place() {
+            Ok(true) => Error::NotFound,
+            Ok(false) => Error::Vanished(self.place.path.clone()),
+            Err(error) => error,
+        }
+    }
+
+    fn is_in_place(&self) -> Result<bool, Error> {
+        match stat(&self.place.path) {
+            Ok(now) => Ok((now.st_dev, now.st_ino) == self.identity()?),
+            Err(Errno::NOENT | Errno::NOTDIR) => Ok(false),
+            Err(source) => Err(self.io("read", "", source)),
+        }
+    }
+
+    fn not_a_key(&self, name: &KeyName, kind: &'static str) -> Error {
+        Error::NotAKey { path: self.path(name.as_str()), kind }
+    }
+
+    /// A failed system call; `action` as in "cannot read '/keys/a'".
+    pub(super) fn io(&self, action: &'static str, name: &str, source: Errno) -> Error {
+        Error::Io { action, path: self.path(name), source }
+    }
+
+    pub(super) fn vanished(&self) -> Error {
+        Error::Vanished(self.place.path.clone())
+    }
+
+    /// The path of a file; without a name, of the directory.
+    pub(super) fn path(&self, name: &str) -> PathBuf {
+        if name.is_empty() { self.place.path.clone() } else { self.place.path.join(name) }
+    }
+}
+
+fn describe(kind: FileType) -> &'static str {
+    match kind {
+        FileType::RegularFile => "a file",
+        FileType::Directory => "a directory",
+        FileType::Symlink => "a link",
+        FileType::Fifo => "a named pipe",
+        FileType::Socket => "a socket",
+        FileType::CharacterDevice | FileType::BlockDevice => "a device",
+        FileType::Unknown => "of an unknown kind",
+    }
+}
