@@ -1,5 +1,6 @@
 //! Keys, ciphertexts and secrets: no I/O, no async, no clock.
 
+pub mod json;
 pub mod key;
 pub mod pem;
 
@@ -7,7 +8,6 @@ mod aead;
 mod algorithm;
 pub(crate) mod base64;
 mod ciphertext;
-pub(crate) mod json;
 mod mac;
 pub(crate) mod random;
 mod secret;

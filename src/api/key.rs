@@ -20,8 +20,9 @@ pub(super) async fn create(call: Call<State, KeyName>) -> Result<(), Error> {
 }
 
 pub(super) async fn import(call: Call<State, KeyName>, request: ImportRequest) -> Result<(), Error> {
-    let algorithm = Algorithm::parse(&request.cipher).ok_or_else(|| unsupported_algorithm(&request.cipher))?;
-    let secret = SecretKey::from_slice(&request.key).ok_or_else(|| wrong_key_size(&request.cipher))?;
+    let cipher = request.cipher.unwrap_or_default();
+    let algorithm = Algorithm::parse(&cipher).ok_or_else(|| unsupported_algorithm(&cipher))?;
+    let secret = SecretKey::from_slice(&request.key).ok_or_else(|| wrong_key_size(&cipher))?;
     let key = Key::import(secret, algorithm, clock::now(), owner(&call)).map_err(no_randomness)?;
     call.state().keys.create(call.name(), &key).await?;
     tracing::info!(key = %call.name(), identity = owner(&call), "key imported");

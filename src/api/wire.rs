@@ -2,178 +2,37 @@
 
 use std::collections::BTreeMap;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use serde::de::{self, DeserializeSeed, IgnoredAny, MapAccess, Visitor};
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Serialize, Serializer};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use zeroize::Zeroizing;
 
-use crate::crypto::DataKey;
+use crate::crypto::json::{Bytes, fields};
+use crate::crypto::{DataKey, base64};
 use crate::server::{IntoReply, Json, Reply};
-
-/// Secret bytes, on the wire in padded standard base64.
-#[derive(Default)]
-pub struct Bytes(Zeroizing<Vec<u8>>);
-
-impl Bytes {
-    fn decode(text: &str) -> Option<Self> {
-        // Of the full size from the start, so that nothing stays behind when it is wiped.
-        let mut bytes = Zeroizing::new(vec![0; base64::decoded_len_estimate(text.len())]);
-        if let Ok(len) = STANDARD.decode_slice(text, &mut bytes) {
-            bytes.truncate(len);
-            return Some(Self(bytes));
-        }
-        // Clients may break lines, and nothing else.
-        let joined: Zeroizing<String> = Zeroizing::new(text.chars().filter(|c| !matches!(c, '\r' | '\n')).collect());
-        (joined.len() < text.len()).then(|| Self::decode(&joined)).flatten()
-    }
-}
-
-impl std::ops::Deref for Bytes {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        &self.0
-    }
-}
-
-impl<'de> Deserialize<'de> for Bytes {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Base64;
-
-        impl<'de> Visitor<'de> for Base64 {
-            type Value = Bytes;
-
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("base64")
-            }
-
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<Bytes, E> {
-                Bytes::decode(text).ok_or_else(|| E::custom("not base64"))
-            }
-
-            fn visit_unit<E: de::Error>(self) -> Result<Bytes, E> {
-                Ok(Bytes::default())
-            }
-
-            /// Go's clients may send an array of numbers instead.
-            fn visit_seq<A: de::SeqAccess<'de>>(self, mut numbers: A) -> Result<Bytes, A::Error> {
-                let mut bytes = Zeroizing::new(Vec::new());
-                while let Some(byte) = numbers.next_element::<u8>()? {
-                    bytes.push(byte);
-                }
-                Ok(Bytes(bytes))
-            }
-        }
-
-        deserializer.deserialize_any(Base64)
-    }
-}
-
-/// A field of a request.
-enum Field<'a> {
-    Bytes(&'a mut Bytes),
-    Text(&'a mut String),
-}
-
-/// Requests are JSON objects read as Go reads them: names in any case, the last duplicate wins, unknown
-/// fields are ignored, `null` is nothing.
-trait Request: Default {
-    /// The field with this name, given in lower case.
-    fn field(&mut self, name: &str) -> Option<Field<'_>>;
-}
-
-fn read<'de, R: Request, D: Deserializer<'de>>(deserializer: D) -> Result<R, D::Error> {
-    struct Object<R>(R);
-
-    impl<'de, R: Request> Visitor<'de> for Object<R> {
-        type Value = R;
-
-        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-            f.write_str("a JSON object")
-        }
-
-        fn visit_unit<E: de::Error>(self) -> Result<R, E> {
-            Ok(self.0)
-        }
-
-        fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<R, A::Error> {
-            while let Some(slot) = map.next_key_seed(FieldOf(&mut self.0))? {
-                match slot {
-                    Some(Field::Bytes(bytes)) => *bytes = map.next_value()?,
-                    Some(Field::Text(text)) => *text = map.next_value::<Option<String>>()?.unwrap_or_default(),
-                    None => {
-                        map.next_value::<IgnoredAny>()?;
-                    }
-                }
-            }
-            Ok(self.0)
-        }
-    }
-
-    /// Reads a name and finds the field.
-    struct FieldOf<'r, R>(&'r mut R);
-
-    impl<'de, 'r, R: Request> DeserializeSeed<'de> for FieldOf<'r, R> {
-        type Value = Option<Field<'r>>;
-
-        fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-            deserializer.deserialize_str(self)
-        }
-    }
-
-    impl<'r, R: Request> Visitor<'_> for FieldOf<'r, R> {
-        type Value = Option<Field<'r>>;
-
-        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-            f.write_str("a name")
-        }
-
-        fn visit_str<E: de::Error>(self, name: &str) -> Result<Self::Value, E> {
-            Ok(self.0.field(&name.to_ascii_lowercase()))
-        }
-    }
-
-    deserializer.deserialize_any(Object(R::default()))
-}
 
 /// Declares a request: its fields, and what it is told when it is malformed.
 macro_rules! request {
-    ($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident: $kind:ident),* } $($json:tt)*) => {
+    ($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $kind:ident $field:ident),* } $($json:tt)*) => {
         $(#[$doc])*
-        #[derive(Default)]
+        #[derive(Debug, Default)]
         pub struct $name { $($(#[$field_doc])* pub $field: request!(@type $kind)),* }
 
-        impl Request for $name {
-            fn field(&mut self, name: &str) -> Option<Field<'_>> {
-                match name {
-                    $(stringify!($field) => Some(Field::$kind(&mut self.$field)),)*
-                    _ => None,
-                }
-            }
-        }
-
-        impl<'de> Deserialize<'de> for $name {
-            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                read(deserializer)
-            }
-        }
+        fields!($name { $($kind $field),* });
 
         impl Json for $name { $($json)* }
     };
     (@type Bytes) => { Bytes };
-    (@type Text) => { String };
+    (@type Text) => { Option<String> };
 }
 
 request! {
     /// `PUT /v1/key/import/`
     ImportRequest {
         /// The key.
-        key: Bytes,
+        Bytes key,
         /// Its algorithm.
-        cipher: Text
+        Text cipher
     }
     const INVALID: &'static str = "invalid import key request body";
 }
@@ -182,7 +41,9 @@ request! {
     /// `PUT /v1/key/generate/`
     GenerateRequest {
         /// Associated data.
-        context: Bytes
+        Bytes context,
+        /// Of the key, which has only one.
+        Text version
     }
     fn empty() -> Option<Self> {
         Some(Self::default())
@@ -193,9 +54,11 @@ request! {
     /// `PUT /v1/key/encrypt/`
     EncryptRequest {
         /// What to encrypt.
-        plaintext: Bytes,
+        Bytes plaintext,
         /// Associated data.
-        context: Bytes
+        Bytes context,
+        /// Of the key, which has only one.
+        Text version
     }
 }
 
@@ -203,9 +66,11 @@ request! {
     /// `PUT /v1/key/decrypt/`
     DecryptRequest {
         /// What to decrypt.
-        ciphertext: Bytes,
+        Bytes ciphertext,
         /// Associated data.
-        context: Bytes
+        Bytes context,
+        /// Of the key, which has only one.
+        Text version
     }
 }
 
@@ -213,7 +78,9 @@ request! {
     /// `PUT /v1/key/hmac/`
     HmacRequest {
         /// What to authenticate.
-        message: Bytes
+        Bytes message,
+        /// Of the key, which has only one.
+        Text version
     }
 }
 
@@ -222,10 +89,7 @@ struct Base64<'a>(&'a [u8]);
 
 impl Serialize for Base64<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let len = base64::encoded_len(self.0.len(), true).unwrap_or(0);
-        let mut buffer = Zeroizing::new(vec![0; len]);
-        let len = STANDARD.encode_slice(self.0, &mut buffer).unwrap_or(0);
-        serializer.serialize_str(std::str::from_utf8(&buffer[..len]).unwrap_or_default())
+        serializer.serialize_str(&base64::encode(self.0))
     }
 }
 

@@ -1,5 +1,7 @@
 //! Request bodies: read within a limit, parsed as leniently as clients expect.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
 use hyper::StatusCode;
@@ -7,10 +9,14 @@ use hyper::body::{Body as _, Incoming};
 use zeroize::Zeroizing;
 
 use super::Error;
+use crate::crypto::json::{Fields, first_object};
 
 /// What a request whose route takes no body may send all the same, in bytes: it is read and thrown
 /// away, so that a client which sends first and reads later gets its answer.
 const IGNORED: u64 = 1_000_000;
+
+/// How long such a body may take to arrive before the request is answered without it.
+const IGNORED_FOR: Duration = Duration::from_secs(2);
 
 /// A request body, or the part of a handler's contract that says there is none.
 pub trait FromBody: Sized + Send + 'static {
@@ -21,18 +27,24 @@ pub trait FromBody: Sized + Send + 'static {
 /// The body is ignored.
 impl FromBody for () {
     async fn read(mut body: Incoming, _: u64) -> Result<Self, Error> {
-        let mut seen = 0;
-        while seen < IGNORED
-            && let Some(Ok(frame)) = body.frame().await
-        {
-            seen += frame.data_ref().map_or(0, |data| data.len() as u64);
+        if body.is_end_stream() {
+            return Ok(());
         }
+        let drain = async {
+            let mut seen = 0;
+            while seen < IGNORED
+                && let Some(Ok(frame)) = body.frame().await
+            {
+                seen += frame.data_ref().map_or(0, |data| data.len() as u64);
+            }
+        };
+        let _ = tokio::time::timeout(IGNORED_FOR, drain).await;
         Ok(())
     }
 }
 
 /// A body that is a JSON object.
-pub trait Json: serde::de::DeserializeOwned + Send + 'static {
+pub trait Json: Fields + Send + 'static {
     /// What the client is told when it is not.
     const INVALID: &'static str = "invalid request body";
 
@@ -52,22 +64,7 @@ impl<T: Json> FromBody for T {
             return Ok(value);
         }
         // Whatever follows the first value is ignored, as clients may rely on.
-        let mut json = serde_json::Deserializer::from_slice(body.as_ref());
-        T::deserialize(&mut json).map_err(|error| invalid().caused_by(Malformed::from(error)))
-    }
-}
-
-/// Where JSON stops being well-formed. What stands there may be secret, so it is not kept.
-#[derive(Debug, thiserror::Error)]
-#[error("the JSON is not as expected at line {line}, column {column}")]
-struct Malformed {
-    line: usize,
-    column: usize,
-}
-
-impl From<serde_json::Error> for Malformed {
-    fn from(error: serde_json::Error) -> Self {
-        Self { line: error.line(), column: error.column() }
+        first_object(body.as_ref()).map_err(|malformed| invalid().caused_by(malformed))
     }
 }
 

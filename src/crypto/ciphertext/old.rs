@@ -1,11 +1,10 @@
 //! The ciphertext formats of earlier versions. `None` means: not of that format.
 
 use rmp::decode::{read_bin_len, read_marker, read_str_len};
-use serde::de::{IgnoredAny, MapAccess};
 
 use super::Ciphertext;
 use crate::crypto::Algorithm;
-use crate::crypto::json::{Bytes, Fields, object, take_text};
+use crate::crypto::json::{Bytes, fields, object};
 
 /// The first byte of the MessagePack format: an array of five elements.
 pub(super) const MSGPACK: u8 = 0x95;
@@ -18,23 +17,12 @@ struct Json {
     bytes: Bytes,
 }
 
-impl Fields for Json {
-    fn take<'de, A: MapAccess<'de>>(&mut self, name: &str, map: &mut A) -> Result<(), A::Error> {
-        match name.to_ascii_lowercase().as_str() {
-            "aead" => take_text(&mut self.aead, map)?,
-            "iv" => self.iv = map.next_value()?,
-            "nonce" => self.nonce = map.next_value()?,
-            "bytes" => self.bytes = map.next_value()?,
-            // Among them `id`, a hash of the key, which nothing checks.
-            _ => _ = map.next_value::<IgnoredAny>()?,
-        }
-        Ok(())
-    }
-}
+// Not its `id`, a hash of the key, which nothing checks.
+fields!(Json { Text aead, Bytes iv, Bytes nonce, Bytes bytes });
 
 /// Up to v0.19.1: `{"aead","id","iv","nonce","bytes"}`.
 pub(super) fn json(ciphertext: &[u8]) -> Option<Ciphertext<'static>> {
-    let mut json: Json = object(ciphertext).ok()?;
+    let json: Json = object(ciphertext).ok()?;
     let algorithm = match json.aead?.as_str() {
         "AES-256-GCM-HMAC-SHA-256" => Algorithm::Aes256,
         "ChaCha20Poly1305" => Algorithm::ChaCha20,
@@ -42,9 +30,9 @@ pub(super) fn json(ciphertext: &[u8]) -> Option<Ciphertext<'static>> {
     };
     Some(Ciphertext {
         algorithm: Some(algorithm),
-        iv: json.iv.0.as_slice().try_into().ok()?,
-        nonce: json.nonce.0.as_slice().try_into().ok()?,
-        sealed: std::mem::take(&mut *json.bytes.0).into(),
+        iv: (*json.iv).try_into().ok()?,
+        nonce: (*json.nonce).try_into().ok()?,
+        sealed: std::mem::take(&mut *json.bytes.into_inner()).into(),
     })
 }
 

@@ -1,14 +1,13 @@
 //! The old format of stored keys: JSON, without HMAC key, with or without algorithm.
 
 use serde::Serialize;
-use serde::de::{IgnoredAny, MapAccess};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use time::macros::datetime;
 use zeroize::Zeroizing;
 
 use super::{Error, Key, Origin, non_empty, secret_key};
-use crate::crypto::json::{Bytes, Fields, object, take_text};
+use crate::crypto::json::{Bytes, fields, object};
 use crate::crypto::{Algorithm, Blob, base64};
 
 /// Stands for a creation time that was never stored.
@@ -22,21 +21,9 @@ struct Stored {
     created_by: Option<String>,
 }
 
-impl Fields for Stored {
-    fn take<'de, A: MapAccess<'de>>(&mut self, name: &str, map: &mut A) -> Result<(), A::Error> {
-        match name.to_ascii_lowercase().as_str() {
-            "bytes" => self.bytes = map.next_value()?,
-            "algorithm" => take_text(&mut self.algorithm, map)?,
-            "created_at" => take_text(&mut self.created_at, map)?,
-            "created_by" => take_text(&mut self.created_by, map)?,
-            _ => _ = map.next_value::<IgnoredAny>()?,
-        }
-        Ok(())
-    }
-}
+fields!(Stored { Bytes bytes, Text algorithm, Text created_at, Text created_by });
 
 pub(super) fn parse(value: &[u8]) -> Result<Key, Error> {
-    // serde_json's own message may quote the value.
     let stored: Stored = object(value).map_err(|_| Error::Malformed("invalid JSON"))?;
     let algorithm = match stored.algorithm.as_deref() {
         None | Some("") => None,
@@ -46,7 +33,7 @@ pub(super) fn parse(value: &[u8]) -> Result<Key, Error> {
         None => UNKNOWN_TIME,
         Some(time) => OffsetDateTime::parse(&time, &Rfc3339).map_err(|_| Error::Malformed("invalid creation time"))?,
     };
-    let secret = secret_key("secret key", &stored.bytes.0)?;
+    let secret = secret_key("secret key", &stored.bytes)?;
     Ok(Key::new(
         secret,
         algorithm,
