@@ -23,9 +23,13 @@ impl<'a> Path<'a> {
     /// Parses the path of a request target, without its query.
     ///
     /// # Errors
-    /// When it has empty segments before the last, `.` or `..` segments (judged before decoding, so
-    /// that `%2e%2e` is a name), or does not decode to UTF-8.
+    /// When it does not begin with a slash (though it may be empty), has empty segments before the last,
+    /// `.` or `..` segments (judged before decoding, so that `%2e%2e` is a name), or does not decode to
+    /// UTF-8.
     pub fn parse(raw: &'a str) -> Result<Self, Invalid> {
+        if !raw.is_empty() && !raw.starts_with('/') {
+            return Err(Invalid);
+        }
         let mut segments = raw.split('/').skip(1).peekable();
         let mut encoded = false;
         while let Some(segment) = segments.next() {
@@ -113,10 +117,13 @@ mod tests {
 
     #[test]
     fn malformed_paths_are_refused() {
-        for raw in ["//", "//v1", "/v1//key", "/.", "/..", "/a/./b", "/a/..", "/%", "/%g1", "/a%2", "/%ff", "/a//"] {
+        for raw in [
+            "//", "//v1", "/v1//key", "/.", "/..", "/a/./b", "/a/..", "/%", "/%g1", "/a%2", "/%ff", "/a//", "*",
+            "version",
+        ] {
             assert_eq!(Path::parse(raw), Err(Invalid), "{raw}");
         }
-        for raw in ["/", "/a/", "*", "", "/...", "/a%00"] {
+        for raw in ["/", "/a/", "", "/...", "/a%00"] {
             assert!(Path::parse(raw).is_ok(), "{raw}");
         }
     }

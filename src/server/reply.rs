@@ -7,8 +7,8 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use futures_util::Stream;
 use hyper::body::{Body, Frame, SizeHint};
-use hyper::header::{CONTENT_TYPE, HeaderValue};
-use hyper::{Response, StatusCode};
+use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, X_CONTENT_TYPE_OPTIONS};
+use hyper::{HeaderMap, Method, Response, StatusCode};
 use serde::Serialize;
 use zeroize::Zeroizing;
 
@@ -18,14 +18,14 @@ use super::Error;
 #[derive(Debug)]
 pub struct Reply {
     status: StatusCode,
-    content_type: Option<HeaderValue>,
+    headers: HeaderMap,
     body: ReplyBody,
 }
 
 impl Reply {
     /// 200 without a body.
     pub fn empty() -> Self {
-        Self { status: StatusCode::OK, content_type: None, body: ReplyBody::full(Bytes::new()) }
+        Self { status: StatusCode::OK, headers: HeaderMap::new(), body: ReplyBody::full(Bytes::new()) }
     }
 
     /// 200 with JSON. `capacity` is the size reserved for it, in bytes: a reply that holds secrets must
@@ -34,29 +34,22 @@ impl Reply {
         let mut bytes = Zeroizing::new(Vec::with_capacity(capacity));
         // Writing to memory cannot fail, and our replies hold nothing that JSON cannot express.
         let _ = serde_json::to_writer(&mut *bytes, value);
-        Self {
-            status: StatusCode::OK,
-            content_type: Some(HeaderValue::from_static("application/json")),
-            body: ReplyBody::full(Bytes::from_owner(bytes)),
-        }
+        Self::with_body("application/json", ReplyBody::full(Bytes::from_owner(bytes)))
     }
 
     /// 200 with text.
-    pub fn text(content_type: &'static str, text: String) -> Self {
-        Self {
-            status: StatusCode::OK,
-            content_type: Some(HeaderValue::from_static(content_type)),
-            body: ReplyBody::full(text.into()),
-        }
+    pub fn text(content_type: &'static str, text: impl Into<Bytes>) -> Self {
+        Self::with_body(content_type, ReplyBody::full(text.into()))
     }
 
     /// 200 with whatever `stream` delivers, for as long as it does.
     pub fn stream(content_type: &'static str, stream: impl Stream<Item = Bytes> + Send + 'static) -> Self {
-        Self {
-            status: StatusCode::OK,
-            content_type: Some(HeaderValue::from_static(content_type)),
-            body: ReplyBody::Stream(Box::pin(stream)),
-        }
+        Self::with_body(content_type, ReplyBody::Stream(Box::pin(stream)))
+    }
+
+    fn with_body(content_type: &'static str, body: ReplyBody) -> Self {
+        let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static(content_type))]);
+        Self { status: StatusCode::OK, headers, body }
     }
 
     /// The HTTP status.
@@ -64,13 +57,22 @@ impl Reply {
         self.status
     }
 
-    /// The body, and a response without one.
-    pub(super) fn into_response(self) -> Response<ReplyBody> {
-        let mut response = Response::new(self.body);
-        *response.status_mut() = self.status;
-        if let Some(content_type) = self.content_type {
-            response.headers_mut().insert(CONTENT_TYPE, content_type);
+    /// Adds a header.
+    pub(super) fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.headers.insert(name, value);
+        self
+    }
+
+    /// The response to a request with `method`.
+    pub(super) fn into_response(mut self, method: &Method) -> Response<ReplyBody> {
+        if let Some(len) = self.body.size_hint().exact() {
+            self.headers.insert(CONTENT_LENGTH, len.into());
         }
+        // hyper would send the body of an answer to HEAD over HTTP/2, which clients take for an error.
+        let body = if method == Method::HEAD { ReplyBody::Full(None) } else { self.body };
+        let mut response = Response::new(body);
+        *response.status_mut() = self.status;
+        *response.headers_mut() = self.headers;
         response
     }
 }
@@ -90,9 +92,9 @@ impl From<&Error> for Reply {
 
 /// 404 for paths that are nobody's, whoever asks.
 pub(super) fn page_not_found() -> Reply {
-    let mut reply = Reply::text("text/plain; charset=utf-8", "404 page not found\n".into());
+    let mut reply = Reply::text("text/plain; charset=utf-8", "404 page not found\n");
     reply.status = StatusCode::NOT_FOUND;
-    reply
+    reply.with_header(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"))
 }
 
 /// What a handler may return.

@@ -18,8 +18,9 @@ use super::log::Level;
 /// The level of audit events: a higher threshold switches their target off.
 pub const LEVEL: Level = Level(0);
 
-/// How many events may wait for stdout before requests wait for them.
-const QUEUE: usize = 4_096;
+/// How many events may be on their way to stdout, those of running requests included, before further
+/// requests wait.
+const QUEUE: usize = 32_768;
 
 /// Where audit events go: a target, written by a thread of its own, and a stream.
 #[derive(Debug)]
@@ -77,22 +78,22 @@ impl Audit {
         self.on.store(on, Ordering::Relaxed);
     }
 
-    /// Records an event; waits while the queue is full.
-    pub async fn record(&self, event: &Event<'_>) {
-        let to_target = self.on.load(Ordering::Relaxed);
-        let to_stream = self.events.has_readers();
-        if !to_target && !to_stream {
-            return;
+    /// Takes a place for an event that is to come; waits while the queue is full. None when nobody wants
+    /// events.
+    pub async fn place(&self) -> Option<Place<'_>> {
+        let target = self.on.load(Ordering::Relaxed);
+        if !target && !self.events.has_readers() {
+            return None;
         }
-        let line = event.to_line();
-        self.written.fetch_add(1, Ordering::Relaxed);
-        if to_stream {
-            self.events.send(line.clone());
-        }
-        if to_target && let Err(mpsc::error::TrySendError::Full(line)) = self.queue.try_send(Line::Event(line)) {
-            self.waits.fetch_add(1, Ordering::Relaxed);
-            let _ = self.queue.send(line).await;
-        }
+        let in_queue = match self.queue.try_reserve() {
+            _ if !target => None,
+            Err(mpsc::error::TrySendError::Full(())) => {
+                self.waits.fetch_add(1, Ordering::Relaxed);
+                self.queue.reserve().await.ok()
+            }
+            reserved => reserved.ok(),
+        };
+        Some(Place { audit: self, in_queue })
     }
 
     /// The stream of events.
@@ -115,7 +116,7 @@ impl Audit {
         self.failed.load(Ordering::Relaxed)
     }
 
-    /// Events that wait for the target.
+    /// Events on their way to the target, those of running requests included.
     pub fn queued(&self) -> usize {
         QUEUE - self.queue.capacity()
     }
@@ -125,6 +126,29 @@ impl Audit {
         let (done, wait) = oneshot::channel();
         if self.queue.send(Line::Flush(done)).await.is_ok() {
             let _ = wait.await;
+        }
+    }
+}
+
+/// A place for one event. Taken before a request is answered, so that recording it afterwards neither
+/// waits nor fails.
+#[derive(Debug)]
+pub struct Place<'a> {
+    audit: &'a Audit,
+    /// None when only readers of the stream want the event.
+    in_queue: Option<mpsc::Permit<'a, Line>>,
+}
+
+impl Place<'_> {
+    /// Records the event.
+    pub fn record(self, event: &Event<'_>) {
+        let line = event.to_line();
+        self.audit.written.fetch_add(1, Ordering::Relaxed);
+        if self.audit.events.has_readers() {
+            self.audit.events.send(line.clone());
+        }
+        if let Some(place) = self.in_queue {
+            place.send(Line::Event(line));
         }
     }
 }
