@@ -6,4 +6,5 @@
 mod curl;
 mod prometheus;
 mod proxy;
+mod replay;
 mod support;

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, Full};
+use http_body_util::{BodyExt as _, Either, Full};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
@@ -154,6 +154,8 @@ pub struct Request {
     pub target: String,
     pub headers: Vec<(String, String)>,
     pub body: Option<Bytes>,
+    /// Do not say beforehand how long the body is.
+    pub chunked: bool,
 }
 
 impl Request {
@@ -220,12 +222,16 @@ pub async fn send_h1(mut tls: TlsStream<TcpStream>, request: &Request) -> std::i
     for (name, value) in &request.headers {
         head.push_str(&format!("{name}: {value}\r\n"));
     }
-    if let Some(body) = &request.body {
+    let has_length = request.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("content-length"));
+    let mut body = request.body.clone().unwrap_or_default();
+    if request.chunked {
+        head.push_str("Transfer-Encoding: chunked\r\n");
+        body = in_chunks(&body);
+    } else if request.body.is_some() && !has_length {
         head.push_str(&format!("Content-Length: {}\r\n", body.len()));
     }
     head.push_str("\r\n");
     let (mut reader, mut writer) = tokio::io::split(&mut tls);
-    let body = request.body.clone().unwrap_or_default();
     let write = async {
         // The server may answer, and close, before it has read everything.
         let _ = writer.write_all(head.as_bytes()).await;
@@ -237,6 +243,18 @@ pub async fn send_h1(mut tls: TlsStream<TcpStream>, request: &Request) -> std::i
         response = read_h1(&mut reader, request.method == "HEAD") => response,
         () = write => unreachable!("it never ends"),
     }
+}
+
+/// A body in the chunked transfer coding.
+fn in_chunks(body: &[u8]) -> Bytes {
+    let mut chunks = Vec::new();
+    for chunk in body.chunks(10_000) {
+        chunks.extend_from_slice(format!("{:x}\r\n", chunk.len()).as_bytes());
+        chunks.extend_from_slice(chunk);
+        chunks.extend_from_slice(b"\r\n");
+    }
+    chunks.extend_from_slice(b"0\r\n\r\n");
+    chunks.into()
 }
 
 /// Reads one HTTP/1.1 response.
@@ -263,7 +281,9 @@ pub async fn read_h1(reader: &mut (impl tokio::io::AsyncRead + Unpin), head_only
             break;
         }
     }
-    Ok(Response { status, headers, body: Bytes::from(bytes).slice(head..) })
+    // What follows it would be the next response.
+    let end = if head_only { head } else { len.map_or(bytes.len(), |len| bytes.len().min(head + len)) };
+    Ok(Response { status, headers, body: Bytes::from(bytes).slice(head..end) })
 }
 
 fn find(bytes: &[u8], pattern: &[u8]) -> Option<usize> {
@@ -282,7 +302,9 @@ async fn send_h2(tls: TlsStream<TcpStream>, request: Request) -> std::io::Result
     for (name, value) in &request.headers {
         builder = builder.header(name, value);
     }
-    let request = builder.body(Full::new(request.body.unwrap_or_default())).map_err(other)?;
+    let body = Full::new(request.body.unwrap_or_default());
+    let body = if request.chunked { Either::Left(Unsized(body)) } else { Either::Right(body) };
+    let request = builder.body(body).map_err(other)?;
     let response = sender.send_request(request).await.map_err(other)?;
     let (head, body) = response.into_parts();
     let headers = head.headers.iter();
@@ -292,6 +314,21 @@ async fn send_h2(tls: TlsStream<TcpStream>, request: Request) -> std::io::Result
     let body = body.collect().await.map_err(other)?.to_bytes();
     connection.abort();
     Ok(Response { status, headers, body })
+}
+
+/// A body that does not say how long it is.
+struct Unsized(Full<Bytes>);
+
+impl hyper::body::Body for Unsized {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(
+        mut self: std::pin::Pin<&mut Self>,
+        context: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Result<hyper::body::Frame<Bytes>, Self::Error>>> {
+        std::pin::Pin::new(&mut self.0).poll_frame(context)
+    }
 }
 
 /// Takes any server for the right one: the tests' certificates expire, and the tests go on.

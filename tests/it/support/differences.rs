@@ -2,7 +2,6 @@
 //! purpose. A replay takes the entry of its case and asserts our answer; an entry that no case took fails.
 
 use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
 
 use serde::Deserialize;
 
@@ -22,12 +21,20 @@ pub struct Difference {
     pub answer: toml::Table,
 }
 
-/// The entries of one area that no case has taken yet.
-pub struct Differences(BTreeMap<String, Difference>);
+/// The entries of one area: which were for a case, and which of those are needed.
+pub struct Differences(BTreeMap<String, Entry>);
+
+struct Entry {
+    difference: Difference,
+    taken: bool,
+    /// Whether some answer was not the recorded one; none where a replay does not say.
+    needed: Option<bool>,
+}
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
+    #[serde(default)]
     difference: Vec<Difference>,
 }
 
@@ -38,15 +45,15 @@ pub fn all() -> Vec<Difference> {
 }
 
 impl Differences {
-    /// The entries for cases that begin with `area` and a slash.
+    /// The entries for the cases of `area`, such as `config` or `http/key-list`.
     pub fn of(area: &str) -> Self {
+        let is_ours = |case: &&String| case.strip_prefix(area).is_some_and(|rest| rest.starts_with(['/', '#']));
         let mut entries = BTreeMap::new();
         for difference in all() {
-            for case in difference.cases.iter().filter(|case| case.split('/').next() == Some(area)) {
-                match entries.entry(case.clone()) {
-                    Entry::Vacant(place) => place.insert(difference.clone()),
-                    Entry::Occupied(_) => panic!("differences.toml: '{case}' stands in it twice"),
-                };
+            for case in difference.cases.iter().filter(is_ours) {
+                let entry = Entry { difference: difference.clone(), taken: false, needed: None };
+                let double = entries.insert(case.clone(), entry).is_some();
+                assert!(!double, "differences.toml: '{case}' stands in it twice");
             }
         }
         Self(entries)
@@ -54,12 +61,23 @@ impl Differences {
 
     /// The entry for a case, which counts as used from now on.
     pub fn take(&mut self, case: &str) -> Option<Difference> {
-        self.0.remove(case)
+        let entry = self.0.get_mut(case)?;
+        entry.taken = true;
+        Some(entry.difference.clone())
     }
 
-    /// Fails when an entry was for no case.
+    /// Says of a case that was taken whether our answer was another than the recorded one. A case may be
+    /// noted several times; it is enough that it differed once.
+    pub fn note(&mut self, case: &str, differed: bool) {
+        if let Some(entry) = self.0.get_mut(case) {
+            entry.needed = Some(entry.needed.unwrap_or_default() || differed);
+        }
+    }
+
+    /// Fails when an entry was for no case, or for one in which we answer as recorded.
     pub fn finish(self) {
-        let unused: Vec<_> = self.0.into_keys().collect();
-        assert!(unused.is_empty(), "differences.toml has entries that no case uses: {unused:?}");
+        let idle = self.0.into_iter().filter(|(_, entry)| !entry.taken || entry.needed == Some(false));
+        let idle: Vec<_> = idle.map(|(case, _)| case).collect();
+        assert!(idle.is_empty(), "differences.toml has entries that no case needs: {idle:?}");
     }
 }

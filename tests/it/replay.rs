@@ -1,0 +1,156 @@
+//! Every request in `testdata/http`, sent again: we answer as the archived server did, or as
+//! `testdata/differences.toml` says.
+//!
+//! Each file runs in order against a fresh server, once over HTTP/1.1 and once over HTTP/2.
+
+mod answer;
+mod case;
+
+use std::collections::BTreeMap;
+
+use self::answer::Expected;
+use self::case::{Case, File};
+use crate::support::differences::Differences;
+use crate::support::{Client, Identity, Protocol, TestServer, block_on, testdata};
+
+/// Declares a test for each file whose requests need nothing but the fixture.
+macro_rules! replays {
+    ($($name:ident: $file:literal),* $(,)?) => {
+        const PLAIN: &[&str] = &[$($file),*];
+
+        $(#[test]
+        fn $name() {
+            replay($file, || TestServer::fixture());
+        })*
+    };
+}
+
+replays! {
+    api: "api",
+    auth: "auth",
+    identity_describe: "identity-describe",
+    identity_list: "identity-list",
+    identity_self: "identity-self",
+    key_create: "key-create",
+    key_decrypt: "key-decrypt",
+    key_delete: "key-delete",
+    key_describe: "key-describe",
+    key_encrypt: "key-encrypt",
+    key_generate: "key-generate",
+    key_hmac: "key-hmac",
+    key_import: "key-import",
+    key_list: "key-list",
+    paths: "paths",
+    policy_describe: "policy-describe",
+    policy_list: "policy-list",
+    policy_read: "policy-read",
+    ready: "ready",
+    status: "status",
+    version: "version",
+}
+
+/// The files that need more, each with a test of its own.
+const OTHERS: &[&str] =
+    &["fs-odd-entries", "keystore-trouble", "log-streams", "log-streams-by-version", "metrics", "skip-auth"];
+
+#[test]
+fn every_file_has_a_test() {
+    let mut files: Vec<_> = std::fs::read_dir(testdata("http"))
+        .expect("readable")
+        .filter_map(|entry| entry.expect("readable").file_name().to_str()?.strip_suffix(".json").map(str::to_owned))
+        .collect();
+    files.sort();
+    let mut known: Vec<_> = PLAIN.iter().chain(OTHERS).map(|name| (*name).to_owned()).collect();
+    known.sort();
+    assert_eq!(files, known);
+}
+
+/// Sends the requests of a file, in order, once per protocol.
+fn replay(file: &str, start: impl Fn() -> TestServer) {
+    let cases = File::load(file).cases;
+    let mut report = Report::new(file);
+    for protocol in Protocol::ALL {
+        let server = start();
+        let clients = Clients::new(&server, protocol);
+        for (index, case) in cases.iter().enumerate().filter(|(_, case)| case.is_for(protocol)) {
+            let answer = block_on(clients.of(case).send(case.request()));
+            report.compare(index, protocol, case, answer);
+        }
+    }
+    report.finish();
+}
+
+/// The fixture's clients, over one protocol.
+struct Clients {
+    known: BTreeMap<String, Client>,
+    anonymous: Client,
+}
+
+impl Clients {
+    fn new(server: &TestServer, protocol: Protocol) -> Self {
+        let names = ["admin", "app", "deny", "nobody", "ops", "reader"];
+        let client = |name: &str| Client::new(server.address(), Some(Identity::fixture(name)), protocol);
+        Self {
+            known: names.iter().map(|name| ((*name).to_owned(), client(name))).collect(),
+            anonymous: Client::new(server.address(), None, protocol),
+        }
+    }
+
+    fn of(&self, case: &Case) -> &Client {
+        case.client.as_ref().map_or(&self.anonymous, |name| &self.known[name])
+    }
+}
+
+/// What differs from the recording and from our list of differences.
+struct Report {
+    file: String,
+    differences: Differences,
+    failures: Vec<String>,
+    compared: usize,
+}
+
+impl Report {
+    fn new(file: &str) -> Self {
+        let differences = Differences::of(&format!("http/{file}"));
+        Self { file: file.into(), differences, failures: Vec::new(), compared: 0 }
+    }
+
+    fn compare(
+        &mut self,
+        index: usize,
+        protocol: Protocol,
+        case: &Case,
+        answer: std::io::Result<crate::support::Response>,
+    ) {
+        let name = format!("http/{}#{index}", self.file);
+        let recorded = case.recorded(protocol);
+        let ours = self.differences.take(&name).map(|difference| Expected::ours(&difference.answer, protocol));
+        self.compared += 1;
+        let what = format!("{name} {protocol:?} {} {}", case.request.method, case.request.short_path());
+        match ours {
+            None => {
+                if let Err(why) = recorded.check(&answer, &case.request.method) {
+                    self.failures.push(format!("{what}: {why}\n    got {answer:?}"));
+                }
+            }
+            Some(ours) => {
+                if let Err(why) = ours.check(&answer, &case.request.method) {
+                    self.failures.push(format!("{what}: not even our own answer: {why}\n    got {answer:?}"));
+                }
+                self.differences.note(&name, recorded.check(&answer, &case.request.method).is_err());
+            }
+        }
+    }
+
+    fn finish(self) {
+        assert!(self.compared > 0, "{} has no cases", self.file);
+        assert!(
+            self.failures.is_empty(),
+            "{} of {} answers differ:\n{}",
+            self.failures.len(),
+            self.compared,
+            self.failures.join("\n")
+        );
+        self.differences.finish();
+    }
+}
