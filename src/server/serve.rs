@@ -14,7 +14,7 @@ use hyper::header::{ACCEPT, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode, Uri};
 
 use super::connection::Connection;
-use super::path::Path;
+use super::path::{self, Path};
 use super::reply::{self, Reply, ReplyBody};
 use super::route::{Call, Route};
 use super::{Error, Service, Shared, Snapshot};
@@ -37,8 +37,9 @@ pub(super) async fn serve<S: Service>(
     let snapshot = shared.snapshot.load_full();
     let (head, body) = request.into_parts();
     let reply = match find(&snapshot, &head.uri) {
-        Err(reply) => reply,
-        Ok(found) => {
+        Err(invalid) => Reply::from(&Error::bad_request(invalid)),
+        Ok(None) => reply::page_not_found(),
+        Ok(Some(found)) => {
             let (ip, peer) = snapshot.trust.peer(connection, &head.headers);
             let started = counted.started;
             let exchange = Exchange { shared, snapshot: &snapshot, found, ip, started };
@@ -88,11 +89,10 @@ struct Found<'a, S> {
 }
 
 /// The first two steps: the path is well-formed, and somebody's.
-fn find<'a, S: Service>(snapshot: &'a Snapshot<S>, uri: &Uri) -> Result<Found<'a, S>, Reply> {
-    let path = Path::parse(uri.path()).map_err(|invalid| Reply::from(&Error::bad_request(invalid)))?;
-    let found = snapshot.state.router().find(&path).ok_or_else(reply::page_not_found)?;
-    let (route, path, name_at) = found;
-    Ok(Found { route, path: path.into_owned(), name_at })
+fn find<'a, S: Service>(snapshot: &'a Snapshot<S>, uri: &Uri) -> Result<Option<Found<'a, S>>, path::Invalid> {
+    let path = Path::parse(uri.path())?;
+    let found = snapshot.state.router().find(&path);
+    Ok(found.map(|(route, path, name_at)| Found { route, path: path.into_owned(), name_at }))
 }
 
 /// A request that has found its route.

@@ -2,9 +2,11 @@
 
 #![expect(clippy::disallowed_methods, reason = "tests wait for other processes")]
 #![expect(clippy::print_stderr, reason = "a failed test shows what its server said")]
+#![expect(unreachable_pub, reason = "nothing outside can reach a test binary; 'pub' says what a module offers")]
 
 mod curl;
 mod prometheus;
 mod proxy;
 mod replay;
+#[allow(dead_code, reason = "a helper may wait for its test")]
 mod support;
