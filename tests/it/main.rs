@@ -5,8 +5,10 @@
 #![expect(unreachable_pub, reason = "nothing outside can reach a test binary; 'pub' says what a module offers")]
 
 mod curl;
+mod differences;
 mod prometheus;
 mod proxy;
 mod replay;
 #[allow(dead_code, reason = "a helper may wait for its test")]
 mod support;
+mod vectors;

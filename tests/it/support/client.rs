@@ -124,6 +124,31 @@ pub struct Client {
     protocol: Protocol,
 }
 
+/// A connection for several requests.
+pub enum Session {
+    H1(TlsStream<TcpStream>),
+    H2(hyper::client::conn::http2::SendRequest<Body>, Guard),
+}
+
+/// Ends a connection's task.
+pub struct Guard(tokio::task::JoinHandle<()>);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Session {
+    /// Sends a request and waits for the whole answer.
+    pub async fn send(&mut self, request: Request) -> std::io::Result<Response> {
+        match self {
+            Self::H1(tls) => send_h1(tls, &request).await,
+            Self::H2(sender, _) => send_h2(sender, request).await,
+        }
+    }
+}
+
 /// What came back.
 #[derive(Debug, Clone)]
 pub struct Response {
@@ -189,11 +214,20 @@ impl Client {
 
     /// Sends a request on a connection of its own.
     pub async fn send(&self, request: Request) -> std::io::Result<Response> {
+        self.session().await?.send(request).await
+    }
+
+    /// Opens a connection for several requests.
+    pub async fn session(&self) -> std::io::Result<Session> {
         let tls = connect(self.address, self.tls.clone()).await?;
-        match self.protocol {
-            Protocol::H1 => send_h1(tls, &request).await,
-            Protocol::H2 => send_h2(tls, request).await,
-        }
+        Ok(match self.protocol {
+            Protocol::H1 => Session::H1(tls),
+            Protocol::H2 => {
+                let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(tls));
+                let (sender, connection) = handshake.await.map_err(std::io::Error::other)?;
+                Session::H2(sender, Guard(tokio::spawn(async { drop(connection.await) })))
+            }
+        })
     }
 
     pub async fn get(&self, target: &str) -> Response {
@@ -214,7 +248,7 @@ impl Client {
 }
 
 /// Sends a request as it stands, whatever a library would think of it, and reads one response.
-pub async fn send_h1(mut tls: TlsStream<TcpStream>, request: &Request) -> std::io::Result<Response> {
+pub async fn send_h1(tls: &mut TlsStream<TcpStream>, request: &Request) -> std::io::Result<Response> {
     let mut head = format!("{} {} HTTP/1.1\r\n", request.method, request.target);
     if !request.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
         head.push_str("Host: localhost\r\n");
@@ -231,7 +265,7 @@ pub async fn send_h1(mut tls: TlsStream<TcpStream>, request: &Request) -> std::i
         head.push_str(&format!("Content-Length: {}\r\n", body.len()));
     }
     head.push_str("\r\n");
-    let (mut reader, mut writer) = tokio::io::split(&mut tls);
+    let (mut reader, mut writer) = tokio::io::split(tls);
     let write = async {
         // The server may answer, and close, before it has read everything.
         let _ = writer.write_all(head.as_bytes()).await;
@@ -290,13 +324,15 @@ fn find(bytes: &[u8], pattern: &[u8]) -> Option<usize> {
     bytes.windows(pattern.len()).position(|window| window == pattern)
 }
 
-async fn send_h2(tls: TlsStream<TcpStream>, request: Request) -> std::io::Result<Response> {
+type Body = Either<Unsized, Full<Bytes>>;
+
+async fn send_h2(
+    sender: &mut hyper::client::conn::http2::SendRequest<Body>,
+    request: Request,
+) -> std::io::Result<Response> {
     fn other(error: impl std::error::Error + Send + Sync + 'static) -> std::io::Error {
         std::io::Error::other(error)
     }
-    let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(tls));
-    let (mut sender, connection) = handshake.await.map_err(other)?;
-    let connection = tokio::spawn(connection);
     let mut builder =
         hyper::Request::builder().method(request.method.as_str()).uri(format!("https://localhost{}", request.target));
     for (name, value) in &request.headers {
@@ -312,12 +348,11 @@ async fn send_h2(tls: TlsStream<TcpStream>, request: Request) -> std::io::Result
         headers.map(|(name, value)| (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned()));
     let (status, headers) = (head.status.as_u16(), headers.collect());
     let body = body.collect().await.map_err(other)?.to_bytes();
-    connection.abort();
     Ok(Response { status, headers, body })
 }
 
 /// A body that does not say how long it is.
-struct Unsized(Full<Bytes>);
+pub struct Unsized(Full<Bytes>);
 
 impl hyper::body::Body for Unsized {
     type Data = Bytes;

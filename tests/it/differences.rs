@@ -1,0 +1,101 @@
+//! `docs/differences.md`, for operators who move over: made of `testdata/differences.toml`, whose cases
+//! the replays prove.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use crate::support::differences::{Difference, all};
+
+/// The areas: the first part of a case's name, its title and what stands below that.
+const AREAS: &[(&str, &str, &str)] = &[
+    ("http", "The HTTP API", "What clients see."),
+    ("config", "The config file", "What a config file means, and which are refused."),
+    ("cli", "The command line", "What the commands print, and how they exit."),
+];
+
+const HEAD: &str = "\
+# Where Claviger answers otherwise than the archived KES
+
+Claviger takes the place of the archived server: the same requests, config files and commands give the same
+results. This is the list of what is different on purpose. Every entry stands for recorded cases in which the
+archived server did something else; the tests replay all recordings and accept no other difference.
+
+This file is made of `testdata/differences.toml` by `UPDATE=1 cargo test --test it differences`.
+";
+
+#[test]
+fn the_document_is_up_to_date() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/differences.md");
+    let document = document(&all());
+    // The one switch of this test, meant for whoever changed the list.
+    if std::env::var_os("UPDATE").is_some() {
+        std::fs::write(&path, &document).expect("docs/differences.md is written");
+    }
+    let current = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(current == document, "docs/differences.md is stale; run 'UPDATE=1 cargo test --test it differences'");
+}
+
+#[test]
+fn every_entry_belongs_to_an_area_and_explains_itself() {
+    for difference in all() {
+        assert!(!difference.cases.is_empty(), "an entry without cases: {}", difference.reason);
+        for case in &difference.cases {
+            let area = case.split('/').next().unwrap_or_default();
+            assert!(AREAS.iter().any(|(name, ..)| *name == area), "'{case}' is of no area");
+        }
+        assert!(difference.reason.ends_with('.'), "not a sentence: {}", difference.reason);
+        assert!(!difference.spec.is_empty(), "no source: {}", difference.reason);
+    }
+}
+
+fn document(differences: &[Difference]) -> String {
+    let mut document = HEAD.to_owned();
+    for (area, title, about) in AREAS {
+        let of_area = of_area(differences, area);
+        if of_area.is_empty() {
+            continue;
+        }
+        document.push_str(&format!("\n## {title}\n\n{about}\n"));
+        for (topic, reasons) in of_area {
+            document.push_str(&format!("\n### {topic}\n\n"));
+            for (reason, cases) in reasons {
+                let count = match cases {
+                    1 => "1 recorded case".to_owned(),
+                    count => format!("{count} recorded cases"),
+                };
+                document.push_str(&format!("- {reason} ({count})\n"));
+            }
+        }
+    }
+    document
+}
+
+/// The sentences of an area by topic, each once, with the number of its cases.
+fn of_area<'a>(differences: &'a [Difference], area: &str) -> BTreeMap<String, Vec<(&'a str, usize)>> {
+    let mut topics: BTreeMap<String, Vec<(&str, usize)>> = BTreeMap::new();
+    for difference in differences {
+        let mut of_topic: BTreeMap<String, usize> = BTreeMap::new();
+        for case in difference.cases.iter().filter(|case| case.split('/').next() == Some(area)) {
+            *of_topic.entry(topic(case)).or_default() += 1;
+        }
+        let count = of_topic.values().sum();
+        // It stands under the topic that most of its cases have.
+        let Some((topic, _)) = of_topic.into_iter().max_by_key(|(_, count)| *count) else { continue };
+        let sentences = topics.entry(topic).or_default();
+        match sentences.iter_mut().find(|(reason, _)| *reason == difference.reason) {
+            Some((_, sum)) => *sum += count,
+            None => sentences.push((&difference.reason, count)),
+        }
+    }
+    topics
+}
+
+/// What a case is about: `http/key-list#3` is about "Key list", `config/076-policy-x` about "Policy".
+fn topic(case: &str) -> String {
+    let name = case.split_once('/').map_or(case, |(_, name)| name);
+    let name = name.split('#').next().unwrap_or(name).trim_start_matches(|c: char| c.is_ascii_digit() || c == '-');
+    let name = if case.starts_with("config/") { name.split('-').next().unwrap_or(name) } else { name };
+    let name = name.split('/').next().unwrap_or(name).replace('-', " ");
+    let mut letters = name.chars();
+    letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default()
+}
