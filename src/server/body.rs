@@ -11,8 +11,7 @@ use zeroize::Zeroizing;
 use super::Error;
 use crate::crypto::json::{Fields, first_object};
 
-/// What a request whose route takes no body may send all the same, in bytes: it is read and thrown
-/// away, so that a client which sends first and reads later gets its answer.
+/// What a request whose body is not wanted may send all the same, in bytes.
 const IGNORED: u64 = 1_000_000;
 
 /// How long such a body may take to arrive before the request is answered without it.
@@ -26,21 +25,28 @@ pub trait FromBody: Sized + Send + 'static {
 
 /// The body is ignored.
 impl FromBody for () {
-    async fn read(mut body: Incoming, _: u64) -> Result<Self, Error> {
-        if body.is_end_stream() {
-            return Ok(());
-        }
-        let drain = async {
-            let mut seen = 0;
-            while seen < IGNORED
-                && let Some(Ok(frame)) = body.frame().await
-            {
-                seen += frame.data_ref().map_or(0, |data| data.len() as u64);
-            }
-        };
-        let _ = tokio::time::timeout(IGNORED_FOR, drain).await;
+    async fn read(body: Incoming, _: u64) -> Result<Self, Error> {
+        discard(body).await;
         Ok(())
     }
+}
+
+/// Reads a body that nobody wants, unless it is large or slow. To answer earlier ends the stream under a client that
+/// sends first and reads later: such clients as curl then report a broken stream and not the answer.
+pub(super) async fn discard(mut body: Incoming) {
+    if body.is_end_stream() {
+        return;
+    }
+    let drain = async {
+        let mut seen = 0;
+        while seen < IGNORED
+            && let Some(Ok(frame)) = body.frame().await
+        {
+            seen += frame.data_ref().map_or(0, |data| data.len() as u64);
+        }
+    };
+    // Who takes longer gets the answer all the same.
+    let _ = tokio::time::timeout(IGNORED_FOR, drain).await;
 }
 
 /// A body that is a JSON object.

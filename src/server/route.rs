@@ -14,7 +14,7 @@ use hyper::body::Incoming;
 use hyper::{Method, StatusCode};
 use serde::Deserialize;
 
-use super::body::FromBody;
+use super::body::{self, FromBody};
 use super::path::Path;
 use super::reply::{IntoReply, Reply};
 use super::{Error, Service};
@@ -251,7 +251,13 @@ where
     fn into_handler(self) -> Handler<S> {
         Box::new(move |call, body, budget| {
             Box::pin(async move {
-                let name = N::parse(&call.name)?;
+                let name = match N::parse(&call.name) {
+                    Ok(name) => name,
+                    Err(invalid) => {
+                        body::discard(body).await;
+                        return Err(invalid);
+                    }
+                };
                 let request = budget.within(B::read(body, budget.max_body)).await.ok_or_else(too_slow)??;
                 let call = Call { state: call.state, caller: call.caller, name };
                 let reply = budget.within(self(call, request)).await.ok_or_else(overdue)?;

@@ -13,6 +13,7 @@ use hyper::body::Incoming;
 use hyper::header::{ACCEPT, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode, Uri};
 
+use super::body;
 use super::connection::Connection;
 use super::path::{self, Path};
 use super::reply::{self, Reply, ReplyBody};
@@ -37,8 +38,14 @@ pub(super) async fn serve<S: Service>(
     let snapshot = shared.snapshot.load_full();
     let (head, body) = request.into_parts();
     let reply = match find(&snapshot, &head.uri) {
-        Err(invalid) => Reply::from(&Error::bad_request(invalid)),
-        Ok(None) => reply::page_not_found(),
+        Err(invalid) => {
+            body::discard(body).await;
+            Reply::from(&Error::bad_request(invalid))
+        }
+        Ok(None) => {
+            body::discard(body).await;
+            reply::page_not_found()
+        }
         Ok(Some(found)) => {
             let (ip, peer) = snapshot.trust.peer(connection, &head.headers);
             let started = counted.started;
@@ -115,6 +122,7 @@ impl<S: Service> Exchange<'_, S> {
             let answer = AssertUnwindSafe(self.answer(peer, body)).catch_unwind().await;
             self.reply(answer.unwrap_or_else(|_| Err(panicked())), identity.as_ref())
         } else {
+            body::discard(body).await;
             wrong_method(method, route.method())
         };
         if let Some(audited) = &mut audited {
@@ -143,7 +151,13 @@ impl<S: Service> Exchange<'_, S> {
             self.shared.denials.note(&denied, identity.as_ref(), path, self.ip, self.started);
             Error::from(denied)
         };
-        let caller = state.access().authorize(peer, route.requirement(), path).map_err(denied)?;
+        let caller = match state.access().authorize(peer, route.requirement(), path) {
+            Ok(caller) => caller,
+            Err(reason) => {
+                body::discard(body).await;
+                return Err(denied(reason));
+            }
+        };
         let call = Call::new(state.clone(), caller, path[*name_at..].to_owned());
         route.answer(call, body, self.started).await
     }

@@ -53,6 +53,25 @@ fn a_key_is_made_and_used() {
     assert_eq!(opened.expect("an answer").json()["plaintext"], "SGVsbG8=");
 }
 
+/// A stream that ends while the client still sends is an error to curl, whatever was answered before.
+#[test]
+fn a_refusal_arrives_although_the_client_is_still_sending() {
+    let server = TestServer::with_dev_config("");
+    let file = server.directory().join("body");
+    std::fs::write(&file, [b' '; 200_000]).expect("written");
+    let send = |client: &str, path: &str| {
+        let data = format!("@{}", file.display());
+        let answer = curl_as(client, &["--request", "PUT", "--data-binary", &data, &url(&server, path)]);
+        answer.map(|answer| answer.status)
+    };
+    for _ in 0..5 {
+        assert_eq!(send("app", "/v1/key/encrypt/other"), Ok(403));
+        assert_eq!(send("admin", "/v1/key/encrypt/-"), Ok(400));
+        assert_eq!(send("admin", "/v1/key/list/"), Ok(405));
+        assert_eq!(send("admin", "/v1/nothing"), Ok(404));
+    }
+}
+
 #[test]
 fn tls_auth_on_wants_a_certificate_of_the_ca() {
     let server = TestServer::with_dev_config(&format!("auth: on\n  ca: {}", certs("ca.crt").display()));
