@@ -58,20 +58,32 @@ pub trait Json: Fields + Send + 'static {
     fn empty() -> Option<Self> {
         None
     }
+
+    /// Parses a whole body. What follows the first value is ignored, as clients may rely on.
+    ///
+    /// # Errors
+    /// With [`Json::INVALID`], when it is not JSON or not what is expected.
+    fn parse(body: &[u8]) -> Result<Self, Error> {
+        if body.is_empty()
+            && let Some(value) = Self::empty()
+        {
+            return Ok(value);
+        }
+        first_object(body).map_err(|malformed| invalid::<Self>().caused_by(malformed))
+    }
 }
 
 impl<T: Json> FromBody for T {
     async fn read(body: Incoming, limit: u64) -> Result<Self, Error> {
-        let invalid = || Error::new(StatusCode::BAD_REQUEST, T::INVALID);
-        let body = collect(body, limit).await.map_err(|error| invalid().caused_by(error))?;
-        if body.as_ref().is_empty()
-            && let Some(value) = T::empty()
-        {
-            return Ok(value);
+        match collect(body, limit).await {
+            Ok(body) => T::parse(body.as_ref()),
+            Err(error) => Err(invalid::<T>().caused_by(error)),
         }
-        // Whatever follows the first value is ignored, as clients may rely on.
-        first_object(body.as_ref()).map_err(|malformed| invalid().caused_by(malformed))
     }
+}
+
+fn invalid<T: Json>() -> Error {
+    Error::new(StatusCode::BAD_REQUEST, T::INVALID)
 }
 
 /// Why a body could not be read.

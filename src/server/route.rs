@@ -171,7 +171,7 @@ impl<S: Service> Router<S> {
     }
 
     /// The route for a path, the path as policies see it, and where in it the name begins.
-    pub(super) fn find<'p>(&self, path: &'p Path<'_>) -> Option<(&Route<S>, Cow<'p, str>, usize)> {
+    pub fn find<'p>(&self, path: &'p Path<'_>) -> Option<(&Route<S>, Cow<'p, str>, usize)> {
         self.routes.iter().find_map(|route| {
             if let Some(tail) = route.matches(path) {
                 let text = path.as_str();

@@ -1,0 +1,371 @@
+#!/usr/bin/env python3
+"""Measures a release build of Claviger beside the yardstick; docs/measurements.md has the results.
+
+    cargo build --release && cargo build --release --manifest-path benches/yardstick/Cargo.toml
+    benches/yardstick/measure.py [--server PATH] [--against PATH] [--rounds N] WHAT...
+
+WHAT: ratio audit instructions writev workers memory start size flat listing, or all. Server on core 0, load on core 1.
+All traffic stays on 127.0.0.1. Needs openssl; valgrind for `instructions`, strace for `writev`.
+"""
+
+import argparse
+import base64
+import contextlib
+import hashlib
+import http.client
+import json
+import os
+import pathlib
+import re
+import shutil
+import signal
+import socket
+import ssl
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+HERE = pathlib.Path(__file__).resolve().parent
+YARDSTICK = HERE / "target/release/yardstick"
+LOAD = HERE / "target/release/load"
+SERVER_CORE, LOAD_CORE = "0", "1"
+
+# What is asked, as options of the load generator.
+H1 = "protocol=h1 connections=16"
+H2_1X1, H2_1X16, H2_1X64 = (f"protocol=h2 connections=1 streams={streams}" for streams in (1, 16, 64))
+H2_16X4 = "protocol=h2 connections=16 streams=4"
+HANDSHAKES = "mode=handshakes connections=8"
+REQUESTS = {
+    "h1 c=16 generate": H1,
+    "h1 c=16 decrypt": f"{H1} operation=decrypt",
+    "h2 1x1 generate": H2_1X1,
+    "h2 1x1 decrypt": f"{H2_1X1} operation=decrypt",
+    "h2 1x16 generate": H2_1X16,
+    "h2 1x64 generate": H2_1X64,
+    "h2 16x4 generate": H2_16X4,
+    "full handshake": HANDSHAKES,
+    "resumed handshake": f"{HANDSHAKES} resume=1",
+}
+
+
+class Bench:
+    """A directory with certificates, and what was started from it."""
+
+    def __init__(self, directory):
+        self.directory = pathlib.Path(directory)
+        self.certs = self.directory / "certs"
+        self.certs.mkdir()
+        self.make_certificates()
+        self.identity = hashlib.sha256(self.public_key("client")).hexdigest()
+
+    def make_certificates(self):
+        names = {"server": ["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"],
+                 "client": ["-addext", "extendedKeyUsage=clientAuth", "-addext", "basicConstraints=critical,CA:FALSE"]}
+        algorithms = {"server": ["EC", "-pkeyopt", "ec_paramgen_curve:P-256"], "client": ["ed25519"]}
+        for name, extensions in names.items():
+            key = str(self.certs / f"{name}.key")
+            run("openssl", "genpkey", "-algorithm", *algorithms[name], "-out", key)
+            run("openssl", "req", "-new", "-x509", "-key", key, "-days", "365", "-subj", f"/CN={name}", *extensions,
+                "-out", str(self.certs / f"{name}.crt"))
+
+    def public_key(self, name):
+        return run("openssl", "pkey", "-in", str(self.certs / f"{name}.key"), "-pubout", "-outform", "DER")
+
+    def keys(self, count):
+        """A directory of `count` stored keys. Names are links: a million files would fill a disk."""
+        directory = self.directory / f"keys-{count}"
+        if directory.exists():
+            return directory
+        directory.mkdir()
+        value = {"bytes": base64.b64encode(bytes(range(32))).decode(), "algorithm": "AES256-GCM_SHA256"}
+        for n in range(count):
+            name = directory / f"bench-{n}"
+            if n % 50_000 == 0:
+                first = name
+                first.write_text(json.dumps(value))
+                first.chmod(0o600)
+            else:
+                os.link(first, name)
+        return directory
+
+    def config(self, port, keys=1_000, policies=1, audit=False):
+        """The config that is measured: 20 rules, of which the last one matches."""
+        rules = [f"/v1/key/{action}/app-{n}-*" for n in range(5) for action in ("create", "generate", "decrypt")]
+        rules += ["/v1/key/list/*", "/v1/key/describe/*", "/v1/status", "/v1/metrics"]
+        text = f"address: 127.0.0.1:{port}\nadmin: {{identity: disabled}}\n"
+        text += f"tls: {{key: {self.certs}/server.key, cert: {self.certs}/server.crt}}\n"
+        text += "cache: {expiry: {any: 1h, unused: 1h, offline: 0s}}\n"
+        text += f"log: {{error: 'on', audit: '{'on' if audit else 'off'}'}}\n"
+        text += f"keystore: {{fs: {{path: {self.keys(keys)}}}}}\npolicy:\n"
+        allow = json.dumps(rules[:18] + ["/v1/key/*"])
+        text += f"  bench: {{allow: {allow}, deny: [/v1/key/delete/*], identities: [{self.identity}]}}\n"
+        for n in range(1, policies):
+            other = hashlib.sha256(str(n).encode()).hexdigest()
+            text += f"  other-{n}: {{allow: {allow}, identities: [{other}]}}\n"
+        path = self.directory / f"config-{port}.yml"
+        path.write_text(text)
+        return path
+
+    def claviger(self, binary, stdout=subprocess.DEVNULL, cores=SERVER_CORE, wrapper=(), **config):
+        port = free_port()
+        command = [*wrapper, str(binary), "server", "--config", str(self.config(port, **config))]
+        return Server(self, command, port, cores, stdout)
+
+    def yardstick(self, wrapper=()):
+        port = free_port()
+        command = [*wrapper, str(YARDSTICK), f"listen=127.0.0.1:{port}", f"certs={self.certs}"]
+        return Server(self, command, port, SERVER_CORE, subprocess.DEVNULL)
+
+    def ssl(self):
+        context = ssl.create_default_context(cafile=self.certs / "server.crt")
+        context.load_cert_chain(self.certs / "client.crt", self.certs / "client.key")
+        return context
+
+
+class Server:
+    """A running server; stops at the end of the `with` block."""
+
+    def __init__(self, bench, command, port, cores, stdout):
+        self.bench, self.port = bench, port
+        self.process = subprocess.Popen(["taskset", "-c", cores, *command], stdout=stdout, stderr=subprocess.DEVNULL)
+        self.pid = self.process.pid
+
+    def __enter__(self):
+        deadline = time.monotonic() + 60
+        while True:
+            if self.process.poll() is not None:
+                sys.exit(f"{self.process.args} ended with {self.process.returncode}")
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port)):
+                return self
+            if time.monotonic() > deadline:
+                sys.exit(f"{self.process.args} does not listen")
+            time.sleep(0.01)
+
+    def __exit__(self, *_):
+        self.process.send_signal(signal.SIGTERM)
+        self.process.wait(30)
+
+    def start_load(self, options, pid=True):
+        server = f"address=127.0.0.1:{self.port} certs={self.bench.certs} pid={self.pid if pid else 0}"
+        command = ["taskset", "-c", LOAD_CORE, str(LOAD), *server.split(), *options.split()]
+        return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def load(self, options, pid=True):
+        """Runs the load generator to its end; an error is nobody's measurement."""
+        process = self.start_load(options, pid)
+        out, _ = process.communicate()
+        seen = json.loads(out)
+        if seen["errors"] or process.returncode:
+            sys.exit(f"{options}: {seen}")
+        return seen
+
+    def warm(self, keys=1_000):
+        """Has every key cached."""
+        self.load(f"{H2_1X16} keys={keys} warm=0 seconds=60 count={keys + 16}", pid=False)
+
+    def rss(self):
+        status = pathlib.Path(f"/proc/{self.pid}/status").read_text()
+        return int(re.search(r"VmRSS:\s+(\d+)", status)[1]) / 1_024
+
+    def cpu(self):
+        return time.clock_gettime((~self.pid << 3) | 2)
+
+
+def run(*command):
+    return subprocess.run(command, check=True, capture_output=True).stdout
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def compare(servers, requests, rounds, seconds="0.7"):
+    """Asks all servers in turn, round after round; medians, and the median ratio to the first one."""
+    seen = {(what, name): [] for what in requests for name in servers}
+    for turn in range(rounds):
+        for what, options in requests.items():
+            names = list(servers)
+            names = names[turn % len(names):] + names[:turn % len(names)]
+            for name in names:
+                seen[what, name].append(servers[name].load(f"{options} warm=0.25 seconds={seconds}"))
+    print(f"{'':34} {'CPU us':>8} {'ratio':>6}   {'p50 us':>8} {'ratio':>6}   {'p99 us':>8} {'per s':>8}")
+    for what in requests:
+        first = seen[what, next(iter(servers))]
+        for name in servers:
+            rows = seen[what, name]
+            median = {key: statistics.median(row[key] for row in rows) for key in rows[0]}
+            ratio = {key: statistics.median(row[key] / base[key] for row, base in zip(rows, first))
+                     for key in ("cpu_us", "p50_us")}
+            print(f"{what:20} {name:13} {median['cpu_us']:8.2f} {ratio['cpu_us']:6.3f}   {median['p50_us']:8.1f} "
+                  f"{ratio['p50_us']:6.3f}   {median['p99_us']:8.1f} {median['per_second']:8.0f}", flush=True)
+
+
+def ratio(bench, args):
+    """Server CPU a request, beside the yardstick."""
+    with contextlib.ExitStack() as stack:
+        servers = {"yardstick": stack.enter_context(bench.yardstick())}
+        binaries = {"claviger": args.server} | ({"against": args.against} if args.against else {})
+        for name, binary in binaries.items():
+            servers[name] = stack.enter_context(bench.claviger(binary))
+            servers[name].warm()
+        compare(servers, {what: options for what, options in REQUESTS.items() if args.only in what}, args.rounds)
+
+
+def audit(bench, args):
+    """What audit events to a file add."""
+    with (bench.directory / "audit.log").open("wb") as file, bench.claviger(args.server) as off:
+        with bench.claviger(args.server, stdout=file, audit=True) as on:
+            requests = {what: REQUESTS[what] for what in ("h1 c=16 generate", "h2 1x1 generate", "h2 1x16 generate")}
+            compare({"audit off": off, "audit on": on}, requests, args.rounds)
+        print(f"{'audit lines':34} {sum(1 for _ in (bench.directory / 'audit.log').open('rb'))}")
+
+
+def instructions(bench, args):
+    """User instructions a request: the difference of two runs under callgrind."""
+    kinds = {"yardstick": bench.yardstick, "claviger": lambda wrapper: bench.claviger(args.server, wrapper=wrapper)}
+    if args.against:
+        kinds["against"] = lambda wrapper: bench.claviger(args.against, wrapper=wrapper)
+    for what in ("h1 c=16 generate", "h1 c=16 decrypt", "h2 1x1 decrypt", "h2 1x16 generate"):
+        if args.only not in what:
+            continue
+        for kind, start in kinds.items():
+            counts = [count_instructions(bench, start, REQUESTS[what], count) for count in (500, 2_500)]
+            print(f"{what:20} {kind:13} {(counts[1] - counts[0]) / 2_000:8.0f} instructions", flush=True)
+
+
+def count_instructions(bench, start, options, count):
+    out = bench.directory / "callgrind.out"
+    with start(wrapper=("valgrind", "--tool=callgrind", f"--callgrind-out-file={out}")) as server:
+        server.warm(100)
+        server.load(f"{options} warm=0 seconds=300 count={count}", pid=False)
+    return int(re.search(r"^(?:summary|totals): (\d+)", out.read_text(), re.MULTILINE)[1])
+
+
+def writev(bench, args):
+    """System calls a request."""
+    if not shutil.which("strace"):
+        sys.exit("strace is missing: apt-get install strace")
+    out, count = bench.directory / "strace", 20_000
+    for kind, server in (("yardstick", bench.yardstick()), ("claviger", bench.claviger(args.server))):
+        with server:
+            server.warm(100)
+            tracer = subprocess.Popen(["strace", "-f", "-c", "-p", str(server.pid), "-o", out], stderr=subprocess.PIPE)
+            tracer.stderr.readline()
+            server.load(f"{H2_1X16} warm=0 seconds=300 count={count}", pid=False)
+            tracer.send_signal(signal.SIGINT)
+            tracer.wait()
+        calls = {row[-1]: int(row[3]) for line in out.read_text().splitlines() if len(row := line.split()) >= 5
+                 and row[3].isdigit() and row[-1] != "total"}
+        per_request = ", ".join(f"{name} {n / count:.3f}" for name, n in calls.items() if n >= count / 200)
+        print(f"{'h2 1x16 calls a request':24} {kind:9} {per_request}", flush=True)
+
+
+def workers(bench, args):
+    """Two workers against one. Load and servers share the two cores: only CPU time counts."""
+    requests = {what: REQUESTS[what] for what in ("h1 c=16 generate", "h2 16x4 generate", "full handshake")}
+    requests["h2 2x16 generate"] = "protocol=h2 connections=2 streams=16"
+    with bench.claviger(args.server) as one, bench.claviger(args.server, cores="0,1") as two:
+        one.warm()
+        two.warm()
+        compare({"one worker": one, "two workers": two}, requests, args.rounds)
+
+
+def memory(bench, args):
+    """Resident memory: idle, and with 1,000 idle connections. On two workers, as everywhere."""
+    for protocol in ("h1", "h2"):
+        with bench.claviger(args.server, cores="0,1") as server:
+            server.warm()
+            idle = server.rss()
+            load = server.start_load(f"mode=hold protocol={protocol} connections=1000")
+            load.stdout.readline()
+            time.sleep(2)
+            print(f"{protocol:24} idle {idle:.1f} MiB, with 1,000 connections {server.rss():.1f} MiB", flush=True)
+            load.communicate("\n")
+
+
+def start(bench, args):
+    """From the start of the process to its first answer."""
+    context, took = bench.ssl(), []
+    for _ in range(2 * args.rounds + 1):
+        started = time.monotonic()
+        server = bench.claviger(args.server, cores="0,1")
+        while True:
+            try:
+                connection = http.client.HTTPSConnection("127.0.0.1", server.port, context=context)
+                connection.request("GET", "/version")
+                connection.getresponse().read()
+                break
+            except ConnectionRefusedError:
+                time.sleep(0.0005)
+        took.append((time.monotonic() - started) * 1e3)
+        connection.close()
+        server.__exit__()
+    print(f"{'start to first answer':24} median {statistics.median(took):.1f} ms, slowest {max(took):.1f} ms")
+
+
+def size(_, args):
+    """The release binary."""
+    print(f"{'size of the binary':24} {os.path.getsize(args.server) / 2**20:.1f} MiB")
+
+
+def flat(bench, args):
+    """What must not matter: how many keys, policies and connections there are."""
+    requests = {what: REQUESTS[what] for what in ("h1 c=16 generate", "h2 1x16 generate")}
+    with bench.claviger(args.server) as few, bench.claviger(args.server, keys=100_000) as many:
+        few.warm(10)
+        many.warm(100_000)
+        print("one key asked for, of 10 or 100,000 cached and stored")
+        compare({"10 keys": few, "100,000 keys": many}, requests, args.rounds)
+        print("all keys asked for in turn")
+        all_keys = [{what: f"{options} keys={keys}" for what, options in requests.items()} for keys in (10, 100_000)]
+        compare({"10 keys": few}, all_keys[0], args.rounds)
+        compare({"100,000 keys": many}, all_keys[1], args.rounds)
+    with bench.claviger(args.server) as few, bench.claviger(args.server, policies=1_000) as many:
+        compare({"1 policy": few, "1,000 policies": many}, requests, args.rounds)
+    with bench.claviger(args.server) as few, bench.claviger(args.server) as many:
+        load = many.start_load("mode=hold protocol=h2 connections=1000")
+        load.stdout.readline()
+        compare({"no other": few, "1,000 others": many}, requests, args.rounds)
+        load.communicate("\n")
+
+
+def listing(bench, args):
+    """A listing of 1,000,000 keys, page after page."""
+    with bench.claviger(args.server, keys=1_000_000) as server:
+        connection = http.client.HTTPSConnection("127.0.0.1", server.port, context=bench.ssl())
+        pattern, names, costs = "", 0, []
+        while pattern is not None:
+            before = server.cpu()
+            connection.request("GET", f"/v1/key/list/{pattern}")
+            page = json.loads(connection.getresponse().read())
+            costs.append(server.cpu() - before)
+            names += len(page["names"])
+            pattern = page.get("continue_at") or None
+        print(f"{'listing':24} {names} names in {len(costs)} pages: {sum(costs):.2f} s of CPU, first page "
+              f"{costs[0]:.2f} s, others {statistics.mean(costs[1:]) * 1e3:.2f} ms each")
+
+
+EVERYTHING = (ratio, audit, instructions, writev, workers, memory, start, size, flat, listing)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--server", default=HERE.parent.parent / "target/release/claviger", help="the server's binary")
+    parser.add_argument("--against", help="another build, to compare with")
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--only", default="", help="the rows whose name holds this")
+    parser.add_argument("what", nargs="+", choices=["all", *(measure.__name__ for measure in EVERYTHING)])
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as directory:
+        bench = Bench(directory)
+        for measure in EVERYTHING:
+            if measure.__name__ in args.what or "all" in args.what:
+                print(f"## {measure.__name__}", flush=True)
+                measure(bench, args)
+
+
+main()
