@@ -5,6 +5,9 @@
 
 mod answer;
 mod case;
+mod keystore;
+mod metrics;
+mod streams;
 
 use std::collections::BTreeMap;
 

@@ -27,7 +27,6 @@ impl File {
 pub struct Case {
     pub client: Option<String>,
     pub request: Recorded,
-    #[expect(dead_code)]
     pub step: Option<String>,
     proto: String,
     response: Option<Response>,

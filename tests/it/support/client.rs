@@ -126,12 +126,18 @@ pub struct Client {
 
 /// A connection for several requests.
 pub enum Session {
-    H1(TlsStream<TcpStream>),
+    H1(Box<TlsStream<TcpStream>>),
     H2(hyper::client::conn::http2::SendRequest<Body>, Guard),
 }
 
 /// Ends a connection's task.
 pub struct Guard(tokio::task::JoinHandle<()>);
+
+impl Guard {
+    pub fn spawn(connection: impl Future<Output = hyper::Result<()>> + Send + 'static) -> Self {
+        Self(tokio::spawn(async { drop(connection.await) }))
+    }
+}
 
 impl Drop for Guard {
     fn drop(&mut self) {
@@ -217,15 +223,24 @@ impl Client {
         self.session().await?.send(request).await
     }
 
+    /// Opens a connection that nothing has been sent on.
+    pub async fn connect(&self) -> std::io::Result<TlsStream<TcpStream>> {
+        connect(self.address, self.tls.clone()).await
+    }
+
+    pub fn protocol(&self) -> Protocol {
+        self.protocol
+    }
+
     /// Opens a connection for several requests.
     pub async fn session(&self) -> std::io::Result<Session> {
-        let tls = connect(self.address, self.tls.clone()).await?;
+        let tls = self.connect().await?;
         Ok(match self.protocol {
-            Protocol::H1 => Session::H1(tls),
+            Protocol::H1 => Session::H1(Box::new(tls)),
             Protocol::H2 => {
                 let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(tls));
                 let (sender, connection) = handshake.await.map_err(std::io::Error::other)?;
-                Session::H2(sender, Guard(tokio::spawn(async { drop(connection.await) })))
+                Session::H2(sender, Guard::spawn(connection))
             }
         })
     }

@@ -4,6 +4,7 @@
 pub mod client;
 pub mod curl;
 pub mod differences;
+pub mod lines;
 pub mod peer;
 pub mod server;
 
