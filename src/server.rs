@@ -5,21 +5,26 @@ mod connection;
 mod connections;
 mod denials;
 mod error;
+mod files;
 pub mod path;
 pub mod proxy;
 pub mod reply;
 pub mod route;
 mod serve;
+mod streams;
+#[cfg(test)]
+mod tests;
 pub mod tls;
 mod worker;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 
 use self::connection::{Connection, End};
 use self::connections::Connections;
@@ -27,7 +32,7 @@ use self::denials::Denials;
 use self::tls::{Tls, Trust};
 use self::worker::Workers;
 use crate::auth::Access;
-use crate::clock::Ticker;
+use crate::clock::{self, Ticker};
 use crate::telemetry::Telemetry;
 
 pub use self::body::{FromBody, Json};
@@ -37,6 +42,9 @@ pub use self::route::{Call, Route, Router};
 
 /// How many connections the kernel keeps for us until they are accepted.
 const BACKLOG: u32 = 4_096;
+
+/// How long it may take to drop the connections that were cut off.
+const CUT_OFF: Duration = Duration::from_secs(2);
 
 /// How often connections are looked over.
 const SWEEP: Duration = Duration::from_secs(1);
@@ -70,8 +78,10 @@ struct Snapshot<S> {
 /// What all workers share.
 struct Shared<S> {
     snapshot: ArcSwap<Snapshot<S>>,
+    /// Changes with the snapshot.
+    replaced: watch::Sender<()>,
     telemetry: Arc<Telemetry>,
-    connections: Connections,
+    connections: Arc<Connections>,
     denials: Denials,
     ticker: Ticker,
 }
@@ -105,12 +115,14 @@ impl<S: Service> Server<S> {
         tls: Tls,
     ) -> std::io::Result<Self> {
         let listener = listen(address)?;
+        let connections = files::for_connections(limits.connections);
         let shared = Shared {
             snapshot: ArcSwap::from_pointee(Snapshot { state, tls: tls.config, trust: tls.trust }),
+            replaced: watch::Sender::default(),
             telemetry,
-            connections: Connections::new(limits.connections),
+            connections: Connections::new(connections),
             denials: Denials::default(),
-            ticker: Ticker::start(Instant::now()),
+            ticker: Ticker::start(clock::instant()),
         };
         Ok(Self { listener, limits, shared: Arc::new(shared) })
     }
@@ -125,8 +137,9 @@ impl<S: Service> Server<S> {
         Handle(self.shared.clone())
     }
 
-    /// Serves until `shutdown` ends, then lets running requests finish within the grace period.
-    pub async fn run(self, shutdown: impl Future<Output = ()>) -> std::io::Result<()> {
+    /// Serves until `shutdown` ends, then lets running requests finish within the grace period, which is over
+    /// at once when `hurry` ends.
+    pub async fn run(self, shutdown: impl Future<Output = ()>, hurry: impl Future<Output = ()>) -> std::io::Result<()> {
         let workers = Workers::start(self.limits.workers)?;
         let sweeper = tokio::spawn(sweep(self.shared.clone()));
         let accept = async {
@@ -147,25 +160,39 @@ impl<S: Service> Server<S> {
         }
         drop(self.listener);
         self.shared.connections.end_all(End::Drain);
-        if tokio::time::timeout(self.limits.shutdown, workers.finish()).await.is_err() {
-            tracing::warn!("requests still running after the shutdown timeout were cut off");
+        let grace = async {
+            tokio::select! {
+                () = tokio::time::sleep(self.limits.shutdown) => {}
+                () = hurry => {}
+            }
+        };
+        let finished = tokio::select! {
+            () = workers.finish() => true,
+            () = grace => false,
+        };
+        if !finished {
+            tracing::warn!(
+                "requests still running at the end of the shutdown timeout, or at a second signal, were cut off"
+            );
             self.shared.connections.end_all(End::Close);
+            // They have nothing left to wait for; what they had to say is on record when they are gone.
+            let _ = tokio::time::timeout(CUT_OFF, workers.finish()).await;
         }
         sweeper.abort();
         Ok(())
     }
 
     fn admit(&self, workers: &Workers, socket: TcpStream, address: SocketAddr) {
-        let now = Instant::now();
+        let now = clock::instant();
         let _ = socket.set_nodelay(true);
         let connection = Connection::new(address.ip().to_canonical(), self.shared.ticker, now);
         let Some(place) = self.shared.connections.admit(connection.clone(), now) else {
-            return tracing::warn!(ip = %address.ip(), "connection refused: all are taken and busy");
+            return self.shared.denials.note_refused(address.ip(), now);
         };
         let shared = self.shared.clone();
         workers.spawn(socket, move |socket| async move {
-            connection::run(shared.clone(), connection, socket).await;
-            shared.connections.leave(place);
+            connection::run(shared, connection, socket).await;
+            drop(place);
         });
     }
 }
@@ -177,8 +204,9 @@ impl<S: Service> Handle<S> {
         let trust_changed = tls.trust.id() != self.0.snapshot.load().trust.id();
         self.0.snapshot.store(Arc::new(Snapshot { state, tls: tls.config, trust: tls.trust }));
         if trust_changed {
-            self.0.connections.end_all(End::Drain);
+            self.0.connections.end_all(End::Leave);
         }
+        self.0.replaced.send_replace(());
     }
 
     /// What is served now.
@@ -214,6 +242,6 @@ async fn sweep<S: Service>(shared: Arc<Shared<S>>) {
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         every.tick().await;
-        shared.connections.check(Instant::now());
+        shared.connections.check(clock::instant());
     }
 }

@@ -73,11 +73,7 @@ fn write_telemetry(state: &State, text: &mut Text) {
         "Readers of log streams disconnected because they were too slow.",
         log.events().readers_dropped() + audit.events().readers_dropped(),
     );
-    text.gauge(
-        "claviger_audit_queue_length",
-        "Audit events on their way to standard output, those of running requests included.",
-        audit.queued(),
-    );
+    text.gauge("claviger_audit_queue_length", "Audit events that wait for standard output.", audit.queued());
     text.counter("claviger_audit_waits_total", "Requests that waited because the audit queue was full.", audit.waits());
     text.counter("claviger_audit_failed_total", "Audit events that standard output refused.", audit.failed());
 }

@@ -2,6 +2,8 @@
 
 mod dev;
 mod message;
+mod reload;
+mod signals;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -11,8 +13,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use sd_notify::NotifyState;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::task::TaskTracker;
 
+use self::reload::Running;
+use self::signals::{Signals, Stop};
 use crate::api::{SKIP_AUTH, State};
 use crate::auth::{Access, Identity, Policy};
 use crate::cache::Keys;
@@ -21,12 +25,18 @@ use crate::crypto::{Algorithm, Key};
 use crate::name::KeyName;
 use crate::server::route::RouteConfig;
 use crate::server::tls::{self, Tls};
-use crate::server::{Handle, Limits, Server};
+use crate::server::{Limits, Server};
 use crate::telemetry::{Telemetry, audit, log, metrics};
 use crate::{clock, keystore, memory};
 
 /// How often TLS files are looked at for changes.
-const WATCH: Duration = Duration::from_secs(10);
+const WATCH: Duration = Duration::from_secs(1);
+
+/// How long begun writes to the keystore may take after the last request.
+const WRITES: Duration = Duration::from_secs(10);
+
+/// How long standard output may take to take the last audit events.
+const LAST_EVENTS: Duration = Duration::from_secs(5);
 
 /// Start a key server.
 #[derive(Debug, clap::Args)]
@@ -45,13 +55,13 @@ pub(super) struct Args {
 /// Runs the server until it is told to stop.
 pub(super) fn run(args: Args) -> anyhow::Result<()> {
     let started = Instant::now();
-    log_panics();
+    std::panic::set_hook(Box::new(log::panicked));
     memory::forbid_core_dumps().context("failed to forbid core dumps")?;
     let lock = memory::lock();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let telemetry = telemetry()?;
-        let setup = Setup { started, telemetry, lock };
+        let setup = Setup { started, telemetry, lock, retired: TaskTracker::new() };
         if args.dev {
             return dev::run(setup, args.addr).await;
         }
@@ -59,14 +69,6 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
         let source = Source { path, addr: args.addr };
         setup.start(source).await
     })
-}
-
-/// A panic ends the request that caused it. What it says may hold anything, so only its place is logged.
-fn log_panics() {
-    std::panic::set_hook(Box::new(|panic| {
-        let place = panic.location().map(ToString::to_string).unwrap_or_default();
-        tracing::error!(place, "the program panicked; this is a defect, please report it");
-    }));
 }
 
 fn telemetry() -> anyhow::Result<Arc<Telemetry>> {
@@ -98,21 +100,17 @@ struct Setup {
     started: Instant,
     telemetry: Arc<Telemetry>,
     lock: memory::Lock,
-}
-
-/// The parts of a running server that a reload replaces.
-struct Running {
-    config: Config,
-    tls: Tls,
-    tls_files: Vec<Option<std::time::SystemTime>>,
-    keys: Arc<Keys>,
+    /// What is still under way to keystores that a reload replaced.
+    retired: TaskTracker,
 }
 
 impl Setup {
     /// Loads the config, connects the keystore, builds the state, binds the server, and serves.
     async fn start(self, source: Source) -> anyhow::Result<()> {
+        // From here on a signal waits until it can be obeyed.
+        let signals = Signals::new()?;
         let config = source.load()?;
-        let tls_files = tls::fingerprint(&config.tls);
+        let files = tls::fingerprint(&config.tls);
         let tls = load_tls(&config)?;
         let keys = self.connect(&config).await?;
         let state = self.state(&config, &tls, &keys);
@@ -126,97 +124,42 @@ impl Setup {
             lock: &self.lock,
         };
         message.print()?;
-        let running = Running { config, tls, tls_files, keys };
-        self.serve(server, source, running).await
+        self.serve(server, source, Running::new(config, tls, files, keys), signals).await
     }
 
-    async fn serve(self, server: Server<State>, source: Source, mut running: Running) -> anyhow::Result<()> {
+    async fn serve(
+        self,
+        server: Server<State>,
+        source: Source,
+        mut running: Running,
+        mut signals: Signals,
+    ) -> anyhow::Result<()> {
         let handle = server.handle();
-        let mut hangup = signal(SignalKind::hangup())?;
-        let mut stop = Stop::new()?;
         notify(&[NotifyState::Ready]);
-        let mut watch = tokio::time::interval(WATCH);
-        let keys = {
-            let supervise = async {
-                loop {
-                    tokio::select! {
-                        () = stop.requested() => break,
-                        _ = hangup.recv() => self.reload(&source, &handle, &mut running).await,
-                        _ = watch.tick() => self.reload_certificate(&handle, &mut running),
-                    }
+        let supervise = async {
+            let mut watch = tokio::time::interval(WATCH);
+            loop {
+                tokio::select! {
+                    () = signals.stop.requested() => break,
+                    _ = signals.hangup.recv() => tokio::select! {
+                        // A keystore that does not answer keeps nobody from stopping.
+                        () = signals.stop.requested() => break,
+                        () = running.reload(&self, &source, &handle) => {}
+                    },
+                    _ = watch.tick() => running.watch(&self, &handle),
                 }
-                notify(&[NotifyState::Stopping]);
-                tracing::info!("stopping: no new connections, running requests are finished");
-            };
-            server.run(supervise).await?;
-            running.keys
+            }
+            notify(&[NotifyState::Stopping]);
+            tracing::info!("stopping: no new connections, running requests are finished");
         };
-        self.finish(&keys).await;
-        Ok(())
-    }
-
-    /// Reads the whole config again. What is invalid changes nothing.
-    async fn reload(&self, source: &Source, handle: &Handle<State>, running: &mut Running) {
-        notify(&[NotifyState::Reloading]);
-        match self.try_reload(source, handle, running).await {
-            Ok(()) => tracing::info!(config = %source.path.display(), "config reloaded"),
-            Err(error) => {
-                let error = format!("{error:#}");
-                tracing::error!(error, "the config was not reloaded; the old one stays in force");
-            }
-        }
-        notify(&[NotifyState::Ready]);
-    }
-
-    async fn try_reload(&self, source: &Source, handle: &Handle<State>, running: &mut Running) -> anyhow::Result<()> {
-        let config = source.load()?;
-        let tls_files = tls::fingerprint(&config.tls);
-        let tls = load_tls(&config)?.keeping_sessions_of(&running.tls);
-        let keys = if config.keystore_id == running.config.keystore_id {
-            running.keys.reconfigure(config.cache);
-            create_keys(&running.keys, &config).await?;
-            running.keys.clone()
-        } else {
-            self.connect(&config).await?
-        };
-        if config.address != running.config.address || config.limits != running.config.limits {
-            tracing::warn!("a changed address or limit takes effect at the next start only");
-        }
-        let state = self.state(&config, &tls, &keys);
-        state.set_server(handle.clone());
-        handle.replace(state, tls.clone());
-        self.apply_log(config.log);
-        *running = Running { config, tls, tls_files, keys };
-        Ok(())
-    }
-
-    /// Loads the TLS files again when they changed. As long as they are unusable, the old ones stay.
-    fn reload_certificate(&self, handle: &Handle<State>, running: &mut Running) {
-        let files = tls::fingerprint(&running.config.tls);
-        if files == running.tls_files {
-            return;
-        }
-        running.tls_files = files;
-        match load_tls(&running.config) {
-            Ok(tls) => {
-                let tls = tls.keeping_sessions_of(&running.tls);
-                let state = self.state(&running.config, &tls, &running.keys);
-                state.set_server(handle.clone());
-                handle.replace(state, tls.clone());
-                running.tls = tls;
-                tracing::info!(expires = %running.tls.not_after, "TLS files changed and were loaded");
-            }
-            Err(error) => {
-                let error = format!("{error:#}");
-                tracing::error!(error, "TLS files changed and cannot be used; the old ones stay in force");
-            }
-        }
+        server.run(supervise, signals.stop.requested()).await?;
+        self.finish(&running.keys).await
     }
 
     async fn connect(&self, config: &Config) -> anyhow::Result<Arc<Keys>> {
         let store = keystore::connect(&config.keystore).await?;
         let keys = Keys::new(config.cache, store, tokio::runtime::Handle::current());
-        create_keys(&keys, config).await?;
+        create_keys(&keys, &config.keys, &config.admin).await?;
         Ok(keys)
     }
 
@@ -249,10 +192,23 @@ impl Setup {
     }
 
     /// Lets begun writes and recorded events reach their places.
-    async fn finish(&self, keys: &Keys) {
-        keys.finish().await;
-        self.telemetry.audit.flush().await;
-        self.telemetry.log.flush();
+    ///
+    /// # Errors
+    /// When standard output takes no more, and audit events are lost.
+    async fn finish(&self, keys: &Keys) -> anyhow::Result<()> {
+        let writes = async {
+            keys.finish().await;
+            self.retired.close();
+            self.retired.wait().await;
+        };
+        if tokio::time::timeout(WRITES, writes).await.is_err() {
+            tracing::warn!("the key store did not answer in time; what came of the last writes is unknown");
+        }
+        let audit = &self.telemetry.audit;
+        let flushed = tokio::time::timeout(LAST_EVENTS, audit.flush()).await;
+        // A log that cannot be written has no better place to say so.
+        let _ = tokio::time::timeout(LAST_EVENTS, self.telemetry.log.flush()).await;
+        flushed.map_err(|_| anyhow::anyhow!("standard output takes no more; {} audit events are lost", audit.queued()))
     }
 }
 
@@ -270,9 +226,13 @@ fn access(config: &Config) -> Access {
 }
 
 /// Creates the keys that the config names, where they are missing.
-async fn create_keys(keys: &Arc<Keys>, config: &Config) -> anyhow::Result<()> {
-    for name in &config.keys {
-        create_key(keys, name, &config.admin).await.with_context(|| format!("failed to create the key '{name}'"))?;
+async fn create_keys<'a>(
+    keys: &Arc<Keys>,
+    names: impl IntoIterator<Item = &'a KeyName>,
+    admin: &Identity,
+) -> anyhow::Result<()> {
+    for name in names {
+        create_key(keys, name, admin).await.with_context(|| format!("failed to create the key '{name}'"))?;
     }
     Ok(())
 }
@@ -286,25 +246,6 @@ async fn create_key(keys: &Arc<Keys>, name: &KeyName, admin: &Identity) -> anyho
                 tracing::info!(key = %name, "key created, as the config says");
             }
             Ok(())
-        }
-    }
-}
-
-/// The signals that end the server.
-struct Stop {
-    terminate: tokio::signal::unix::Signal,
-    interrupt: tokio::signal::unix::Signal,
-}
-
-impl Stop {
-    fn new() -> std::io::Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
-    }
-
-    async fn requested(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
         }
     }
 }

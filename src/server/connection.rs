@@ -1,32 +1,41 @@
 //! One client's connection: handshake, requests, end.
 
+mod heard;
+
 use std::net::IpAddr;
 use std::pin::pin;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulConnection;
 use rustls::pki_types::CertificateDer;
 use tokio::net::TcpStream;
-use tokio::sync::Notify;
+use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::serve::serve;
+use super::streams::Executor;
 use super::tls::Trust;
 use super::{Service, Shared};
 use crate::auth::{Identity, peer};
-use crate::clock::Ticker;
+use crate::clock::{self, Ticker};
+
+pub(super) use self::heard::Heard;
 
 /// How long a TLS handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 
 /// How long after the handshake the first request must have come.
 const FIRST_REQUEST: Duration = Duration::from_secs(10);
+
+/// How long the head of an HTTP/1.1 request may take to arrive, on a connection that has served others:
+/// as long as a whole request on most routes. On HTTP/2 a head that stays unfinished is an idle connection.
+const HEAD: Duration = Duration::from_secs(15);
 
 /// How long a connection may be idle.
 const IDLE: Duration = Duration::from_secs(90);
@@ -51,8 +60,10 @@ pub(super) struct Connection {
     /// When it last began to be idle, by `ticker`.
     idle_since: AtomicU64,
     served: AtomicBool,
-    state: AtomicU8,
-    wake: Notify,
+    /// When the first byte of the request came whose head is not complete yet, by `ticker` plus one; 0: no
+    /// such. HTTP/1.1 only.
+    head_since: AtomicU64,
+    end: watch::Sender<End>,
 }
 
 /// Who the client showed itself to be in the handshake.
@@ -66,14 +77,16 @@ struct Client {
 
 /// How a connection is to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-#[repr(u8)]
 pub(super) enum End {
     /// Not yet.
-    Open = 0,
+    Open,
+    /// The client is told to take another one, in a way that costs no request: over HTTP/2 at once, over
+    /// HTTP/1.1 with the next answer.
+    Leave,
     /// When its running requests are answered.
-    Drain = 1,
+    Drain,
     /// Now.
-    Close = 2,
+    Close,
 }
 
 /// A request in flight; while it lives, its connection is not idle.
@@ -83,7 +96,7 @@ pub(super) struct Busy(Arc<Connection>);
 impl Drop for Busy {
     fn drop(&mut self) {
         if self.0.in_flight.fetch_sub(1, Ordering::Relaxed) == 1 {
-            self.0.idle_since.store(self.0.ticker.at(Instant::now()), Ordering::Relaxed);
+            self.0.idle_since.store(self.0.ticker.at(clock::instant()), Ordering::Relaxed);
         }
     }
 }
@@ -97,8 +110,8 @@ impl Connection {
             in_flight: AtomicU32::new(0),
             idle_since: AtomicU64::new(ticker.at(now)),
             served: AtomicBool::new(false),
-            state: AtomicU8::new(End::Open as u8),
-            wake: Notify::new(),
+            head_since: AtomicU64::new(0),
+            end: watch::Sender::new(End::Open),
         })
     }
 
@@ -111,6 +124,7 @@ impl Connection {
     pub(super) fn begin(self: &Arc<Self>) -> Busy {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
         self.served.store(true, Ordering::Relaxed);
+        self.head_since.store(0, Ordering::Relaxed);
         Busy(self.clone())
     }
 
@@ -125,8 +139,31 @@ impl Connection {
 
     /// Asks the connection to end.
     pub(super) fn end(&self, end: End) {
-        if self.state.fetch_max(end as u8, Ordering::Relaxed) < end as u8 {
-            self.wake.notify_one();
+        self.end.send_if_modified(|now| {
+            let sooner = end > *now;
+            *now = end.max(*now);
+            sooner
+        });
+    }
+
+    /// Whether the client is to take another connection.
+    pub(super) fn is_leaving(&self) -> bool {
+        *self.end.borrow() >= End::Leave
+    }
+
+    /// Notes that something came while nothing is being answered: the head of a request, over HTTP/1.1.
+    fn hear(&self, now: Instant) {
+        if self.in_flight.load(Ordering::Relaxed) == 0 {
+            let now = self.ticker.at(now) + 1;
+            let _ = self.head_since.compare_exchange(0, now, Ordering::Relaxed, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether the head of a request has been arriving for too long.
+    fn is_head_overdue(&self, now: Instant) -> bool {
+        match self.head_since.load(Ordering::Relaxed) {
+            0 => false,
+            since => Duration::from_millis(self.ticker.at(now).saturating_sub(since - 1)) >= HEAD,
         }
     }
 
@@ -145,23 +182,18 @@ impl Connection {
             (Some(_), false) => FIRST_REQUEST,
             (Some(_), true) => IDLE,
         };
-        if idle >= limit + FAREWELL {
+        if idle >= limit + FAREWELL || self.is_head_overdue(now) {
             self.end(End::Close);
         } else if idle >= limit {
             self.end(End::Drain);
         }
     }
 
-    /// Waits until the connection is asked to end in a way that it was not before.
-    async fn ended(&self, known: End) -> End {
-        loop {
-            let wake = self.wake.notified();
-            match self.state.load(Ordering::Relaxed) {
-                2 => return End::Close,
-                1 if known < End::Drain => return End::Drain,
-                _ => wake.await,
-            }
-        }
+    /// Waits until the connection is asked to end at least like this.
+    pub(super) async fn ended(&self, at_least: End) -> End {
+        let mut end = self.end.subscribe();
+        // There is always a sender: it is in `self`.
+        end.wait_for(|end| *end >= at_least).await.map_or(End::Close, |end| *end)
     }
 }
 
@@ -171,13 +203,12 @@ pub(super) async fn run<S: Service>(shared: Arc<Shared<S>>, connection: Arc<Conn
     let tls = tokio::select! {
         tls = handshake => match tls {
             Ok(Ok(tls)) => tls,
-            Ok(Err(error)) => return tracing::info!(ip = %connection.ip, %error, "TLS handshake failed"),
-            Err(_) => return tracing::info!(ip = %connection.ip, "TLS handshake took too long"),
+            Ok(Err(error)) => return shared.denials.note_handshake(&error, connection.ip, clock::instant()),
+            Err(_) => return shared.denials.note_handshake(&"it took too long", connection.ip, clock::instant()),
         },
-        _ = connection.ended(End::Open) => return,
+        _ = connection.ended(End::Drain) => return,
     };
     let is_http2 = tls.get_ref().1.alpn_protocol() == Some(b"h2");
-    let io = TokioIo::new(tls);
     let service = {
         let connection = connection.clone();
         service_fn(move |request| {
@@ -186,27 +217,32 @@ pub(super) async fn run<S: Service>(shared: Arc<Shared<S>>, connection: Arc<Conn
         })
     };
     if is_http2 {
-        let mut builder = http2::Builder::new(TokioExecutor::new());
+        let mut builder = http2::Builder::new(Executor);
         builder.timer(TokioTimer::new()).max_concurrent_streams(MAX_STREAMS);
-        until_end(builder.serve_connection(io, service), &connection).await;
+        until_end(builder.serve_connection(TokioIo::new(tls), service), &connection, End::Leave).await;
     } else {
         let mut builder = http1::Builder::new();
+        // Its timer would also run while a connection is idle: `Connection::check` has our own.
         builder.max_buf_size(MAX_HEAD).header_read_timeout(None);
-        until_end(builder.serve_connection(io, service), &connection).await;
+        let io = Heard::new(TokioIo::new(tls), connection.clone());
+        until_end(builder.serve_connection(io, service), &connection, End::Drain).await;
     }
 }
 
-/// Answers requests until the client or [`Connection::end`] says that it is over.
-async fn until_end(served: impl GracefulConnection, connection: &Connection) {
+/// Answers requests until the client or [`Connection::end`] says that it is over; no more come from `last` on.
+async fn until_end(served: impl GracefulConnection, connection: &Connection, last: End) {
     let mut served = pin!(served);
-    let mut end = End::Open;
-    while end < End::Close {
+    let mut at_least = last;
+    loop {
         tokio::select! {
             // How a connection fails is the client's business.
             _ = served.as_mut() => return,
-            next = connection.ended(end) => {
-                end = next;
+            end = connection.ended(at_least) => {
+                if end == End::Close {
+                    return;
+                }
                 served.as_mut().graceful_shutdown();
+                at_least = End::Close;
             }
         }
     }
@@ -229,6 +265,6 @@ async fn handshake<S: Service>(
         peer::identify(chain.iter().map(AsRef::as_ref))
     };
     let _ = connection.client.set(Client { chain, identity, trust: snapshot.trust.id() });
-    connection.idle_since.store(connection.ticker.at(Instant::now()), Ordering::Relaxed);
+    connection.idle_since.store(connection.ticker.at(clock::instant()), Ordering::Relaxed);
     Ok(tls)
 }

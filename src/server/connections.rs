@@ -19,13 +19,22 @@ struct Inner {
     all: HashMap<u64, Arc<Connection>>,
 }
 
-/// A place among the connections; to be given back with [`Connections::leave`].
+/// A place among the connections; given back when dropped, also by a panic.
 #[derive(Debug)]
-pub(super) struct Place(u64);
+pub(super) struct Place {
+    id: u64,
+    connections: Arc<Connections>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.connections.lock().all.remove(&self.id);
+    }
+}
 
 impl Connections {
-    pub(super) fn new(max: usize) -> Self {
-        Self { max: max.max(1), inner: Mutex::default() }
+    pub(super) fn new(max: usize) -> Arc<Self> {
+        Arc::new(Self { max: max.max(1), inner: Mutex::default() })
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -34,7 +43,7 @@ impl Connections {
 
     /// Takes a connection in. When there are too many, the one that has been idle longest has to go;
     /// `None` when none is idle.
-    pub(super) fn admit(&self, connection: Arc<Connection>, now: Instant) -> Option<Place> {
+    pub(super) fn admit(self: &Arc<Self>, connection: Arc<Connection>, now: Instant) -> Option<Place> {
         let mut inner = self.lock();
         if inner.all.len() >= self.max {
             let idle = inner.all.iter().filter_map(|(id, connection)| Some((connection.idle(now)?, *id)));
@@ -46,12 +55,7 @@ impl Connections {
         inner.next += 1;
         let id = inner.next;
         inner.all.insert(id, connection);
-        Some(Place(id))
-    }
-
-    /// Forgets a connection that has ended.
-    pub(super) fn leave(&self, place: Place) {
-        self.lock().all.remove(&place.0);
+        Some(Place { id, connections: self.clone() })
     }
 
     pub(super) fn len(&self) -> usize {

@@ -1,8 +1,9 @@
-//! Denied requests: counted per policy, and logged without flooding the log.
+//! Denied requests and failed handshakes: counted, and logged without flooding the log.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fmt::Display;
 use std::net::IpAddr;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::auth::{Denied, Identity};
@@ -12,6 +13,9 @@ const QUIET: Duration = Duration::from_secs(60);
 
 /// How many different denials are told apart; further ones are only counted.
 const MAX: usize = 1_024;
+
+/// How much of a path is shown and told apart, in characters. Names are shorter; what is longer is hostile.
+const MAX_PATH: usize = 256;
 
 /// Remembers which denials were logged lately.
 #[derive(Debug, Default)]
@@ -39,7 +43,8 @@ impl Denials {
             Denied::NotAllowed { policy: None } => ("", "the identity has no policy"),
             Denied::NotAllowed { policy: Some(policy) } => (policy.as_str(), "the policy does not allow it"),
         };
-        let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let path = path.char_indices().nth(MAX_PATH).map_or(path, |(end, _)| &path[..end]);
+        let mut inner = self.lock();
         *inner.by_policy.entry(policy.to_owned()).or_default() += 1;
         if let Some(repeated) = inner.repeated(format!("{identity} {ip} {path} {advice}"), now) {
             drop(inner);
@@ -47,9 +52,29 @@ impl Denials {
         }
     }
 
+    /// Logs that a client's handshake failed, equal failures once a minute.
+    pub(super) fn note_handshake(&self, error: &dyn Display, ip: IpAddr, now: Instant) {
+        let repeated = self.lock().repeated(format!("{ip} {error}"), now);
+        if let Some(repeated) = repeated {
+            tracing::info!(%ip, %error, repeated, "TLS handshake failed");
+        }
+    }
+
+    /// Logs that a connection was refused, at most once a minute for each address.
+    pub(super) fn note_refused(&self, ip: IpAddr, now: Instant) {
+        let repeated = self.lock().repeated(format!("{ip} refused"), now);
+        if let Some(repeated) = repeated {
+            tracing::warn!(%ip, repeated, "connection refused: all are taken and busy");
+        }
+    }
+
     /// How many requests were denied, per policy; those without one under the empty name.
     pub(super) fn by_policy(&self) -> BTreeMap<String, u64> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).by_policy.clone()
+        self.lock().by_policy.clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -10,6 +10,7 @@ use hyper::body::{Body, Frame, SizeHint};
 use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, X_CONTENT_TYPE_OPTIONS};
 use hyper::{HeaderMap, Method, Response, StatusCode};
 use serde::Serialize;
+use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
 use super::Error;
@@ -42,9 +43,14 @@ impl Reply {
         Self::with_body(content_type, ReplyBody::full(text.into()))
     }
 
-    /// 200 with whatever `stream` delivers, for as long as it does.
-    pub fn stream(content_type: &'static str, stream: impl Stream<Item = Bytes> + Send + 'static) -> Self {
-        Self::with_body(content_type, ReplyBody::Stream(Box::pin(stream)))
+    /// 200 with whatever `pieces` delivers, for as long as it does; cut off when `too_slow` is cancelled, even if
+    /// the client takes nothing.
+    pub fn stream(
+        content_type: &'static str,
+        pieces: impl Stream<Item = Bytes> + Send + 'static,
+        too_slow: CancellationToken,
+    ) -> Self {
+        Self::with_body(content_type, ReplyBody::Stream(Box::pin(pieces), too_slow))
     }
 
     fn with_body(content_type: &'static str, body: ReplyBody) -> Self {
@@ -61,6 +67,14 @@ impl Reply {
     pub(super) fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.headers.insert(name, value);
         self
+    }
+
+    /// The stream that is the body, if it is one.
+    pub(super) fn stream_mut(&mut self) -> Option<(&mut Pieces, &CancellationToken)> {
+        match &mut self.body {
+            ReplyBody::Stream(pieces, too_slow) => Some((pieces, too_slow)),
+            ReplyBody::Full(_) => None,
+        }
     }
 
     /// The response to a request with `method`.
@@ -119,9 +133,12 @@ impl IntoReply for () {
 pub enum ReplyBody {
     /// Known from the start.
     Full(Option<Bytes>),
-    /// Made while it is sent.
-    Stream(Pin<Box<dyn Stream<Item = Bytes> + Send>>),
+    /// Made while it is sent; the reader is cut off when the token is cancelled.
+    Stream(Pieces, CancellationToken),
 }
+
+/// A body, piece by piece.
+pub(super) type Pieces = Pin<Box<dyn Stream<Item = Bytes> + Send>>;
 
 impl ReplyBody {
     fn full(bytes: Bytes) -> Self {
@@ -142,8 +159,8 @@ impl Body for ReplyBody {
     fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         match self.get_mut() {
             Self::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Self::Stream(stream) => {
-                stream.as_mut().poll_next(context).map(|item| item.map(|bytes| Ok(Frame::data(bytes))))
+            Self::Stream(pieces, _) => {
+                pieces.as_mut().poll_next(context).map(|piece| piece.map(|bytes| Ok(Frame::data(bytes))))
             }
         }
     }
@@ -155,7 +172,7 @@ impl Body for ReplyBody {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
-            Self::Stream(_) => SizeHint::default(),
+            Self::Stream(..) => SizeHint::default(),
         }
     }
 }

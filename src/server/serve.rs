@@ -10,14 +10,16 @@ use std::time::Instant;
 
 use futures_util::FutureExt as _;
 use hyper::body::Incoming;
-use hyper::header::{ACCEPT, HeaderValue};
-use hyper::{Method, Request, Response, StatusCode, Uri};
+use hyper::header::{ACCEPT, CONNECTION, CONTENT_LENGTH, HeaderValue, TRANSFER_ENCODING};
+use hyper::http::request::Parts;
+use hyper::{Method, Request, Response, StatusCode, Uri, Version};
 
 use super::body;
-use super::connection::Connection;
+use super::connection::{Busy, Connection};
 use super::path::{self, Path};
 use super::reply::{self, Reply, ReplyBody};
 use super::route::{Call, Route};
+use super::streams::Reading;
 use super::{Error, Service, Shared, Snapshot};
 use crate::auth::{Denied, Identity, peer};
 use crate::clock;
@@ -29,7 +31,7 @@ const ABANDONED: u16 = 499;
 
 /// Answers one request.
 pub(super) async fn serve<S: Service>(
-    shared: &Shared<S>,
+    shared: &Arc<Shared<S>>,
     connection: &Arc<Connection>,
     request: Request<Incoming>,
 ) -> Response<ReplyBody> {
@@ -48,41 +50,43 @@ pub(super) async fn serve<S: Service>(
         }
         Ok(Some(found)) => {
             let (ip, peer) = snapshot.trust.peer(connection, &head.headers);
-            let started = counted.started;
-            let exchange = Exchange { shared, snapshot: &snapshot, found, ip, started };
-            exchange.run(&head.method, peer, body).await
+            let arrived = counted.arrived;
+            let exchange = Exchange { shared, connection, snapshot: &snapshot, found, ip, peer, arrived };
+            exchange.run(&head, body, busy).await
         }
     };
     counted.code = reply.status().as_u16();
     drop(counted);
     let mut response = reply.into_response(&head.method);
-    if let ReplyBody::Stream(stream) = response.body_mut() {
-        // The connection is busy for as long as the stream lasts.
-        let inner = std::mem::replace(stream, Box::pin(futures_util::stream::empty()));
-        *stream = Box::pin(futures_util::StreamExt::inspect(inner, move |_| {
-            let _ = &busy;
-        }));
+    if head.version < Version::HTTP_2 && (is_chunked(&head) || connection.is_leaving()) {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     response
+}
+
+/// Whether the body comes in chunks. Then the request is the last one of its HTTP/1.1 connection: should
+/// a proxy in front of us see its end elsewhere, nothing it forwards after that is taken for a request.
+fn is_chunked(head: &Parts) -> bool {
+    head.headers.contains_key(TRANSFER_ENCODING)
 }
 
 /// A request being answered. Counts it when dropped, so also when the client goes away.
 struct Counted<'a> {
     metrics: &'a Metrics,
     _active: Active<'a>,
-    started: Instant,
+    arrived: Instant,
     code: u16,
 }
 
 impl<'a> Counted<'a> {
     fn begin(metrics: &'a Metrics) -> Self {
-        Self { metrics, _active: metrics.begin(), started: Instant::now(), code: ABANDONED }
+        Self { metrics, _active: metrics.begin(), arrived: clock::instant(), code: ABANDONED }
     }
 }
 
 impl Drop for Counted<'_> {
     fn drop(&mut self) {
-        self.metrics.record(self.code, self.started.elapsed());
+        self.metrics.record(self.code, clock::instant().saturating_duration_since(self.arrived));
     }
 }
 
@@ -104,54 +108,64 @@ fn find<'a, S: Service>(snapshot: &'a Snapshot<S>, uri: &Uri) -> Result<Option<F
 
 /// A request that has found its route.
 struct Exchange<'a, S> {
-    shared: &'a Shared<S>,
+    shared: &'a Arc<Shared<S>>,
+    connection: &'a Arc<Connection>,
     snapshot: &'a Snapshot<S>,
     found: Found<'a, S>,
     ip: IpAddr,
-    started: Instant,
+    peer: Result<Identity, peer::Error>,
+    arrived: Instant,
 }
 
 impl<S: Service> Exchange<'_, S> {
     /// Answers, and leaves an audit event, whatever happens.
-    async fn run(&self, method: &Method, peer: Result<Identity, peer::Error>, body: Incoming) -> Reply {
-        let identity = peer.as_ref().ok().cloned();
-        let mut audited = self.audit(identity.as_ref()).await;
+    async fn run(&self, head: &Parts, body: Incoming, busy: Busy) -> Reply {
+        let mut audited = self.audit().await;
         let route = self.found.route;
-        let reply = if route.accepts(method) {
+        let mut reply = if route.accepts(&head.method) {
             // A panic is a defect, and the end of this request only.
-            let answer = AssertUnwindSafe(self.answer(peer, body)).catch_unwind().await;
-            self.reply(answer.unwrap_or_else(|_| Err(panicked())), identity.as_ref())
+            let answer = AssertUnwindSafe(self.answer(head, body)).catch_unwind().await;
+            self.reply(answer.unwrap_or_else(|_| Err(panicked())))
         } else {
             body::discard(body).await;
-            wrong_method(method, route.method())
+            wrong_method(&head.method, route.method())
         };
         if let Some(audited) = &mut audited {
             audited.code = reply.status().as_u16();
         }
+        if let Some((pieces, too_slow)) = reply.stream_mut() {
+            let inner = std::mem::replace(pieces, Box::pin(futures_util::stream::empty()));
+            *pieces = self.reading().of(inner, too_slow.clone(), busy);
+        }
         reply
     }
 
-    async fn audit<'a>(&'a self, identity: Option<&'a Identity>) -> Option<Audited<'a>> {
+    /// Waits until the event of this request is sure of its place.
+    async fn audit(&self) -> Option<Audited<'_>> {
         let Found { route, path, .. } = &self.found;
         if !self.snapshot.state.router().is_audited(route) {
             return None;
         }
-        let place = self.shared.telemetry.audit.place().await?;
-        let identity = identity.map_or("", Identity::as_str);
-        let (ip, started) = (self.ip, self.started);
-        Some(Audited { place: Some(place), path, ip, identity, started, code: ABANDONED })
+        // A client that leaves now has asked for nothing.
+        self.shared.telemetry.audit.ready().await;
+        let identity = self.identity().map_or("", Identity::as_str);
+        let (ip, arrived) = (self.ip, self.arrived);
+        Some(Audited { audit: &self.shared.telemetry.audit, path, ip, identity, arrived, code: ABANDONED })
     }
 
     /// The rest of the steps.
-    async fn answer(&self, peer: Result<Identity, peer::Error>, body: Incoming) -> Result<Reply, Error> {
-        let state = &self.snapshot.state;
+    async fn answer(&self, head: &Parts, body: Incoming) -> Result<Reply, Error> {
+        let started = clock::instant();
         let Found { route, path, name_at } = &self.found;
-        let identity = peer.as_ref().ok().cloned();
+        if is_chunked(head) && head.headers.contains_key(CONTENT_LENGTH) {
+            return Err(Error::new(StatusCode::BAD_REQUEST, "both Content-Length and Transfer-Encoding given"));
+        }
         let denied = |denied: Denied| {
-            self.shared.denials.note(&denied, identity.as_ref(), path, self.ip, self.started);
+            self.shared.denials.note(&denied, self.identity(), path, self.ip, started);
             Error::from(denied)
         };
-        let caller = match state.access().authorize(peer, route.requirement(), path) {
+        let state = &self.snapshot.state;
+        let caller = match state.access().authorize(self.peer.clone(), route.requirement(), path) {
             Ok(caller) => caller,
             Err(reason) => {
                 body::discard(body).await;
@@ -159,16 +173,31 @@ impl<S: Service> Exchange<'_, S> {
             }
         };
         let call = Call::new(state.clone(), caller, path[*name_at..].to_owned());
-        route.answer(call, body, self.started).await
+        route.answer(call, body, started).await
     }
 
-    fn reply(&self, answer: Result<Reply, Error>, identity: Option<&Identity>) -> Reply {
+    fn identity(&self) -> Option<&Identity> {
+        self.peer.as_ref().ok()
+    }
+
+    /// Who reads the reply, if it is a stream.
+    fn reading(&self) -> Reading<S> {
+        Reading {
+            shared: self.shared.clone(),
+            connection: self.connection.clone(),
+            peer: self.peer.clone(),
+            requirement: self.found.route.requirement(),
+            path: self.found.path.clone(),
+        }
+    }
+
+    fn reply(&self, answer: Result<Reply, Error>) -> Reply {
         let error = match answer {
             Ok(reply) => return reply,
             Err(error) => error,
         };
         if error.status().is_server_error() {
-            let identity = identity.map_or("", Identity::as_str);
+            let identity = self.identity().map_or("", Identity::as_str);
             let cause = error.source().map_or_else(String::new, |source| log::causes(source));
             tracing::error!(cause, path = self.found.path, ip = %self.ip, identity, "{}", error.message());
         }
@@ -179,27 +208,20 @@ impl<S: Service> Exchange<'_, S> {
 /// A request that leaves an audit event. It does so when dropped: a client that asks for a deletion and
 /// goes away at once has asked for it all the same.
 struct Audited<'a> {
-    place: Option<audit::Place<'a>>,
+    audit: &'a audit::Audit,
     path: &'a str,
     ip: IpAddr,
     identity: &'a str,
-    started: Instant,
+    arrived: Instant,
     code: u16,
 }
 
 impl Drop for Audited<'_> {
     fn drop(&mut self) {
-        let Some(place) = self.place.take() else { return };
-        let took = self.started.elapsed();
-        let time = clock::now() - took;
-        place.record(&audit::Event {
-            time,
-            ip: self.ip,
-            path: self.path,
-            identity: self.identity,
-            code: self.code,
-            took,
-        });
+        let took = clock::instant().saturating_duration_since(self.arrived);
+        let (time, code) = (clock::now() - took, self.code);
+        let (path, ip, identity) = (self.path, self.ip, self.identity);
+        self.audit.record(&audit::Event { time, ip, path, identity, code, took });
     }
 }
 

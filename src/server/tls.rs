@@ -204,10 +204,22 @@ fn assemble(
     Ok(Tls { config: Arc::new(config), trust: Arc::new(trust), not_after })
 }
 
-/// When the files that `config` names were last changed; changes when one of them does.
-pub fn fingerprint(config: &Config) -> Vec<Option<SystemTime>> {
-    let changed = |path: &Path| std::fs::metadata(path).and_then(|metadata| metadata.modified()).ok();
-    [Some(&config.key), Some(&config.cert), config.ca.as_ref()].into_iter().flatten().map(|p| changed(p)).collect()
+/// What tells one version of the TLS files from another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fingerprint(Vec<Option<(u64, u64, u64, SystemTime)>>);
+
+/// How the files that `config` names are now; changes when one of them does.
+pub fn fingerprint(config: &Config) -> Fingerprint {
+    use std::os::unix::fs::MetadataExt as _;
+    let in_directory = config.ca.iter().filter_map(|ca| std::fs::read_dir(ca).ok()).flatten();
+    let mut in_directory: Vec<_> = in_directory.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    in_directory.sort();
+    let files = [&config.key, &config.cert].into_iter().chain(&config.ca).chain(&in_directory);
+    let version = |path: &PathBuf| {
+        let metadata = std::fs::metadata(path).ok()?;
+        Some((metadata.dev(), metadata.ino(), metadata.len(), metadata.modified().ok()?))
+    };
+    Fingerprint(files.map(version).collect())
 }
 
 /// AES-128 first: a full handshake then costs a tenth less, and a request the same.

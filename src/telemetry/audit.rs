@@ -1,16 +1,16 @@
 //! Audit events: who asked for what, and what came of it. Never dropped.
 
-use std::io::Write;
+use std::io::{BufWriter, Write};
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use serde::Serialize;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::Events;
 use super::log::Level;
@@ -18,19 +18,29 @@ use super::log::Level;
 /// The level of audit events: a higher threshold switches their target off.
 pub const LEVEL: Level = Level(0);
 
-/// How many events may be on their way to stdout, those of running requests included, before further
-/// requests wait.
-const QUEUE: usize = 32_768;
+/// How many events may wait for the target before requests wait for them.
+const QUEUE: usize = 4_096;
 
 /// Where audit events go: a target, written by a thread of its own, and a stream.
+///
+/// Requests wait before anything is done for them, see [`Audit::ready`]. So the events of those that are
+/// under way always have a place in the queue: one can be recorded even when its client has left.
 #[derive(Debug)]
 pub struct Audit {
     on: AtomicBool,
-    queue: mpsc::Sender<Line>,
+    queue: mpsc::UnboundedSender<Line>,
+    queued: Arc<Queued>,
     events: Events,
     written: AtomicU64,
     waits: AtomicU64,
     failed: Arc<AtomicU64>,
+}
+
+/// How long the queue is.
+#[derive(Debug, Default)]
+struct Queued {
+    events: AtomicUsize,
+    shorter: Notify,
 }
 
 #[derive(Debug)]
@@ -59,13 +69,18 @@ pub struct Event<'a> {
 impl Audit {
     /// Starts the thread that writes events to `target`.
     pub fn start(target: impl Write + Send + 'static) -> std::io::Result<Self> {
-        let (queue, lines) = mpsc::channel(QUEUE);
-        let failed = Arc::new(AtomicU64::new(0));
-        let failures = failed.clone();
-        std::thread::Builder::new().name("audit".into()).spawn(move || write_lines(lines, target, &failures))?;
+        let (queue, lines) = mpsc::unbounded_channel();
+        let (failed, queued) = (Arc::new(AtomicU64::new(0)), Arc::new(Queued::default()));
+        let writer = Writer {
+            target: BufWriter::with_capacity(64 * 1024, target),
+            queued: queued.clone(),
+            failed: failed.clone(),
+        };
+        std::thread::Builder::new().name("audit".into()).spawn(move || writer.run(lines))?;
         Ok(Self {
             on: AtomicBool::new(true),
             queue,
+            queued,
             events: Events::default(),
             written: AtomicU64::new(0),
             waits: AtomicU64::new(0),
@@ -78,22 +93,40 @@ impl Audit {
         self.on.store(on, Ordering::Relaxed);
     }
 
-    /// Takes a place for an event that is to come; waits while the queue is full. None when nobody wants
-    /// events.
-    pub async fn place(&self) -> Option<Place<'_>> {
-        let target = self.on.load(Ordering::Relaxed);
-        if !target && !self.events.has_readers() {
-            return None;
+    /// Waits while the queue is full. To be called before a request is answered whose event is then recorded.
+    pub async fn ready(&self) {
+        if !self.queued.is_full() {
+            return;
         }
-        let in_queue = match self.queue.try_reserve() {
-            _ if !target => None,
-            Err(mpsc::error::TrySendError::Full(())) => {
-                self.waits.fetch_add(1, Ordering::Relaxed);
-                self.queue.reserve().await.ok()
+        self.waits.fetch_add(1, Ordering::Relaxed);
+        loop {
+            let mut shorter = std::pin::pin!(self.queued.shorter.notified());
+            // From here on no notification is missed.
+            shorter.as_mut().enable();
+            if !self.queued.is_full() {
+                return;
             }
-            reserved => reserved.ok(),
-        };
-        Some(Place { audit: self, in_queue })
+            shorter.await;
+        }
+    }
+
+    /// Records an event. It is never dropped.
+    pub fn record(&self, event: &Event<'_>) {
+        let to_target = self.on.load(Ordering::Relaxed);
+        let to_stream = self.events.has_readers();
+        if !to_target && !to_stream {
+            return;
+        }
+        let line = event.to_line();
+        self.written.fetch_add(1, Ordering::Relaxed);
+        if to_stream {
+            self.events.send(&line);
+        }
+        if to_target {
+            self.queued.events.fetch_add(1, Ordering::Relaxed);
+            // The thread ends with the queue, not before.
+            let _ = self.queue.send(Line::Event(line));
+        }
     }
 
     /// The stream of events.
@@ -106,7 +139,7 @@ impl Audit {
         self.written.load(Ordering::Relaxed)
     }
 
-    /// How often a request waited because the queue was full.
+    /// How many requests waited because the queue was full.
     pub fn waits(&self) -> u64 {
         self.waits.load(Ordering::Relaxed)
     }
@@ -116,40 +149,28 @@ impl Audit {
         self.failed.load(Ordering::Relaxed)
     }
 
-    /// Events on their way to the target, those of running requests included.
+    /// Events that wait for the target.
     pub fn queued(&self) -> usize {
-        QUEUE - self.queue.capacity()
+        self.queued.events.load(Ordering::Relaxed)
     }
 
-    /// Waits until every event recorded so far is written.
+    /// Waits until every event recorded so far is written: for ever, if the target takes nothing.
     pub async fn flush(&self) {
         let (done, wait) = oneshot::channel();
-        if self.queue.send(Line::Flush(done)).await.is_ok() {
+        if self.queue.send(Line::Flush(done)).is_ok() {
             let _ = wait.await;
         }
     }
 }
 
-/// A place for one event. Taken before a request is answered, so that recording it afterwards neither
-/// waits nor fails.
-#[derive(Debug)]
-pub struct Place<'a> {
-    audit: &'a Audit,
-    /// None when only readers of the stream want the event.
-    in_queue: Option<mpsc::Permit<'a, Line>>,
-}
+impl Queued {
+    fn is_full(&self) -> bool {
+        self.events.load(Ordering::Relaxed) >= QUEUE
+    }
 
-impl Place<'_> {
-    /// Records the event.
-    pub fn record(self, event: &Event<'_>) {
-        let line = event.to_line();
-        self.audit.written.fetch_add(1, Ordering::Relaxed);
-        if self.audit.events.has_readers() {
-            self.audit.events.send(line.clone());
-        }
-        if let Some(place) = self.in_queue {
-            place.send(Line::Event(line));
-        }
+    fn shorten(&self, events: usize) {
+        self.events.fetch_sub(events, Ordering::Relaxed);
+        self.shorter.notify_waiters();
     }
 }
 
@@ -186,29 +207,127 @@ impl Event<'_> {
     }
 }
 
-fn write_lines(mut lines: mpsc::Receiver<Line>, target: impl Write, failures: &AtomicU64) {
-    let mut target = std::io::BufWriter::with_capacity(64 * 1024, target);
-    let mut batch = Vec::new();
-    while lines.blocking_recv_many(&mut batch, 256) > 0 {
-        let mut flushes = Vec::new();
-        let mut written = Ok(());
-        let mut count = 0;
-        for line in batch.drain(..) {
-            match line {
-                Line::Event(line) => {
-                    count += 1;
-                    written = written.and_then(|()| target.write_all(&line));
+/// The thread that writes to the target.
+struct Writer<T: Write> {
+    target: BufWriter<T>,
+    queued: Arc<Queued>,
+    failed: Arc<AtomicU64>,
+}
+
+impl<T: Write> Writer<T> {
+    fn run(mut self, mut lines: mpsc::UnboundedReceiver<Line>) {
+        let mut batch = Vec::new();
+        while lines.blocking_recv_many(&mut batch, 256) > 0 {
+            let mut flushes = Vec::new();
+            let mut written = Ok(());
+            let mut count = 0;
+            for line in batch.drain(..) {
+                match line {
+                    Line::Event(line) => {
+                        count += 1;
+                        written = written.and_then(|()| self.target.write_all(&line));
+                    }
+                    Line::Flush(done) => flushes.push(done),
                 }
-                Line::Flush(done) => flushes.push(done),
+            }
+            if let Err(error) = written.and_then(|()| self.target.flush()) {
+                self.fail(count, &error);
+            }
+            self.queued.shorten(count);
+            for done in flushes {
+                let _ = done.send(());
             }
         }
-        if let Err(error) = written.and_then(|()| target.flush())
-            && failures.fetch_add(count, Ordering::Relaxed) == 0
-        {
-            tracing::error!(%error, "audit events cannot be written to standard output; requests are answered all the same");
+    }
+
+    fn fail(&self, count: usize, error: &std::io::Error) {
+        if self.failed.fetch_add(count as u64, Ordering::Relaxed) == 0 {
+            tracing::error!(
+                %error,
+                "audit events cannot be written to standard output; requests are answered all the same"
+            );
         }
-        for done in flushes {
-            let _ = done.send(());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc as std_mpsc;
+
+    use super::*;
+
+    /// Takes one write for each permit that the test sends.
+    struct Stalled {
+        permits: std_mpsc::Receiver<()>,
+        seen: std_mpsc::Sender<usize>,
+    }
+
+    impl Write for Stalled {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.permits.recv().map_err(std::io::Error::other)?;
+            let _ = self.seen.send(bytes.iter().filter(|byte| **byte == b'\n').count());
+            Ok(bytes.len())
         }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn event() -> Event<'static> {
+        Event {
+            time: OffsetDateTime::UNIX_EPOCH,
+            ip: IpAddr::from([127, 0, 0, 1]),
+            path: "/v1/key/create/k",
+            identity: "",
+            code: 200,
+            took: Duration::from_nanos(1_500),
+        }
+    }
+
+    #[test]
+    fn a_line_is_what_clients_decode() {
+        assert_eq!(
+            event().to_line(),
+            "{\"time\":\"1970-01-01T00:00:00Z\",\"request\":{\"ip\":\"127.0.0.1\",\"path\":\"/v1/key/create/k\",\
+             \"identity\":\"\"},\"response\":{\"code\":200,\"time\":1500}}\n"
+        );
+    }
+
+    #[tokio::test]
+    async fn when_the_queue_is_full_requests_wait_and_nothing_is_lost() {
+        let (permit, permits) = std_mpsc::channel();
+        let (seen, lines) = std_mpsc::channel();
+        let audit = Audit::start(Stalled { permits, seen }).expect("a thread");
+        for _ in 0..QUEUE {
+            audit.ready().await;
+            audit.record(&event());
+        }
+        let mut next = Box::pin(audit.ready());
+        assert!(futures_util::poll!(&mut next).is_pending());
+        assert_eq!((audit.waits(), audit.queued()), (1, QUEUE));
+        // One that was under way already need not wait.
+        audit.record(&event());
+        for _ in 0..QUEUE {
+            permit.send(()).expect("the thread runs");
+        }
+        next.await;
+        audit.flush().await;
+        assert_eq!(audit.queued(), 0);
+        assert_eq!(lines.try_iter().sum::<usize>(), QUEUE + 1);
+        assert_eq!(audit.written(), QUEUE as u64 + 1);
+    }
+
+    #[tokio::test]
+    async fn a_target_that_fails_holds_up_nobody_and_is_counted() {
+        let (_, permits) = std_mpsc::channel();
+        let (seen, _) = std_mpsc::channel();
+        let audit = Audit::start(Stalled { permits, seen }).expect("a thread");
+        for _ in 0..2 * QUEUE {
+            audit.ready().await;
+            audit.record(&event());
+        }
+        audit.flush().await;
+        assert_eq!(audit.failed(), 2 * QUEUE as u64);
     }
 }

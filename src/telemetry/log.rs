@@ -9,10 +9,12 @@ use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI8, AtomicU64, Ordering};
 use std::sync::mpsc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::{Map, Value};
 use time::format_description::well_known::Rfc3339;
+use tokio::sync::oneshot;
 use tracing::field::{Field, Visit};
 
 use super::Events;
@@ -69,7 +71,7 @@ pub struct Log {
 #[derive(Debug)]
 enum Line {
     Event(Vec<u8>),
-    Flush(mpsc::SyncSender<()>),
+    Flush(oneshot::Sender<()>),
 }
 
 impl Log {
@@ -107,12 +109,16 @@ impl Log {
         self.dropped.load(Ordering::Relaxed)
     }
 
-    /// Waits until everything logged so far is written.
-    pub fn flush(&self) {
-        let (done, wait) = mpsc::sync_channel(1);
-        if self.queue.send(Line::Flush(done)).is_ok() {
-            let _ = wait.recv();
+    /// Waits until everything logged so far is written: for ever, if the target takes nothing.
+    pub async fn flush(&self) {
+        let (done, wait) = oneshot::channel();
+        let mut flush = Line::Flush(done);
+        // A queue of the standard library, since events come from threads that must not wait.
+        while let Err(mpsc::TrySendError::Full(line)) = self.queue.try_send(flush) {
+            flush = line;
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
+        let _ = wait.await;
     }
 
     fn log(&self, level: Level, fields: Fields) {
@@ -123,7 +129,7 @@ impl Log {
         }
         self.written.fetch_add(1, Ordering::Relaxed);
         if to_stream {
-            self.events.send(fields.stream_line());
+            self.events.send(&fields.stream_line());
         }
         if to_target && self.queue.try_send(Line::Event(fields.target_line(level))).is_err() {
             self.dropped.fetch_add(1, Ordering::Relaxed);
@@ -152,9 +158,13 @@ pub struct Layer(Arc<Log>);
 impl Layer {
     /// Makes `log` the place where all events of the program go.
     pub fn install(log: Arc<Log>) -> anyhow::Result<()> {
+        Ok(tracing::subscriber::set_global_default(Self::subscriber(log))?)
+    }
+
+    /// Hands events to `log`.
+    pub(crate) fn subscriber(log: Arc<Log>) -> impl tracing::Subscriber + Send + Sync {
         use tracing_subscriber::layer::SubscriberExt as _;
-        let subscriber = tracing_subscriber::registry().with(Self(log));
-        Ok(tracing::subscriber::set_global_default(subscriber)?)
+        tracing_subscriber::registry().with(Self(log))
     }
 }
 
@@ -222,6 +232,12 @@ impl Visit for Fields {
             self.rest.push((field.name(), format!("{value:?}")));
         }
     }
+}
+
+/// Logs that a thread panicked. What it says may hold anything, so only its place is logged.
+pub fn panicked(panic: &std::panic::PanicHookInfo<'_>) {
+    let place = panic.location().map(ToString::to_string).unwrap_or_default();
+    tracing::error!(place, "the program panicked; this is a defect, please report it");
 }
 
 /// An error and its causes in one line.

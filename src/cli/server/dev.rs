@@ -43,11 +43,10 @@ pub(super) async fn run(setup: Setup, address: Option<SocketAddr>) -> anyhow::Re
     let file = CertificateFile::create(address, &certificate.pem())?;
     Message { keystore: keys.store(), address, admin: &identity, log, lock: &setup.lock }.print()?;
     print_exports(address, &admin, &file)?;
-    let mut stop = Stop::new()?;
+    let stop = Stop::new()?;
     super::notify(&[sd_notify::NotifyState::Ready]);
-    server.run(stop.requested()).await?;
-    setup.finish(&keys).await;
-    Ok(())
+    server.run(stop.requested(), stop.requested()).await?;
+    setup.finish(&keys).await
 }
 
 /// What to paste into another terminal, so that clients there use this server.

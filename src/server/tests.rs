@@ -1,0 +1,519 @@
+//! A small service behind a real server, asked over real TLS: what no handler can do anything about.
+
+use std::io::Write;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::Poll;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full};
+use hyper::{Request, StatusCode};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use time::OffsetDateTime;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::sync::oneshot;
+use tokio::time::advance;
+use tokio_rustls::client::TlsStream;
+use tokio_util::sync::CancellationToken;
+
+use super::route::RouteConfig;
+use super::*;
+use crate::auth::Identity;
+use crate::crypto::json::{Field, Fields};
+use crate::telemetry::{audit, log, metrics};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// A service with one route for each way to behave.
+struct Tiny {
+    router: Router<Tiny>,
+    access: Access,
+    /// Handlers of `/wait` that have begun.
+    begun: AtomicU64,
+}
+
+impl Service for Tiny {
+    fn router(&self) -> &Router<Self> {
+        &self.router
+    }
+
+    fn access(&self) -> &Access {
+        &self.access
+    }
+}
+
+#[derive(Default)]
+struct Text {
+    text: Option<String>,
+}
+
+impl Fields for Text {
+    fn field(&mut self, name: &str) -> Option<Field<'_>> {
+        (name == "text").then_some(Field::Text(&mut self.text))
+    }
+}
+
+impl Json for Text {}
+
+async fn hello(_: Call<Tiny>) -> Result<Reply, Error> {
+    Ok(Reply::text("text/plain", "hello"))
+}
+
+async fn fail(_: Call<Tiny>, request: Text) -> Result<(), Error> {
+    panic!("about to tell the secret {:?}", request.text)
+}
+
+async fn wait(call: Call<Tiny>) -> Result<(), Error> {
+    call.state().begun.fetch_add(1, Ordering::SeqCst);
+    std::future::pending().await
+}
+
+async fn echo(_: Call<Tiny>, request: Text) -> Result<Reply, Error> {
+    Ok(Reply::text("text/plain", request.text.unwrap_or_default()))
+}
+
+async fn stream(_: Call<Tiny>) -> Result<Reply, Error> {
+    Ok(Reply::stream("text/plain", futures_util::stream::pending(), CancellationToken::new()))
+}
+
+fn tiny() -> Arc<Tiny> {
+    let routes = vec![
+        Route::get("/hello", hello).any_identity(),
+        Route::put("/fail", fail).max_body(1_000).any_identity(),
+        Route::get("/wait", wait).any_identity(),
+        Route::put("/echo", echo).max_body(1_000).any_identity(),
+        Route::get("/stream", stream).timeout(None).any_identity(),
+    ];
+    let access = Access::new(Identity::parse("nobody").expect("valid"), Vec::new(), OffsetDateTime::UNIX_EPOCH);
+    let router = Router::new(routes, &BTreeMap::<String, RouteConfig>::new());
+    Arc::new(Tiny { router, access, begun: AtomicU64::new(0) })
+}
+
+/// Bytes that somebody wrote.
+#[derive(Clone, Default)]
+struct Written(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Written {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().expect("no writer panicked").extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Written {
+    fn text(&self) -> String {
+        String::from_utf8(self.0.lock().expect("no writer panicked").clone()).expect("text")
+    }
+}
+
+/// A server on the test's own thread, so that the test can stop its clock.
+struct Running {
+    address: SocketAddr,
+    tls: Arc<rustls::ClientConfig>,
+    handle: Handle<Tiny>,
+    telemetry: Arc<Telemetry>,
+    audited: Written,
+    logged: Written,
+    stop: oneshot::Sender<()>,
+    ended: tokio::task::JoinHandle<std::io::Result<()>>,
+}
+
+impl Running {
+    async fn start() -> Self {
+        Self::with(Limits { connections: 100, shutdown: 5 * SECOND, workers: 1 }).await
+    }
+
+    async fn with(limits: Limits) -> Self {
+        let (certificate, key) = certificate();
+        let tls = Tls::ephemeral(certificate.clone(), key, OffsetDateTime::UNIX_EPOCH).expect("usable");
+        let (audited, logged) = (Written::default(), Written::default());
+        let telemetry = Arc::new(Telemetry {
+            log: log::Log::start(logged.clone()).expect("a thread"),
+            audit: audit::Audit::start(audited.clone()).expect("a thread"),
+            metrics: metrics::Metrics::default(),
+        });
+        let address = SocketAddr::from(([127, 0, 0, 1], 0));
+        let server = Server::bind(address, limits, telemetry.clone(), tiny(), tls).await.expect("a free port");
+        let (address, handle) = (server.address().expect("bound"), server.handle());
+        let (stop, stopped) = oneshot::channel();
+        let ended = tokio::spawn(server.run(async { drop(stopped.await) }, std::future::pending()));
+        Self { address, tls: client_config(certificate), handle, telemetry, audited, logged, stop, ended }
+    }
+
+    async fn connect(&self, alpn: &[u8]) -> TlsStream<TcpStream> {
+        let mut config = rustls::ClientConfig::clone(&self.tls);
+        config.alpn_protocols = vec![alpn.to_vec()];
+        let socket = TcpStream::connect(self.address).await.expect("the server listens");
+        let name = ServerName::try_from("localhost").expect("a name");
+        tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, socket).await.expect("a handshake")
+    }
+
+    async fn h1(&self) -> hyper::client::conn::http1::SendRequest<Full<Bytes>> {
+        let io = TokioIo::new(self.connect(b"http/1.1").await);
+        let (sender, connection) = hyper::client::conn::http1::handshake(io).await.expect("a connection");
+        tokio::spawn(connection);
+        sender
+    }
+
+    async fn h2(&self) -> hyper::client::conn::http2::SendRequest<Full<Bytes>> {
+        let io = TokioIo::new(self.connect(b"h2").await);
+        let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), io);
+        let (sender, connection) = handshake.await.expect("a connection");
+        tokio::spawn(connection);
+        sender
+    }
+
+    async fn audited(&self) -> Vec<(String, u64)> {
+        self.telemetry.audit.flush().await;
+        let events = self.audited.text();
+        let events = events.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).expect("JSON"));
+        let text = |event: &serde_json::Value| event["request"]["path"].as_str().expect("a path").to_owned();
+        events.map(|event| (text(&event), event["response"]["code"].as_u64().expect("a code"))).collect()
+    }
+}
+
+fn certificate() -> (CertificateDer<'static>, PrivateKeyDer<'static>) {
+    let certified = rcgen::generate_simple_self_signed(vec!["localhost".into()]).expect("a certificate");
+    let key = PrivateKeyDer::try_from(certified.signing_key.serialize_der()).expect("PKCS#8");
+    (certified.cert.der().clone(), key)
+}
+
+fn client_config(server: CertificateDer<'static>) -> Arc<rustls::ClientConfig> {
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(server).expect("a certificate");
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let (certificate, key) = certificate();
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("usable")
+        .with_root_certificates(roots)
+        .with_client_auth_cert(vec![certificate], key);
+    Arc::new(config.expect("usable"))
+}
+
+fn get(path: &str) -> Request<Full<Bytes>> {
+    let request = Request::get(format!("https://localhost{path}")).header("host", "localhost");
+    request.body(Full::default()).expect("a request")
+}
+
+fn put(path: &str, body: &str) -> Request<Full<Bytes>> {
+    let request = Request::put(format!("https://localhost{path}")).header("host", "localhost");
+    request.body(Full::new(body.to_owned().into())).expect("a request")
+}
+
+async fn answer(response: hyper::Response<hyper::body::Incoming>) -> (StatusCode, String) {
+    let status = response.status();
+    let body = response.into_body().collect().await.expect("a body").to_bytes();
+    (status, String::from_utf8(body.into()).expect("text"))
+}
+
+/// Lets everything that is ready happen, sockets included.
+async fn settle() {
+    for _ in 0..500 {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Lets time pass, on a stopped clock.
+async fn pass(seconds: u32) {
+    for _ in 0..seconds {
+        advance(SECOND).await;
+        settle().await;
+    }
+}
+
+/// What has arrived, and whether the other end has closed.
+async fn arrived(socket: &mut (impl tokio::io::AsyncRead + Unpin)) -> (String, bool) {
+    settle().await;
+    let (mut text, mut piece) = (String::new(), [0; 4_096]);
+    loop {
+        match futures_util::poll!(Box::pin(socket.read(&mut piece))) {
+            Poll::Ready(Ok(len @ 1..)) => text.push_str(&String::from_utf8_lossy(&piece[..len])),
+            Poll::Ready(_) => return (text, true),
+            Poll::Pending => return (text, false),
+        }
+    }
+}
+
+async fn is_closed(socket: &mut (impl tokio::io::AsyncRead + Unpin)) -> bool {
+    arrived(socket).await.1
+}
+
+#[tokio::test]
+async fn a_panic_ends_one_request_and_tells_nobody_what_it_said() {
+    let server = Running::start().await;
+    let _log = tracing::subscriber::set_default(log::Layer::subscriber(server.telemetry.log.clone()));
+    let (here, former) = (std::thread::current().id(), std::panic::take_hook());
+    std::panic::set_hook(Box::new(move |panic| match std::thread::current().id() == here {
+        true => log::panicked(panic),
+        false => former(panic),
+    }));
+    let failed = (StatusCode::INTERNAL_SERVER_ERROR, "{\"message\":\"internal server error\"}".to_owned());
+    let hello = (StatusCode::OK, "hello".to_owned());
+    let request = || put("/fail", "{\"text\":\"s3cret\"}");
+
+    let mut h1 = server.h1().await;
+    assert_eq!(answer(h1.send_request(request()).await.expect("an answer")).await, failed);
+    h1.ready().await.expect("the connection goes on");
+    assert_eq!(answer(h1.send_request(get("/hello")).await.expect("an answer")).await, hello);
+
+    let mut h2 = server.h2().await;
+    let beside = tokio::spawn(h2.send_request(get("/wait")));
+    assert_eq!(answer(h2.send_request(request()).await.expect("an answer")).await, failed);
+    assert_eq!(answer(h2.send_request(get("/hello")).await.expect("an answer")).await, hello);
+    assert!(!beside.is_finished(), "others on the connection go on");
+
+    server.telemetry.log.flush().await;
+    let logged = server.logged.text();
+    assert_eq!(logged.matches("the program panicked").count(), 2, "{logged}");
+    assert!(logged.contains("src/server/tests.rs") && !logged.contains("s3cret"), "{logged}");
+    let codes: Vec<_> = server.audited().await.into_iter().map(|(_, code)| code).collect();
+    assert_eq!(codes, [500, 200, 500, 200]);
+}
+
+#[tokio::test]
+async fn a_handshake_has_ten_seconds() {
+    let server = Running::start().await;
+    let mut silent = TcpStream::connect(server.address).await.expect("the server listens");
+    let mut half = TcpStream::connect(server.address).await.expect("the server listens");
+    half.write_all(b"\x16\x03\x01\x02\x00\x01").await.expect("the beginning of a record");
+    settle().await;
+    tokio::time::pause();
+    pass(9).await;
+    assert!(!is_closed(&mut silent).await && !is_closed(&mut half).await);
+    pass(2).await;
+    assert!(is_closed(&mut silent).await && is_closed(&mut half).await);
+    assert_eq!(server.handle.connections(), 0);
+}
+
+#[tokio::test]
+async fn the_first_request_has_ten_seconds() {
+    let server = Running::start().await;
+    for alpn in [&b"http/1.1"[..], b"h2"] {
+        let mut socket = server.connect(alpn).await;
+        settle().await;
+        tokio::time::pause();
+        pass(9).await;
+        assert!(!is_closed(&mut socket).await);
+        pass(7).await;
+        assert!(is_closed(&mut socket).await);
+        tokio::time::resume();
+    }
+    assert_eq!(server.handle.connections(), 0);
+}
+
+#[tokio::test]
+async fn an_idle_connection_has_ninety_seconds() {
+    let server = Running::start().await;
+    let (mut h1, mut h2) = (server.h1().await, server.h2().await);
+    let h1_answer = h1.send_request(get("/hello")).await.expect("an answer");
+    assert_eq!(answer(h1_answer).await.0, StatusCode::OK);
+    let h2_answer = h2.send_request(get("/hello")).await.expect("an answer");
+    assert_eq!(answer(h2_answer).await.0, StatusCode::OK);
+    tokio::time::pause();
+    pass(88).await;
+    assert!(!h1.is_closed() && !h2.is_closed());
+    pass(8).await;
+    assert!(h1.is_closed() && h2.is_closed());
+    assert_eq!(server.handle.connections(), 0);
+}
+
+#[tokio::test]
+async fn a_connection_with_a_request_in_flight_is_not_idle() {
+    let server = Running::start().await;
+    let mut h2 = server.h2().await;
+    let response = h2.send_request(get("/stream")).await.expect("headers at once");
+    tokio::time::pause();
+    pass(200).await;
+    assert!(!h2.is_closed());
+    drop(response);
+    pass(96).await;
+    assert!(h2.is_closed());
+}
+
+#[tokio::test]
+async fn a_request_head_that_only_drips_is_not_waited_for() {
+    let server = Running::start().await;
+    let mut first = server.connect(b"http/1.1").await;
+    let mut second = server.connect(b"http/1.1").await;
+    second.write_all(b"GET /hello HTTP/1.1\r\nHost: localhost\r\n\r\n").await.expect("written");
+    while !arrived(&mut second).await.0.contains("hello") {}
+    tokio::time::pause();
+    for byte in b"GET /hello H" {
+        // The server may have closed it.
+        let _ = first.write_all(&[*byte]).await;
+        second.write_all(&[*byte]).await.expect("written");
+        pass(1).await;
+    }
+    assert!(!is_closed(&mut second).await);
+    pass(6).await;
+    assert!(is_closed(&mut first).await && is_closed(&mut second).await);
+}
+
+#[tokio::test]
+async fn a_body_has_the_time_of_its_route() {
+    let server = Running::start().await;
+    let mut socket = server.connect(b"http/1.1").await;
+    let head = b"PUT /echo HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{";
+    socket.write_all(head).await.expect("written");
+    settle().await;
+    tokio::time::pause();
+    pass(14).await;
+    assert_eq!(arrived(&mut socket).await, (String::new(), false));
+    pass(2).await;
+    let (text, _) = arrived(&mut socket).await;
+    assert!(text.starts_with("HTTP/1.1 408 "), "{text}");
+}
+
+#[tokio::test]
+async fn a_body_that_nobody_needs_is_not_waited_for_long() {
+    let server = Running::start().await;
+    let mut socket = server.connect(b"http/1.1").await;
+    let head = b"GET /stream HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{";
+    socket.write_all(head).await.expect("written");
+    settle().await;
+    tokio::time::pause();
+    pass(11).await;
+    let (text, _) = arrived(&mut socket).await;
+    assert!(text.starts_with("HTTP/1.1 200 "), "{text}");
+}
+
+#[tokio::test]
+async fn an_answer_has_the_time_of_its_route() {
+    let server = Running::start().await;
+    let mut h2 = server.h2().await;
+    let waiting = tokio::spawn(h2.send_request(get("/wait")));
+    settle().await;
+    tokio::time::pause();
+    pass(14).await;
+    assert!(!waiting.is_finished());
+    pass(2).await;
+    let response = waiting.await.expect("no panic").expect("an answer");
+    assert_eq!(answer(response).await.0, StatusCode::SERVICE_UNAVAILABLE);
+}
+
+#[tokio::test]
+async fn a_request_whose_client_leaves_is_audited() {
+    let server = Running::start().await;
+    let begun = |count| {
+        let state = server.handle.state();
+        async move {
+            while state.begun.load(Ordering::SeqCst) < count {
+                settle().await;
+            }
+        }
+    };
+    let mut socket = server.connect(b"http/1.1").await;
+    socket.write_all(b"GET /wait HTTP/1.1\r\nHost: localhost\r\n\r\n").await.expect("written");
+    begun(1).await;
+    drop(socket);
+    let mut h2 = server.h2().await;
+    let waiting = tokio::spawn(h2.send_request(get("/wait")));
+    begun(2).await;
+    waiting.abort();
+    while server.telemetry.audit.written() < 2 {
+        settle().await;
+    }
+    assert_eq!(server.audited().await, [("/wait".to_owned(), 499), ("/wait".to_owned(), 499)]);
+}
+
+#[tokio::test]
+async fn when_all_connections_are_taken_the_one_idle_longest_has_to_go() {
+    let server = Running::with(Limits { connections: 3, shutdown: SECOND, workers: 1 }).await;
+    let mut busy = server.h2().await;
+    let waiting = tokio::spawn(busy.send_request(get("/wait")));
+    let mut longest = server.h1().await;
+    answer(longest.send_request(get("/hello")).await.expect("an answer")).await;
+    tokio::time::pause();
+    pass(1).await;
+    tokio::time::resume();
+    let mut idle = server.h1().await;
+    answer(idle.send_request(get("/hello")).await.expect("an answer")).await;
+    assert_eq!(server.handle.connections(), 3);
+    let mut new = server.h1().await;
+    answer(new.send_request(get("/hello")).await.expect("an answer")).await;
+    settle().await;
+    assert!(longest.is_closed());
+    assert!(!idle.is_closed() && !busy.is_closed() && !new.is_closed() && !waiting.is_finished());
+    assert_eq!(server.handle.connections(), 3);
+}
+
+#[tokio::test]
+async fn a_chunked_request_is_the_last_of_its_connection() {
+    let server = Running::start().await;
+    let mut socket = server.connect(b"http/1.1").await;
+    let request = b"PUT /echo HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n\
+        d\r\n{\"text\":\"hi\"}\r\n0\r\n\r\nGET /hello HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    socket.write_all(request).await.expect("written");
+    let mut text = String::new();
+    socket.read_to_string(&mut text).await.expect("the server closes");
+    assert!(text.starts_with("HTTP/1.1 200 ") && text.ends_with("hi"), "{text}");
+    assert!(text.contains("connection: close\r\n"), "{text}");
+}
+
+#[tokio::test]
+async fn two_lengths_are_refused() {
+    let server = Running::start().await;
+    let mut socket = server.connect(b"http/1.1").await;
+    let request = b"PUT /echo HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n\
+        0\r\n\r\nGET /hello HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    socket.write_all(request).await.expect("written");
+    let mut text = String::new();
+    socket.read_to_string(&mut text).await.expect("the server closes");
+    assert!(text.starts_with("HTTP/1.1 400 ") && !text.contains("hello"), "{text}");
+}
+
+#[tokio::test]
+async fn when_trust_changes_clients_are_sent_to_new_connections_and_no_request_fails() {
+    let server = Running::start().await;
+    let (mut h1, mut h2) = (server.h1().await, server.h2().await);
+    answer(h1.send_request(get("/hello")).await.expect("an answer")).await;
+    let waiting = tokio::spawn(h2.send_request(get("/wait")));
+    settle().await;
+    let (certificate, key) = certificate();
+    let tls = Tls::ephemeral(certificate, key, OffsetDateTime::UNIX_EPOCH).expect("usable");
+    server.handle.replace(tiny(), tls);
+    settle().await;
+    assert!(!h1.is_closed(), "the next answer says it");
+    let last = h1.send_request(get("/hello")).await.expect("an answer");
+    assert_eq!(last.headers()["connection"], "close");
+    assert_eq!(answer(last).await.0, StatusCode::OK);
+    settle().await;
+    assert!(h1.is_closed());
+    assert!(!waiting.is_finished(), "what runs goes on");
+    assert!(h2.send_request(get("/hello")).await.is_err(), "the client knows that the server is going");
+}
+
+#[tokio::test]
+async fn a_stream_ends_when_the_server_stops() {
+    let server = Running::start().await;
+    let (mut h1, mut h2) = (server.h1().await, server.h2().await);
+    let h1_stream = h1.send_request(get("/stream")).await.expect("headers at once");
+    let h2_stream = h2.send_request(get("/stream")).await.expect("headers at once");
+    server.stop.send(()).expect("the server runs");
+    assert_eq!(answer(h1_stream).await.1, "");
+    assert_eq!(answer(h2_stream).await.1, "");
+    server.ended.await.expect("no panic").expect("no error");
+}
+
+#[tokio::test]
+async fn requests_that_do_not_end_are_cut_off_after_the_shutdown_timeout() {
+    let server = Running::start().await;
+    let mut h2 = server.h2().await;
+    let waiting = tokio::spawn(h2.send_request(get("/wait")));
+    settle().await;
+    server.stop.send(()).expect("the server runs");
+    settle().await;
+    assert!(TcpStream::connect(server.address).await.is_err(), "no new connections");
+    tokio::time::pause();
+    pass(4).await;
+    assert!(!waiting.is_finished() && !server.ended.is_finished());
+    pass(2).await;
+    assert!(waiting.await.expect("no panic").is_err());
+    server.ended.await.expect("no panic").expect("no error");
+}
