@@ -41,6 +41,7 @@ pub(super) async fn status(call: Call<State>) -> Result<StatusResponse, Error> {
         // At least a millisecond: older clients take anything less for "not measured".
         keystore_latency: latency.as_ref().ok().map(|latency| nanoseconds(latency.max(&Duration::from_millis(1)))),
         keystore_unreachable: matches!(latency, Err(keystore::Error::Unreachable(_))),
+        keystore_unavailable: latency.is_err(),
     })
 }
 

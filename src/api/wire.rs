@@ -212,6 +212,10 @@ pub struct StatusResponse {
     /// Set when the key store does not answer.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub keystore_unreachable: bool,
+    /// Set when the key store is of no use, unreachable or not. The Go SDK takes an answer with the one above and
+    /// without this one for malformed.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub keystore_unavailable: bool,
 }
 
 /// `GET /v1/api`
