@@ -11,6 +11,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"math/big"
 	"slices"
@@ -139,13 +140,7 @@ func wantAppPolicy(t *testing.T, policy *kes.Policy) {
 
 func TestEverybodyKnowsThemselves(t *testing.T) {
 	s, ctx := startServer(t), testContext(t)
-	self, policy, err := s.as(t, s.app).DescribeSelf(ctx)
-	ok(t, err)
-	if self.Identity != s.app.Identity() || self.IsAdmin {
-		t.Errorf("app: %+v", self)
-	}
-	wantAppPolicy(t, policy)
-	self, _, err = s.as(t, s.admin).DescribeSelf(ctx)
+	self, _, err := s.as(t, s.admin).DescribeSelf(ctx)
 	ok(t, err)
 	if self.Identity != s.admin.Identity() || !self.IsAdmin {
 		t.Errorf("admin: %+v", self)
@@ -153,6 +148,27 @@ func TestEverybodyKnowsThemselves(t *testing.T) {
 	if _, _, err = s.as(t, newAPIKey(t)).DescribeSelf(ctx); !errors.Is(err, kes.ErrIdentityNotFound) {
 		t.Errorf("a stranger: %v", err)
 	}
+	// The SDK has a string where the API has the policy itself, so it cannot read what the server answers to others
+	// than the admin. (The archived server tells them that they do not exist.) A newer SDK may read it.
+	if _, policy, err := s.as(t, s.app).DescribeSelf(ctx); err == nil {
+		wantAppPolicy(t, policy)
+	}
+	var answer struct {
+		Identity kes.Identity
+		Admin    bool
+		Policy   struct {
+			Name string
+			kes.Policy
+		}
+	}
+	response, err := s.as(t, s.app).HTTPClient.Get(s.endpoint + "/v1/identity/self/describe")
+	ok(t, err)
+	defer response.Body.Close()
+	ok(t, json.NewDecoder(response.Body).Decode(&answer))
+	if answer.Identity != s.app.Identity() || answer.Admin || answer.Policy.Name != "app" {
+		t.Errorf("app: %+v", answer)
+	}
+	wantAppPolicy(t, &answer.Policy.Policy)
 }
 
 func TestAnAPIKeySurvivesBeingWrittenDown(t *testing.T) {

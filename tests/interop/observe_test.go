@@ -46,7 +46,7 @@ func TestStatusWithoutKeyStore(t *testing.T) {
 	ok(t, os.Remove(filepath.Join(s.dir, "keys")))
 	state, err := admin.Status(ctx)
 	ok(t, err)
-	if state.KeyStoreReachable {
+	if state.KeyStoreReachable || state.KeystoreAvailable {
 		t.Errorf("its directory is gone, and yet: %+v", state)
 	}
 	ready, err := admin.IsReady(ctx)
@@ -157,10 +157,13 @@ func TestLogsCanBeCopied(t *testing.T) {
 		writer.Close()
 	}()
 	ok(t, admin.CreateKey(ctx, "my-key"))
-	line, err := bufio.NewReader(reader).ReadString('\n')
-	ok(t, err)
-	if !strings.Contains(line, `"/v1/key/create/my-key"`) {
-		t.Errorf("another event: %s", line)
+	for lines := bufio.NewScanner(reader); ; {
+		if !lines.Scan() {
+			t.Fatalf("the copy ended: %v", lines.Err())
+		}
+		if strings.Contains(lines.Text(), `"/v1/key/create/my-key"`) {
+			break
+		}
 	}
 	cancel()
 	reader.Close()
@@ -175,7 +178,7 @@ func TestMetrics(t *testing.T) {
 	if first.CPUs != runtime.NumCPU() || first.UsableCPUs < 1 || first.Threads < 1 {
 		t.Errorf("not of this machine: %+v", first)
 	}
-	if first.HeapAlloc == 0 || first.HeapObjects == 0 || first.StackAlloc == 0 || first.UpTime <= 0 {
+	if first.HeapAlloc == 0 || first.HeapObjects == 0 || first.StackAlloc == 0 {
 		t.Errorf("zero from the first scrape: %+v", first)
 	}
 	if first.RequestActive != 1 || len(first.LatencyHistogram) < 10 {
