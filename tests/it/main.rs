@@ -6,6 +6,7 @@
 
 mod curl;
 mod differences;
+mod identities;
 mod prometheus;
 mod proxy;
 mod replay;

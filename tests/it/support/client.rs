@@ -125,7 +125,12 @@ pub struct Client {
 }
 
 /// A connection for several requests.
-pub enum Session {
+pub struct Session {
+    inner: Inner,
+    kind: Option<rustls::HandshakeKind>,
+}
+
+enum Inner {
     H1(Box<TlsStream<TcpStream>>),
     H2(hyper::client::conn::http2::SendRequest<Body>, Guard),
 }
@@ -146,11 +151,30 @@ impl Drop for Guard {
 }
 
 impl Session {
+    /// Speaks over a connection that nothing has been sent on.
+    pub async fn over(tls: TlsStream<TcpStream>, protocol: Protocol) -> std::io::Result<Self> {
+        let kind = tls.get_ref().1.handshake_kind();
+        let inner = match protocol {
+            Protocol::H1 => Inner::H1(Box::new(tls)),
+            Protocol::H2 => {
+                let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(tls));
+                let (sender, connection) = handshake.await.map_err(std::io::Error::other)?;
+                Inner::H2(sender, Guard::spawn(connection))
+            }
+        };
+        Ok(Self { inner, kind })
+    }
+
+    /// Whether the TLS session was resumed.
+    pub fn handshake_kind(&self) -> Option<rustls::HandshakeKind> {
+        self.kind
+    }
+
     /// Sends a request and waits for the whole answer.
     pub async fn send(&mut self, request: Request) -> std::io::Result<Response> {
-        match self {
-            Self::H1(tls) => send_h1(tls, &request).await,
-            Self::H2(sender, _) => send_h2(sender, request).await,
+        match &mut self.inner {
+            Inner::H1(tls) => send_h1(tls, &request).await,
+            Inner::H2(sender, _) => send_h2(sender, request).await,
         }
     }
 }
@@ -234,15 +258,7 @@ impl Client {
 
     /// Opens a connection for several requests.
     pub async fn session(&self) -> std::io::Result<Session> {
-        let tls = self.connect().await?;
-        Ok(match self.protocol {
-            Protocol::H1 => Session::H1(Box::new(tls)),
-            Protocol::H2 => {
-                let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(tls));
-                let (sender, connection) = handshake.await.map_err(std::io::Error::other)?;
-                Session::H2(sender, Guard::spawn(connection))
-            }
-        })
+        Session::over(self.connect().await?, self.protocol).await
     }
 
     pub async fn get(&self, target: &str) -> Response {

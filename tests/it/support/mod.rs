@@ -1,6 +1,7 @@
 //! What the tests share: the real program as a child process, and clients that say exactly what they
 //! are told to.
 
+pub mod certificates;
 pub mod client;
 pub mod curl;
 pub mod differences;

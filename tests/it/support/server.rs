@@ -102,6 +102,35 @@ impl TestServer {
         Self::launch(directory, &["server", "--config", "config.yml", "--addr", "127.0.0.1:0"])
     }
 
+    /// What the program says when it refuses to start with this config.
+    pub fn refuses(directory: &Path, config: &str) -> String {
+        std::fs::write(directory.join("config.yml"), config).expect("the config is written");
+        let mut child = Command::new(env!("CARGO_BIN_EXE_claviger"))
+            .args(["server", "--config", "config.yml", "--addr", "127.0.0.1:0"])
+            .current_dir(directory)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the program starts");
+        let deadline = Instant::now() + Duration::from_secs(30);
+        let status = loop {
+            match child.try_wait().expect("our child") {
+                Some(status) => break status,
+                None if Instant::now() > deadline => {
+                    let _ = child.kill();
+                    let _ = child.wait();
+                    panic!("the server started with\n{config}");
+                }
+                None => std::thread::sleep(Duration::from_millis(10)),
+            }
+        };
+        assert!(!status.success(), "the server ended without an error");
+        let mut stderr = String::new();
+        child.stderr.take().expect("piped").read_to_string(&mut stderr).expect("text");
+        stderr
+    }
+
     /// A server in development mode.
     pub fn dev() -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
