@@ -13,13 +13,13 @@ use crate::{clock, keystore, memory};
 pub(super) const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// The commit it was built from, where the build said so.
-const COMMIT: &str = match option_env!("CLAVIGER_COMMIT") {
+pub(crate) const COMMIT: &str = match option_env!("CLAVIGER_COMMIT") {
     Some(commit) => commit,
     None => "unknown",
 };
 
 pub(super) async fn version(_: Call<State>) -> Result<VersionResponse, Error> {
-    Ok(VersionResponse { version: VERSION, commit: COMMIT })
+    Ok(VersionResponse { version: VERSION.into(), commit: COMMIT.into() })
 }
 
 pub(super) async fn ready(call: Call<State>) -> Result<(), Error> {
@@ -30,9 +30,9 @@ pub(super) async fn status(call: Call<State>) -> Result<StatusResponse, Error> {
     let latency = call.state().keys.status().await;
     let memory = memory::usage();
     Ok(StatusResponse {
-        version: VERSION,
-        os: go_os(),
-        arch: go_arch(),
+        version: VERSION.into(),
+        os: go_os().into(),
+        arch: go_arch().into(),
         uptime: call.state().started.elapsed().as_secs(),
         num_cpu: memory::cpus(),
         num_cpu_used: memory::usable_cpus(),
@@ -49,7 +49,7 @@ pub(super) async fn api(call: Call<State>) -> Result<ApiResponse, Error> {
     let routes = call.state().router.iter().map(|route| {
         let (method, path, max_body, timeout) = route.describe();
         let timeout = timeout.map_or(0, |timeout| timeout.as_secs().max(1));
-        ApiRoute { method: method.to_string(), path, max_body, timeout }
+        ApiRoute { method: method.to_string(), path: path.into(), max_body, timeout }
     });
     Ok(ApiResponse { routes: routes.collect() })
 }

@@ -1,8 +1,10 @@
 //! Bodies of requests and replies, as clients send and expect them.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use serde::{Serialize, Serializer};
+use serde::ser::SerializeMap as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use zeroize::Zeroizing;
@@ -20,10 +22,28 @@ macro_rules! request {
 
         fields!($name { $($kind $field),* });
 
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                let mut object = serializer.serialize_map(None)?;
+                $(request!(@serialize $kind object, stringify!($field), &self.$field);)*
+                object.end()
+            }
+        }
+
         impl Json for $name { $($json)* }
     };
     (@type Bytes) => { Bytes };
     (@type Text) => { Option<String> };
+    (@serialize Bytes $object:ident, $name:expr, $value:expr) => {
+        if !$value.is_empty() {
+            $object.serialize_entry($name, $value)?;
+        }
+    };
+    (@serialize Text $object:ident, $name:expr, $value:expr) => {
+        if let Some(text) = $value {
+            $object.serialize_entry($name, text)?;
+        }
+    };
 }
 
 request! {
@@ -87,6 +107,12 @@ request! {
 /// Bytes in a reply, in base64.
 struct Base64<'a>(&'a [u8]);
 
+impl Serialize for Bytes {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        Base64(self).serialize(serializer)
+    }
+}
+
 impl Serialize for Base64<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(&base64::encode(self.0))
@@ -135,6 +161,37 @@ base64_reply! {
     }
 }
 
+/// The reply to `PUT /v1/key/encrypt/`, as clients read it.
+#[derive(Debug, Deserialize)]
+pub struct Encrypted {
+    /// What was encrypted.
+    pub ciphertext: Bytes,
+}
+
+/// The reply to `PUT /v1/key/decrypt/`, as clients read it.
+#[derive(Debug, Deserialize)]
+pub struct Decrypted {
+    /// What was decrypted.
+    #[serde(default)]
+    pub plaintext: Bytes,
+}
+
+/// The reply to `PUT /v1/key/hmac/`, as clients read it.
+#[derive(Debug, Deserialize)]
+pub struct Hmac {
+    /// HMAC-SHA-256.
+    pub hmac: Bytes,
+}
+
+/// The reply to `PUT /v1/key/generate/`, as clients read it.
+#[derive(Debug, Deserialize)]
+pub struct Generated {
+    /// The data key.
+    pub plaintext: Bytes,
+    /// The same, encrypted.
+    pub ciphertext: Bytes,
+}
+
 /// `PUT /v1/key/generate/`
 impl IntoReply for DataKey {
     fn into_reply(self) -> Reply {
@@ -148,9 +205,23 @@ impl IntoReply for DataKey {
     }
 }
 
-/// A moment in RFC 3339 with up to nanoseconds, in the offset it has.
-fn rfc3339<S: Serializer>(time: &OffsetDateTime, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(&time.format(&Rfc3339).unwrap_or_default())
+/// Moments in RFC 3339 with up to nanoseconds, in the offset they have.
+pub(crate) mod rfc3339 {
+    use super::{Cow, Deserialize as _, Deserializer, OffsetDateTime, Rfc3339, Serializer, de};
+
+    pub(crate) fn serialize<S: Serializer>(time: &OffsetDateTime, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&time.format(&Rfc3339).unwrap_or_default())
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<OffsetDateTime, D::Error> {
+        let text = Cow::<str>::deserialize(deserializer)?;
+        OffsetDateTime::parse(&text, &Rfc3339).map_err(de::Error::custom)
+    }
+}
+
+/// Go writes `null` for a list without elements.
+fn or_null<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(deserializer: D) -> Result<T, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
 /// Declares a reply that holds no secrets and is serialized as it stands.
@@ -179,23 +250,24 @@ plain_reply!(
 );
 
 /// `GET /version`
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct VersionResponse {
     /// The server's version.
-    pub version: &'static str,
+    pub version: Cow<'static, str>,
     /// What it was built from.
-    pub commit: &'static str,
+    #[serde(default)]
+    pub commit: Cow<'static, str>,
 }
 
 /// `GET /v1/status`
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct StatusResponse {
     /// The server's version.
-    pub version: &'static str,
+    pub version: Cow<'static, str>,
     /// As Go names it.
-    pub os: &'static str,
+    pub os: Cow<'static, str>,
     /// As Go names it.
-    pub arch: &'static str,
+    pub arch: Cow<'static, str>,
     /// Seconds.
     pub uptime: u64,
     /// CPUs of the machine.
@@ -207,10 +279,10 @@ pub struct StatusResponse {
     /// Bytes.
     pub mem_stack_used: u64,
     /// Nanoseconds.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keystore_latency: Option<u64>,
     /// Set when the key store does not answer.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub keystore_unreachable: bool,
     /// Set when the key store is of no use, unreachable or not. The Go SDK takes an answer with the one above and
     /// without this one for malformed.
@@ -219,7 +291,7 @@ pub struct StatusResponse {
 }
 
 /// `GET /v1/api`
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct ApiResponse {
     /// One entry a route.
@@ -227,130 +299,140 @@ pub struct ApiResponse {
 }
 
 /// A route as `/v1/api` lists it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct ApiRoute {
     /// The HTTP method.
     pub method: String,
     /// The path, with a final slash where a name follows.
-    pub path: &'static str,
+    pub path: Cow<'static, str>,
     /// Bytes.
+    #[serde(default)]
     pub max_body: u64,
     /// Seconds; 0: none.
+    #[serde(default)]
     pub timeout: u64,
 }
 
 /// `GET /v1/key/describe/`
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct DescribeKeyResponse {
     /// The key's name.
     pub name: String,
     /// Its algorithm.
     pub algorithm: String,
     /// When it was made.
-    #[serde(serialize_with = "rfc3339")]
+    #[serde(with = "rfc3339")]
     pub created_at: OffsetDateTime,
     /// By whom, where that is known.
-    #[serde(skip_serializing_if = "String::is_empty")]
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub created_by: String,
 }
 
 /// `GET /v1/key/list/`
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct ListKeysResponse {
     /// Sorted names.
+    #[serde(default, deserialize_with = "or_null")]
     pub names: Vec<String>,
     /// The pattern of the next page.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub continue_at: Option<String>,
 }
 
 /// `GET /v1/policy/describe/`
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct DescribePolicyResponse {
     /// The policy's name.
     pub name: String,
     /// When it came into force.
-    #[serde(serialize_with = "rfc3339")]
+    #[serde(with = "rfc3339")]
     pub created_at: OffsetDateTime,
     /// The admin.
+    #[serde(default)]
     pub created_by: String,
 }
 
 /// An object without fields.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Empty {}
 
 /// Path patterns, as the keys of an object.
 pub type Patterns = BTreeMap<String, Empty>;
 
 /// `GET /v1/policy/read/`
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct ReadPolicyResponse {
     /// The policy's name.
+    #[serde(default)]
     pub name: String,
     /// What is allowed.
-    #[serde(skip_serializing_if = "Patterns::is_empty")]
+    #[serde(default, skip_serializing_if = "Patterns::is_empty")]
     pub allow: Patterns,
     /// What is not.
-    #[serde(skip_serializing_if = "Patterns::is_empty")]
+    #[serde(default, skip_serializing_if = "Patterns::is_empty")]
     pub deny: Patterns,
     /// When it came into force.
-    #[serde(serialize_with = "rfc3339")]
+    #[serde(with = "rfc3339")]
     pub created_at: OffsetDateTime,
     /// The admin.
+    #[serde(default)]
     pub created_by: String,
 }
 
 /// `GET /v1/policy/list/`
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct ListPoliciesResponse {
     /// Sorted names.
+    #[serde(default, deserialize_with = "or_null")]
     pub names: Vec<String>,
     /// The pattern of the next page, or empty.
+    #[serde(default)]
     pub continue_at: String,
 }
 
 /// `GET /v1/identity/describe/`
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct DescribeIdentityResponse {
     /// Set for the admin.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub admin: bool,
     /// The policy of any other.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policy: Option<String>,
     /// When it became known.
-    #[serde(serialize_with = "rfc3339")]
+    #[serde(with = "rfc3339")]
     pub created_at: OffsetDateTime,
     /// The admin; left out for the admin.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub created_by: Option<String>,
 }
 
 /// `GET /v1/identity/list/`
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct ListIdentitiesResponse {
     /// Sorted identities, the admin's included.
+    #[serde(default, deserialize_with = "or_null")]
     pub identities: Vec<String>,
     /// The pattern of the next page, or empty.
+    #[serde(default)]
     pub continue_at: String,
 }
 
 /// `GET /v1/identity/self/describe`
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct SelfResponse {
     /// The caller.
     pub identity: String,
     /// Set for the admin.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub admin: bool,
     /// When it became known.
-    #[serde(serialize_with = "rfc3339")]
+    #[serde(with = "rfc3339")]
     pub created_at: OffsetDateTime,
     /// The admin; left out for the admin.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub created_by: Option<String>,
     /// The policy of any other than the admin.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policy: Option<ReadPolicyResponse>,
 }

@@ -49,8 +49,28 @@ impl Policy {
 
     /// Whether a request for the decoded `path` is allowed.
     pub fn allows(&self, path: &str) -> bool {
-        !self.deny.iter().any(|rule| rule.matches(path)) && self.allow.iter().any(|rule| rule.matches(path))
+        matches!(self.decide(path), Decision::Allowed(_))
     }
+
+    /// What decides about a request for the decoded `path`.
+    pub fn decide(&self, path: &str) -> Decision<'_> {
+        let matching = |rules: &'_ [Rule]| rules.iter().position(|rule| rule.matches(path));
+        if let Some(at) = matching(&self.deny) {
+            return Decision::Denied(self.deny[at].as_str());
+        }
+        matching(&self.allow).map_or(Decision::NoRule, |at| Decision::Allowed(self.allow[at].as_str()))
+    }
+}
+
+/// Why a policy allows a request or does not: the pattern that decides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Decision<'a> {
+    /// An `allow` pattern, and no `deny` pattern matches.
+    Allowed(&'a str),
+    /// A `deny` pattern.
+    Denied(&'a str),
+    /// No pattern matches, so the request is not allowed.
+    NoRule,
 }
 
 /// A path pattern: a prefix when it ends in `*`, else one exact path. `*` elsewhere is a literal.
@@ -104,6 +124,14 @@ mod tests {
         assert!(!policy(&["/v1/*"], &["*"]).allows("/v1/status"));
         assert!(!policy(&["/v1/*"], &["/v1/status"]).allows("/v1/status"));
         assert!(!policy(&[], &[]).allows("/v1/status"));
+    }
+
+    #[test]
+    fn a_decision_names_its_rule() {
+        let policy = policy(&["/v1/key/*", "/v1/*"], &["/v1/key/x*"]);
+        assert_eq!(policy.decide("/v1/key/xy"), Decision::Denied("/v1/key/x*"));
+        assert_eq!(policy.decide("/v1/key/y"), Decision::Allowed("/v1/key/*"));
+        assert_eq!(policy.decide("/version"), Decision::NoRule);
     }
 
     #[test]

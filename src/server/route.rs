@@ -118,17 +118,17 @@ impl<S: Service> Route<S> {
     }
 
     /// The method to answer.
-    pub(super) fn method(&self) -> &Method {
+    pub fn method(&self) -> &Method {
         &self.method
     }
 
     /// What is asked of callers.
-    pub(super) fn requirement(&self) -> Requirement {
+    pub fn requirement(&self) -> Requirement {
         self.requirement
     }
 
     /// Whether `method` is one that the route takes.
-    pub(super) fn accepts(&self, method: &Method) -> bool {
+    pub fn accepts(&self, method: &Method) -> bool {
         method == self.method || (self.method == Method::PUT && method == Method::POST)
     }
 
