@@ -1,8 +1,10 @@
 //! API keys: the private key of an identity as one line of text.
 
+use std::net::IpAddr;
+
 use rcgen::{
     CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose,
-    PublicKeyData as _,
+    PublicKeyData as _, SanType,
 };
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use time::OffsetDateTime;
@@ -12,10 +14,13 @@ use super::Identity;
 use crate::crypto::{NoRandom, SecretKey, base64};
 
 /// What an API key's text begins with.
-const HEADER: &str = "kes:v1:";
+pub const HEADER: &str = "kes:v1:";
 
 /// The type byte of an Ed25519 seed.
 const ED25519: u8 = 0;
+
+/// Ed25519 (RFC 8410).
+const ED25519_OID: pkcs8::ObjectIdentifier = pkcs8::ObjectIdentifier::new_unwrap("1.3.101.112");
 
 /// A DER PKCS#8 document up to the Ed25519 seed (RFC 8410).
 const PKCS8: [u8; 16] = *b"\x30\x2e\x02\x01\x00\x30\x05\x06\x03\x2b\x65\x70\x04\x22\x04\x20";
@@ -35,6 +40,19 @@ pub enum Error {
     /// Of an unknown kind.
     #[error("invalid API key: unsupported type")]
     Type,
+}
+
+/// What a certificate says beside its key.
+#[derive(Debug, Clone)]
+pub struct Subject {
+    /// Empty: the identity.
+    pub common_name: String,
+    /// DNS names of a server.
+    pub dns: Vec<String>,
+    /// Addresses of a server.
+    pub ip: Vec<IpAddr>,
+    /// How long it lasts.
+    pub valid: time::Duration,
 }
 
 /// The private key of an identity: an Ed25519 seed.
@@ -63,6 +81,14 @@ impl ApiKey {
         }
     }
 
+    /// The key in a PKCS#8 document; none when that holds a key of another kind.
+    pub fn from_pkcs8(der: &[u8]) -> Option<Self> {
+        let info = pkcs8::PrivateKeyInfoRef::try_from(der).ok()?;
+        // The seed is an octet string inside of one (RFC 8410, section 7).
+        let seed = info.private_key.as_bytes().strip_prefix(b"\x04\x20")?;
+        (info.algorithm.oid == ED25519_OID).then(|| SecretKey::from_slice(seed).map(Self)).flatten()
+    }
+
     /// The key as text. Every call is a place to review.
     pub fn expose(&self) -> Zeroizing<String> {
         let mut bytes = Zeroizing::new([ED25519; 33]);
@@ -89,16 +115,39 @@ impl ApiKey {
 
     /// A client certificate of the identity, self-signed, valid for 90 days from `now`.
     pub fn certificate(&self, now: OffsetDateTime) -> Result<CertificateDer<'static>, rcgen::Error> {
+        self.sign(CertificateParams::default(), "", vec![ExtendedKeyUsagePurpose::ClientAuth], now, VALID)
+    }
+
+    /// A self-signed certificate for a file: of a client, and of a server where it names hosts.
+    pub fn certificate_for(
+        &self,
+        subject: &Subject,
+        now: OffsetDateTime,
+    ) -> Result<CertificateDer<'static>, rcgen::Error> {
+        let mut params = CertificateParams::new(&*subject.dns)?;
+        params.subject_alt_names.extend(subject.ip.iter().copied().map(SanType::IpAddress));
+        let usages = vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth];
+        self.sign(params, &subject.common_name, usages, now, subject.valid)
+    }
+
+    fn sign(
+        &self,
+        mut params: CertificateParams,
+        common_name: &str,
+        usages: Vec<ExtendedKeyUsagePurpose>,
+        now: OffsetDateTime,
+        valid: time::Duration,
+    ) -> Result<CertificateDer<'static>, rcgen::Error> {
         let key = self.key_pair();
-        let mut params = CertificateParams::default();
-        params.distinguished_name = DistinguishedName::new();
         let identity = Identity::of_public_key(&key.subject_public_key_info());
-        params.distinguished_name.push(DnType::CommonName, identity.as_str());
+        params.distinguished_name = DistinguishedName::new();
+        let common_name = if common_name.is_empty() { identity.as_str() } else { common_name };
+        params.distinguished_name.push(DnType::CommonName, common_name);
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        params.extended_key_usages = usages;
         params.is_ca = IsCa::ExplicitNoCa;
         params.not_before = now;
-        params.not_after = now + VALID;
+        params.not_after = now + valid;
         Ok(params.self_signed(&key)?.der().clone())
     }
 
@@ -157,6 +206,16 @@ mod tests {
     fn the_identity_of_the_published_example_is_right() {
         let key = ApiKey::parse("kes:v1:AD9E7FSYWrMD+VjhI6q545cYT9YOyFxZb7UnjEepYDRc").expect("valid");
         assert_eq!(key.identity().as_str(), "3ecfcdf38fcbe141ae26a1030f81e96b753365a46760ae6b578698a97c59fd22");
+    }
+
+    #[test]
+    fn a_pkcs8_document_holds_its_key() {
+        let key = ApiKey::generate().expect("random bytes");
+        let again = ApiKey::from_pkcs8(key.private_key().secret_der()).expect("an Ed25519 key");
+        assert_eq!(again.expose(), key.expose());
+        let other = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).expect("a key");
+        assert!(ApiKey::from_pkcs8(&other.serialize_der()).is_none());
+        assert!(ApiKey::from_pkcs8(b"").is_none());
     }
 
     #[test]

@@ -45,6 +45,12 @@ impl<'a> Certificate<'a> {
         self.0.validity().not_after.to_datetime()
     }
 
+    /// Whether it is valid at a moment, given in seconds since 1970.
+    pub fn is_valid_at(&self, seconds: u64) -> bool {
+        let (validity, seconds) = (self.0.validity(), i64::try_from(seconds).unwrap_or(i64::MAX));
+        (validity.not_before.timestamp()..=validity.not_after.timestamp()).contains(&seconds)
+    }
+
     /// Its public key as DER SubjectPublicKeyInfo.
     pub fn public_key_info(&self) -> &[u8] {
         self.0.public_key().raw

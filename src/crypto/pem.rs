@@ -2,12 +2,17 @@
 
 mod rfc1423;
 
-use ::pem::Pem;
+use ::pem::{EncodeConfig, LineEnding, Pem};
 use pkcs8::EncryptedPrivateKeyInfoRef;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs1KeyDer, PrivatePkcs8KeyDer, PrivateSec1KeyDer};
 use secrecy::{ExposeSecret as _, SecretString};
 use zeroize::Zeroizing;
+
+use super::random::{self, NoRandom};
+
+/// The tag of a PKCS#8 block.
+const PKCS8: &str = "PRIVATE KEY";
 
 /// Why a PEM file cannot be used. It quotes nothing of the file.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -69,6 +74,28 @@ pub fn private_key(file: &[u8], password: Option<&SecretString>) -> Result<Priva
         "EC PRIVATE KEY" => PrivateSec1KeyDer::from(der).into(),
         _ => PrivatePkcs8KeyDer::from(der).into(),
     })
+}
+
+/// A PKCS#8 private key as a PEM file.
+pub fn pkcs8(der: &[u8]) -> Zeroizing<String> {
+    encode(Pem::new(PKCS8, der))
+}
+
+/// The same, encrypted as RFC 1423 says: the archived server and its tools read that, and not encrypted PKCS#8.
+pub fn encrypted_pkcs8(der: &[u8], password: &SecretString) -> Result<Zeroizing<String>, NoRandom> {
+    let mut iv = [0; 16];
+    random::fill(&mut iv)?;
+    let mut pem = Pem::new(PKCS8, rfc1423::encrypt(der, &iv, password.expose_secret().as_bytes()));
+    let iv: String = iv.iter().map(|byte| format!("{byte:02x}")).collect();
+    pem.headers_mut().add("Proc-Type", "4,ENCRYPTED").expect("it has no colon");
+    pem.headers_mut().add("DEK-Info", &format!("{},{iv}", rfc1423::CIPHER)).expect("it has no colon");
+    Ok(encode(pem))
+}
+
+fn encode(pem: Pem) -> Zeroizing<String> {
+    let text = Zeroizing::new(::pem::encode_config(&pem, EncodeConfig::new().set_line_ending(LineEnding::LF)));
+    drop(Zeroizing::new(pem.into_contents()));
+    text
 }
 
 fn decrypt_pkcs8(der: &[u8], password: &str) -> Result<Zeroizing<Vec<u8>>, Error> {
@@ -146,6 +173,18 @@ mod tests {
             }
             assert_eq!(private_key(&file, Some(&"wrong".into())).err(), Some(Error::WrongPassword), "{}", case.name);
         }
+    }
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).expect("a key").serialize_der();
+        let plain = pkcs8(&key);
+        assert_eq!(private_key(plain.as_bytes(), None).expect("plain").secret_der(), key);
+        let password = SecretString::from("correct horse");
+        let encrypted = encrypted_pkcs8(&key, &password).expect("random bytes");
+        assert!(encrypted.starts_with("-----BEGIN PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-256-CBC,"));
+        assert_eq!(private_key(encrypted.as_bytes(), Some(&password)).expect("decrypted").secret_der(), key);
+        assert_eq!(private_key(encrypted.as_bytes(), Some(&"wrong".into())).err(), Some(Error::WrongPassword));
     }
 
     #[test]

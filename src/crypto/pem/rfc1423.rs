@@ -2,7 +2,7 @@
 
 use aes::{Aes128, Aes192, Aes256};
 use cbc::cipher::block_padding::Pkcs7;
-use cbc::cipher::{BlockCipherDecrypt, BlockModeDecrypt as _, KeyInit, KeyIvInit as _};
+use cbc::cipher::{BlockCipherDecrypt, BlockModeDecrypt as _, BlockModeEncrypt as _, KeyInit, KeyIvInit as _};
 use des::{Des, TdesEde3};
 use md5::{Digest as _, Md5};
 use zeroize::Zeroizing;
@@ -21,6 +21,20 @@ pub(super) fn decrypt(sealed: &[u8], encryption: &str, password: &[u8]) -> Resul
         "DES-CBC" => decrypt_with::<Des>(sealed, &iv, password),
         other => Err(Error::Cipher(other.chars().take(32).collect())),
     }
+}
+
+/// The cipher that `encrypt` uses, as `DEK-Info` names it.
+pub(super) const CIPHER: &str = "AES-256-CBC";
+
+/// Encrypts a DER document.
+pub(super) fn encrypt(der: &[u8], iv: &[u8; 16], password: &[u8]) -> Vec<u8> {
+    let key = derive(password, &iv[..8], 32);
+    let cipher = cbc::Encryptor::<Aes256>::new_from_slices(&key, iv).expect("key and IV are of the cipher's sizes");
+    let mut sealed = der.to_vec();
+    sealed.resize(der.len() + 16, 0);
+    let len = cipher.encrypt_padded::<Pkcs7>(&mut sealed, der.len()).expect("there is room for the padding").len();
+    sealed.truncate(len);
+    sealed
 }
 
 fn decrypt_with<C: BlockCipherDecrypt + KeyInit>(
