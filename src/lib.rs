@@ -7,6 +7,7 @@ pub mod api; //        the KES API: the route table, one file a resource
 pub mod auth; //       who calls (identity) and what they may do (policy)
 pub mod cache; //      `Keys`: decoded keys, fetched once, expired by rule
 pub mod cli; //        the command line: one file a command
+pub mod client; //     a client of the KES API
 pub mod config; //     the config file: joins the `Config` of every part
 pub mod keystore; //   durable storage of opaque values under names
 pub mod server; //     HTTP over mTLS and nothing more

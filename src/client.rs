@@ -1,0 +1,427 @@
+//! A client of the KES API, for the command line, `migrate` and the tests.
+
+mod connection;
+mod endpoint;
+mod error;
+mod stream;
+mod tls;
+mod trust;
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::{Body as _, Incoming};
+use hyper::header::{CONTENT_TYPE, USER_AGENT};
+use hyper::{Method, Request, Response, StatusCode};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use self::connection::Connection;
+use crate::api::wire::{
+    ApiResponse, DecryptRequest, Decrypted, DescribeIdentityResponse, DescribeKeyResponse, DescribePolicyResponse,
+    EncryptRequest, Encrypted, GenerateRequest, Generated, Hmac, HmacRequest, ImportRequest, ListIdentitiesResponse,
+    ListKeysResponse, ListPoliciesResponse, ReadPolicyResponse, SelfResponse, StatusResponse, VersionResponse,
+};
+use crate::auth::Identity;
+
+pub use self::endpoint::Endpoint;
+pub use self::error::{Error, Failure, Lost};
+pub use self::stream::Lines;
+pub use self::tls::{Tls, Trust};
+
+/// The time for an answer: more than a server's own limits.
+const ANSWER: Duration = Duration::from_secs(30);
+
+/// The largest answer that is read, in bytes. Pages of listings are smaller than 1 MiB.
+const MAX_BODY: usize = 8 * 1024 * 1024;
+
+/// What stays as it is in a path: the characters of names.
+const NAME: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_');
+
+/// A client of one or several servers that are the same to it. Can be asked many things at a time.
+pub struct Client {
+    endpoints: Vec<Endpoint>,
+    tls: Tls,
+    /// The endpoint that answered last.
+    preferred: AtomicUsize,
+    kept: Mutex<Option<(usize, Connection)>>,
+}
+
+/// What is asked.
+struct Call {
+    method: Method,
+    path: String,
+    body: Bytes,
+}
+
+impl Call {
+    fn get(path: impl Into<String>) -> Self {
+        Self { method: Method::GET, path: path.into(), body: Bytes::new() }
+    }
+
+    fn put(prefix: &str, name: &str) -> Self {
+        Self { method: Method::PUT, path: join(prefix, name), body: Bytes::new() }
+    }
+
+    fn delete(prefix: &str, name: &str) -> Self {
+        Self { method: Method::DELETE, path: join(prefix, name), body: Bytes::new() }
+    }
+
+    /// Sends `body` along. It may be secret: its buffer has the full size from the start, and is wiped.
+    fn with(self, body: &impl Serialize, len: usize) -> Self {
+        let mut bytes = Zeroizing::new(Vec::with_capacity(len.div_ceil(3) * 4 + 128));
+        serde_json::to_writer(&mut *bytes, body).expect("requests are objects of texts, written to memory");
+        Self { body: Bytes::from_owner(bytes), ..self }
+    }
+
+    /// Whether asking twice may do something else than asking once.
+    fn changes(&self) -> bool {
+        ["/v1/key/create/", "/v1/key/import/", "/v1/key/delete/"].iter().any(|prefix| self.path.starts_with(prefix))
+    }
+
+    fn request(&self, endpoint: &Endpoint) -> Request<Full<Bytes>> {
+        let mut request = Request::builder()
+            .method(&self.method)
+            .uri(endpoint.uri(&self.path))
+            .header(USER_AGENT, concat!("claviger/", env!("CARGO_PKG_VERSION")));
+        if !self.body.is_empty() {
+            request = request.header(CONTENT_TYPE, "application/json");
+        }
+        request.body(Full::new(self.body.clone())).expect("an endpoint and an encoded path make a URI")
+    }
+}
+
+fn join(prefix: &str, name: &str) -> String {
+    format!("{prefix}{}", utf8_percent_encode(name, NAME))
+}
+
+/// The API, one method an endpoint. Names and patterns go to the server as they are: it judges them.
+impl Client {
+    /// A client of these endpoints, in order of preference.
+    ///
+    /// # Panics
+    /// When there are none.
+    pub fn new(endpoints: Vec<Endpoint>, tls: Tls) -> Self {
+        assert!(!endpoints.is_empty(), "a client needs an endpoint");
+        Self { endpoints, tls, preferred: AtomicUsize::new(0), kept: Mutex::new(None) }
+    }
+
+    /// Whom servers take this client for.
+    pub fn identity(&self) -> Option<&Identity> {
+        self.tls.identity.as_ref()
+    }
+
+    /// The endpoint that answered last; the first, as long as none has.
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.endpoints[self.preferred.load(Ordering::Relaxed)]
+    }
+
+    /// `GET /version`
+    pub async fn version(&self) -> Result<VersionResponse, Error> {
+        self.json(Call::get("/version")).await
+    }
+
+    /// `GET /v1/ready`: whether the server and its key store answer.
+    pub async fn ready(&self) -> Result<(), Error> {
+        self.nothing(Call::get("/v1/ready")).await
+    }
+
+    /// `GET /v1/status`
+    pub async fn status(&self) -> Result<StatusResponse, Error> {
+        self.json(Call::get("/v1/status")).await
+    }
+
+    /// `GET /v1/api`
+    pub async fn api(&self) -> Result<ApiResponse, Error> {
+        self.json(Call::get("/v1/api")).await
+    }
+
+    /// `GET /v1/metrics`: Prometheus text.
+    pub async fn metrics(&self) -> Result<String, Error> {
+        let call = Call::get("/v1/metrics");
+        let (endpoint, body) = self.body(&call).await?;
+        let text = String::from_utf8(body.to_vec());
+        text.map_err(|_| Error::Nonsense { endpoint, path: call.path, what: "it is no text".into() })
+    }
+
+    /// `PUT /v1/key/create/`
+    pub async fn create_key(&self, name: &str) -> Result<(), Error> {
+        self.nothing(Call::put("/v1/key/create/", name)).await
+    }
+
+    /// `PUT /v1/key/import/`
+    pub async fn import_key(&self, name: &str, request: &ImportRequest) -> Result<(), Error> {
+        self.nothing(Call::put("/v1/key/import/", name).with(request, request.key.len())).await
+    }
+
+    /// `GET /v1/key/describe/`
+    pub async fn describe_key(&self, name: &str) -> Result<DescribeKeyResponse, Error> {
+        self.json(Call::get(join("/v1/key/describe/", name))).await
+    }
+
+    /// `DELETE /v1/key/delete/`
+    pub async fn delete_key(&self, name: &str) -> Result<(), Error> {
+        self.nothing(Call::delete("/v1/key/delete/", name)).await
+    }
+
+    /// `PUT /v1/key/generate/`
+    pub async fn generate(&self, name: &str, request: &GenerateRequest) -> Result<Generated, Error> {
+        self.json(Call::put("/v1/key/generate/", name).with(request, request.context.len())).await
+    }
+
+    /// `PUT /v1/key/encrypt/`
+    pub async fn encrypt(&self, name: &str, request: &EncryptRequest) -> Result<Encrypted, Error> {
+        let len = request.plaintext.len() + request.context.len();
+        self.json(Call::put("/v1/key/encrypt/", name).with(request, len)).await
+    }
+
+    /// `PUT /v1/key/decrypt/`
+    pub async fn decrypt(&self, name: &str, request: &DecryptRequest) -> Result<Decrypted, Error> {
+        let len = request.ciphertext.len() + request.context.len();
+        self.json(Call::put("/v1/key/decrypt/", name).with(request, len)).await
+    }
+
+    /// `PUT /v1/key/hmac/`
+    pub async fn hmac(&self, name: &str, request: &HmacRequest) -> Result<Hmac, Error> {
+        self.json(Call::put("/v1/key/hmac/", name).with(request, request.message.len())).await
+    }
+
+    /// `GET /v1/key/list/`, all pages: the names that match, sorted.
+    pub async fn list_keys(&self, pattern: &str) -> Result<Vec<String>, Error> {
+        self.pages("/v1/key/list/", pattern, |page: ListKeysResponse| (page.names, page.continue_at)).await
+    }
+
+    /// `GET /v1/policy/describe/`
+    pub async fn describe_policy(&self, name: &str) -> Result<DescribePolicyResponse, Error> {
+        self.json(Call::get(join("/v1/policy/describe/", name))).await
+    }
+
+    /// `GET /v1/policy/read/`
+    pub async fn read_policy(&self, name: &str) -> Result<ReadPolicyResponse, Error> {
+        self.json(Call::get(join("/v1/policy/read/", name))).await
+    }
+
+    /// `GET /v1/policy/list/`, all pages: the names that match, sorted.
+    pub async fn list_policies(&self, pattern: &str) -> Result<Vec<String>, Error> {
+        let page = |page: ListPoliciesResponse| (page.names, Some(page.continue_at));
+        self.pages("/v1/policy/list/", pattern, page).await
+    }
+
+    /// `GET /v1/identity/describe/`
+    pub async fn describe_identity(&self, identity: &str) -> Result<DescribeIdentityResponse, Error> {
+        self.json(Call::get(join("/v1/identity/describe/", identity))).await
+    }
+
+    /// `GET /v1/identity/self/describe`
+    pub async fn describe_self(&self) -> Result<SelfResponse, Error> {
+        self.json(Call::get("/v1/identity/self/describe")).await
+    }
+
+    /// `GET /v1/identity/list/`, all pages: the identities that match, sorted.
+    pub async fn list_identities(&self, pattern: &str) -> Result<Vec<String>, Error> {
+        let page = |page: ListIdentitiesResponse| (page.identities, Some(page.continue_at));
+        self.pages("/v1/identity/list/", pattern, page).await
+    }
+
+    /// `GET /v1/log/error`: events as they happen.
+    pub async fn error_log(&self) -> Result<Lines, Error> {
+        self.lines("/v1/log/error").await
+    }
+
+    /// `GET /v1/log/audit`: events as they happen.
+    pub async fn audit_log(&self) -> Result<Lines, Error> {
+        self.lines("/v1/log/audit").await
+    }
+}
+
+/// How answers are read.
+impl Client {
+    async fn nothing(&self, call: Call) -> Result<(), Error> {
+        self.body(&call).await.map(drop)
+    }
+
+    async fn json<T: DeserializeOwned>(&self, call: Call) -> Result<T, Error> {
+        let (endpoint, body) = self.body(&call).await?;
+        // Of the error only where: what it would quote may be secret.
+        serde_json::from_slice(&body).map_err(|error| {
+            let what = format!("the JSON is malformed at line {}, column {}", error.line(), error.column());
+            Error::Nonsense { endpoint, path: call.path, what }
+        })
+    }
+
+    /// Asks for one page after the other.
+    async fn pages<T: DeserializeOwned>(
+        &self,
+        prefix: &str,
+        pattern: &str,
+        split: impl Fn(T) -> (Vec<String>, Option<String>),
+    ) -> Result<Vec<String>, Error> {
+        let mut names = Vec::new();
+        let mut next = if pattern.is_empty() { "*".to_owned() } else { pattern.to_owned() };
+        loop {
+            let call = Call::get(format!("{prefix}{}", utf8_percent_encode(&next, NAME)));
+            let (page, continue_at) = split(self.json(call).await?);
+            let is_empty = page.is_empty();
+            names.extend(page);
+            match continue_at.filter(|token| !token.is_empty()) {
+                None => return Ok(names),
+                // An older server may name the next page by its first name, and never come to an end.
+                Some(token) if is_empty || token == next => return Ok(names),
+                Some(token) => next = token,
+            }
+        }
+    }
+
+    async fn lines(&self, path: &str) -> Result<Lines, Error> {
+        let call = Call::get(path);
+        // No limit of time: a server may send the head of its answer together with the first event.
+        let (endpoint, response) = self.send(&call, None).await?;
+        match response.status() {
+            StatusCode::OK => Ok(Lines::new(endpoint.clone(), response.into_body())),
+            _ => Err(self.refusal(&call, endpoint, response).await),
+        }
+    }
+
+    /// Asks, and reads the whole answer.
+    async fn body(&self, call: &Call) -> Result<(Endpoint, Zeroizing<Vec<u8>>), Error> {
+        let (endpoint, response) = self.send(call, Some(ANSWER)).await?;
+        if response.status() != StatusCode::OK {
+            return Err(self.refusal(call, endpoint, response).await);
+        }
+        match tokio::time::timeout(ANSWER, read(response.into_body())).await {
+            Ok(Ok(Some(body))) => Ok((endpoint.clone(), body)),
+            Ok(Ok(None)) => Err(Error::Nonsense {
+                endpoint: endpoint.clone(),
+                path: call.path.clone(),
+                what: format!("it is longer than {MAX_BODY} bytes"),
+            }),
+            Ok(Err(error)) => Err(lost(call, endpoint, Lost::Broken(error))),
+            Err(_) => Err(lost(call, endpoint, Lost::Timeout(ANSWER))),
+        }
+    }
+
+    async fn refusal(&self, call: &Call, endpoint: &Endpoint, response: Response<Incoming>) -> Error {
+        let status = response.status();
+        let path = percent_encoding::percent_decode_str(&call.path).decode_utf8_lossy().into_owned();
+        let message = message(response).await;
+        Error::Refused { endpoint: endpoint.clone(), status, message, path, identity: self.tls.identity.clone() }
+    }
+}
+
+/// How requests find a server.
+impl Client {
+    /// Asks one endpoint after the other, the one that answered last first, until one answers.
+    async fn send(&self, call: &Call, limit: Option<Duration>) -> Result<(&Endpoint, Response<Incoming>), Error> {
+        let first = self.preferred.load(Ordering::Relaxed);
+        let mut failures = Vec::new();
+        for nth in 0..self.endpoints.len() {
+            let index = (first + nth) % self.endpoints.len();
+            let endpoint = &self.endpoints[index];
+            let cause = match self.send_to(index, call, limit).await {
+                Ok(response) if self.endpoints.len() > 1 && is_passing(response.status()) && !call.changes() => {
+                    Lost::Unavailable { status: response.status(), message: message(response).await }
+                }
+                Ok(response) => {
+                    self.preferred.store(index, Ordering::Relaxed);
+                    return Ok((endpoint, response));
+                }
+                Err(Sent::No(cause)) => cause,
+                Err(Sent::Yes(cause)) if !call.changes() => cause,
+                Err(Sent::Yes(source)) => return Err(Error::OutcomeUnknown { endpoint: endpoint.clone(), source }),
+            };
+            failures.push(Failure { endpoint: endpoint.clone(), cause });
+        }
+        Err(Error::Unreachable(failures))
+    }
+
+    async fn send_to(&self, index: usize, call: &Call, limit: Option<Duration>) -> Result<Response<Incoming>, Sent> {
+        let endpoint = &self.endpoints[index];
+        let mut connection = self.connection(index).await.map_err(Sent::No)?;
+        let send = connection.send(call.request(endpoint));
+        let sent = match limit {
+            Some(limit) => tokio::time::timeout(limit, send).await.map_err(|_| Sent::Yes(Lost::Timeout(limit)))?,
+            None => send.await,
+        };
+        sent.map_err(|error| {
+            // What hyper took back it has not sent.
+            if error.is_canceled() { Sent::No(Lost::Broken(error)) } else { Sent::Yes(Lost::Broken(error)) }
+        })
+    }
+
+    /// The connection that is kept, or a new one.
+    async fn connection(&self, index: usize) -> Result<Connection, Lost> {
+        let kept = self.kept().as_ref().filter(|(of, _)| *of == index).and_then(|(_, kept)| kept.share());
+        if let Some(mut kept) = kept
+            && kept.is_ready().await
+        {
+            return Ok(kept);
+        }
+        let mut opened = Connection::open(&self.endpoints[index], &self.tls.config).await?;
+        if let Some(shared) = opened.share() {
+            *self.kept() = Some((index, shared));
+        }
+        opened.is_ready().await;
+        Ok(opened)
+    }
+
+    fn kept(&self) -> std::sync::MutexGuard<'_, Option<(usize, Connection)>> {
+        self.kept.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+/// Why a request has no answer, and whether a server may have seen it.
+enum Sent {
+    No(Lost),
+    Yes(Lost),
+}
+
+fn lost(call: &Call, endpoint: &Endpoint, cause: Lost) -> Error {
+    let endpoint = endpoint.clone();
+    match call.changes() {
+        true => Error::OutcomeUnknown { endpoint, source: cause },
+        false => Error::Unreachable(vec![Failure { endpoint, cause }]),
+    }
+}
+
+/// Whether another server may know better.
+fn is_passing(status: StatusCode) -> bool {
+    status.is_server_error() && status != StatusCode::NOT_IMPLEMENTED
+}
+
+/// Reads a body; none when it is too long.
+async fn read(mut body: Incoming) -> Result<Option<Zeroizing<Vec<u8>>>, hyper::Error> {
+    // The full size at once, where it is known: a buffer that grew has left copies behind.
+    let size = body.size_hint().exact().and_then(|size| usize::try_from(size).ok()).unwrap_or(0);
+    let mut bytes = Zeroizing::new(Vec::with_capacity(size.min(MAX_BODY)));
+    while let Some(frame) = body.frame().await {
+        if let Ok(data) = frame?.into_data() {
+            if bytes.len() + data.len() > MAX_BODY {
+                return Ok(None);
+            }
+            bytes.extend_from_slice(&data);
+        }
+    }
+    Ok(Some(bytes))
+}
+
+/// What an error answer says, in one line.
+async fn message(response: Response<Incoming>) -> String {
+    #[derive(Deserialize)]
+    struct Message {
+        // Older servers say `error`.
+        #[serde(alias = "error")]
+        message: String,
+    }
+    let status = response.status();
+    let body = tokio::time::timeout(ANSWER, read(response.into_body())).await;
+    let body = body.ok().and_then(Result::ok).flatten().unwrap_or_default();
+    match serde_json::from_slice::<Message>(&body) {
+        Ok(Message { message }) if !message.is_empty() => message.replace(char::is_control, " "),
+        _ => format!("the server answered {status}"),
+    }
+}

@@ -1,0 +1,140 @@
+//! Why a call has no answer, or not the one that was hoped for.
+
+use std::fmt;
+use std::io;
+use std::time::Duration;
+
+use hyper::StatusCode;
+use rustls::CertificateError;
+
+use super::Endpoint;
+use crate::auth::Identity;
+
+/// Why a call failed. A variant exists where a caller has something else to do about it.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No endpoint could be asked.
+    #[error("{}", Listed(.0))]
+    Unreachable(Vec<Failure>),
+    /// A server refused.
+    #[error("{message}")]
+    Refused {
+        /// Who refused.
+        endpoint: Endpoint,
+        /// The HTTP status.
+        status: StatusCode,
+        /// What it said, in one line.
+        message: String,
+        /// What was asked, as policies see it.
+        path: String,
+        /// Who asked.
+        identity: Option<Identity>,
+    },
+    /// A change was sent, and no answer came: it may have happened or not.
+    #[error("{endpoint} did not answer, so it may have done what it was asked, or not: {source}")]
+    OutcomeUnknown {
+        /// Who was asked.
+        endpoint: Endpoint,
+        /// How it ended.
+        source: Lost,
+    },
+    /// The answer is none of the API.
+    #[error("{endpoint} answered {path} with something that is no answer of a key server: {what}")]
+    Nonsense {
+        /// Who answered.
+        endpoint: Endpoint,
+        /// What was asked.
+        path: String,
+        /// What is wrong with it.
+        what: String,
+    },
+}
+
+impl Error {
+    /// The HTTP status, where a server answered.
+    pub fn status(&self) -> Option<StatusCode> {
+        match self {
+            Self::Refused { status, .. } => Some(*status),
+            _ => None,
+        }
+    }
+}
+
+/// One endpoint that could not be asked.
+#[derive(Debug)]
+pub struct Failure {
+    /// Which.
+    pub endpoint: Endpoint,
+    /// Why.
+    pub cause: Lost,
+}
+
+struct Listed<'a>(&'a [Failure]);
+
+impl fmt::Display for Listed<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut separator = "";
+        for Failure { endpoint, cause } in self.0 {
+            write!(f, "{separator}{endpoint}: {cause}")?;
+            separator = "; ";
+        }
+        Ok(())
+    }
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum Lost {
+    /// The host's name does not resolve.
+    #[error("the host is not known ({0})")]
+    Resolve(io::Error),
+    /// No TCP connection.
+    #[error("{}", Connecting(.0))]
+    Connect(io::Error),
+    /// Nobody answered in time.
+    #[error("no answer within {0:?}")]
+    Timeout(Duration),
+    /// Its certificate is not one that we trust.
+    #[error("the server's certificate is not trusted: {}", Distrust(.0))]
+    Untrusted(CertificateError),
+    /// The TLS handshake failed otherwise.
+    #[error("the TLS handshake failed: {0}")]
+    Handshake(io::Error),
+    /// The connection broke.
+    #[error("the connection broke: {0}")]
+    Broken(hyper::Error),
+    /// The server says that it cannot answer now.
+    #[error("{status}: {message}")]
+    Unavailable {
+        /// A 5xx.
+        status: StatusCode,
+        /// What it said.
+        message: String,
+    },
+}
+
+struct Connecting<'a>(&'a io::Error);
+
+impl fmt::Display for Connecting<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.kind() {
+            io::ErrorKind::ConnectionRefused => f.write_str("connection refused"),
+            _ => write!(f, "no connection ({})", self.0),
+        }
+    }
+}
+
+struct Distrust<'a>(&'a CertificateError);
+
+impl fmt::Display for Distrust<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            CertificateError::UnknownIssuer => f.write_str("it is signed by an unknown authority"),
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+                f.write_str("it is for another host")
+            }
+            CertificateError::Expired | CertificateError::ExpiredContext { .. } => f.write_str("it has expired"),
+            other => write!(f, "{other}"),
+        }
+    }
+}
