@@ -20,6 +20,8 @@ use crate::server::route::RouteConfig;
 use crate::server::{Handle, Route, Router, Service};
 use crate::telemetry::Telemetry;
 
+pub(crate) use self::status::COMMIT;
+
 /// A megabyte as the API counts.
 const MB: u64 = 1_000_000;
 

@@ -1,49 +1,176 @@
 //! The command line: one file a command.
 
+mod completions;
 mod config;
+mod connection;
+mod environment;
+mod explain;
+mod identity;
+mod input;
+mod key;
+mod list;
+mod log;
+mod ls;
+mod metric;
+mod out;
+mod policy;
+mod report;
 mod server;
+mod status;
+mod units;
 
 use std::ffi::OsString;
 use std::io::Write as _;
+use std::path::Path;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+
+use self::out::{Color, Out};
+
+/// The name of the archived program, under which this one may be called.
+const KES: &str = "kes";
+
+/// The commands by what one wants to do, for whoever gives none.
+const TEMPLATE: &str = "\
+{about}
+
+{usage-heading} {usage}
+
+Run a server
+  server       Start a key server
+  config       Check a config file
+  explain      Say which rule of a config allows or denies a request
+
+Work with keys
+  key          Create, import, list and delete keys, encrypt and decrypt with them
+  ls           List keys, policies or identities
+
+Say who may do what
+  identity     Make identities, and look at them
+  policy       Look at policies
+
+Look after a server
+  status       Show how a server is
+  metric       Watch the figures of a server
+  log          Follow a log of a server
+
+Set up this command
+  completions  Write a completion script for a shell
+  man          Write manual pages
+
+{options}
+
+'<COMMAND> --help' says more.
+";
 
 /// An open key server for object stores: a drop-in KES.
 #[derive(Debug, Parser)]
-#[command(version, arg_required_else_help = true)]
+#[command(
+    version,
+    disable_version_flag = true,
+    disable_help_subcommand = true,
+    arg_required_else_help = true,
+    help_template = TEMPLATE
+)]
 struct Args {
+    /// Print the version
+    #[arg(short = 'v', short_alias = 'V', long, action = clap::ArgAction::SetTrue)]
+    version: bool,
+    /// When to write in colours
+    #[arg(long, global = true, value_name = "WHEN", value_enum, default_value_t, hide_possible_values = false)]
+    color: Color,
     #[command(subcommand)]
-    command: Command,
+    command: Option<Command>,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Start a key server.
+    /// Start a key server
     Server(server::Args),
-    /// Check a config file.
+    /// Check a config file
     Config(config::Args),
+    Explain(explain::Args),
+    Key(key::Args),
+    Ls(ls::Args),
+    Identity(identity::Args),
+    Policy(policy::Args),
+    Status(status::Args),
+    Metric(metric::Args),
+    Log(log::Args),
+    Completions(completions::Completions),
+    Man(completions::Man),
 }
 
 /// Runs the command that `args` (program name first) asks for.
 pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
-    let args = match Args::try_parse_from(args) {
+    let args: Vec<_> = args.collect();
+    let program = program(args.first());
+    let parsed = Args::command().name(program).bin_name(program).try_get_matches_from(args);
+    let args = match parsed.and_then(|mut matches| Args::from_arg_matches_mut(&mut matches)) {
         Ok(args) => args,
         Err(error) => {
             let _ = error.print();
             return if error.use_stderr() { ExitCode::from(2) } else { ExitCode::SUCCESS };
         }
     };
-    let result = match args.command {
-        Command::Server(args) => server::run(args),
-        Command::Config(args) => config::run(&args, &mut std::io::stdout().lock()),
-    };
+    let color = args.color;
+    let mut out = Out::new(program, color);
+    let result = run(args, &mut out).and_then(|()| Ok(out.flush()?));
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // Standard error may be closed; the exit code says it too.
-            let _ = writeln!(std::io::stderr(), "Error: {error:#}");
+            // What was written before the failure is no less true.
+            let _ = out.flush();
+            if !report::is_closed_pipe(&error) {
+                report::print(&error, program, color);
+            }
             ExitCode::FAILURE
         }
     }
+}
+
+/// The name that the program was called by, if it is one of ours.
+fn program(first: Option<&OsString>) -> &'static str {
+    match first.and_then(|path| Path::new(path).file_stem()) {
+        Some(name) if name == KES => KES,
+        _ => env!("CARGO_PKG_NAME"),
+    }
+}
+
+fn run(args: Args, out: &mut Out) -> anyhow::Result<()> {
+    match args.command {
+        None => version(out),
+        Some(Command::Server(args)) => server::run(args),
+        Some(Command::Config(args)) => config::run(&args, out),
+        Some(Command::Explain(args)) => explain::run(&args, out),
+        Some(Command::Completions(args)) => completions::completions(&args, out),
+        Some(Command::Man(args)) => completions::man(&args, out),
+        Some(command) => {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            runtime.block_on(ask(command, out))
+        }
+    }
+}
+
+/// Runs a command that asks a server.
+async fn ask(command: Command, out: &mut Out) -> anyhow::Result<()> {
+    match command {
+        Command::Key(args) => key::run(args, out).await,
+        Command::Ls(args) => ls::run(args, out).await,
+        Command::Identity(args) => identity::run(args, out).await,
+        Command::Policy(args) => policy::run(args, out).await,
+        Command::Status(args) => status::run(args, out).await,
+        Command::Metric(args) => metric::run(args, out).await,
+        Command::Log(args) => log::run(args, out).await,
+        Command::Server(_) | Command::Config(_) | Command::Explain(_) | Command::Completions(_) | Command::Man(_) => {
+            unreachable!("`run` has run these")
+        }
+    }
+}
+
+fn version(out: &mut Out) -> anyhow::Result<()> {
+    let commit = out.paint(out::LABEL, format!("commit={}", crate::api::COMMIT));
+    writeln!(out, "Version    {:<22} {commit}", env!("CARGO_PKG_VERSION"))?;
+    Ok(writeln!(out, "License    {}", env!("CARGO_PKG_LICENSE"))?)
 }

@@ -217,7 +217,8 @@ fn load_tls(config: &Config) -> Result<Tls, tls::Error> {
     Tls::load(&config.tls, client_optional)
 }
 
-fn access(config: &Config) -> Access {
+/// Who may do what, as the config says.
+pub(super) fn access(config: &Config) -> Access {
     let policies = config.policy.iter().map(|(name, policy)| {
         let rules = Policy::new(name.clone(), policy.allow.clone(), policy.deny.clone());
         (rules, policy.identities.clone())

@@ -1,0 +1,157 @@
+//! `claviger key`: keys, and what can be done with them.
+
+mod crypto;
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use serde::Serialize;
+use time::OffsetDateTime;
+use zeroize::Zeroizing;
+
+use super::connection::Connection;
+use super::out::{Out, moment, printable};
+use super::{input, list};
+use crate::api::wire::ImportRequest;
+
+/// Manage keys, encrypt and decrypt with them.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Create keys
+    Create(Names),
+    /// Import a key that exists elsewhere
+    Import(Import),
+    /// Show what a key is
+    Info(Info),
+    /// List keys
+    #[command(visible_alias = "list")]
+    Ls(list::Args),
+    /// Delete keys, and with them everything that they have encrypted
+    Rm(Names),
+    /// Encrypt a message
+    Encrypt(crypto::Encrypt),
+    /// Decrypt a ciphertext
+    Decrypt(crypto::Decrypt),
+    /// Make a data key: a random key, in plain and encrypted
+    Dek(crypto::Dek),
+}
+
+#[derive(Debug, clap::Args)]
+struct Names {
+    /// Their names
+    #[arg(required = true, value_name = "NAME")]
+    names: Vec<String>,
+    #[command(flatten)]
+    connection: Connection,
+}
+
+#[derive(Debug, clap::Args)]
+struct Import {
+    /// Its name
+    name: String,
+    /// The key: base64 of 32 bytes, or '-' to read that from standard input
+    #[arg(required_unless_present = "key_file")]
+    key: Option<String>,
+    /// Read the base64 from a file
+    #[arg(long, value_name = "FILE", conflicts_with = "key")]
+    key_file: Option<PathBuf>,
+    /// What it encrypts with: AES256 or ChaCha20
+    #[arg(long, value_name = "NAME", default_value = "AES256")]
+    cipher: String,
+    #[command(flatten)]
+    connection: Connection,
+}
+
+#[derive(Debug, clap::Args)]
+struct Info {
+    /// Its name
+    name: String,
+    /// Write JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    connection: Connection,
+}
+
+/// Runs the command.
+pub(super) async fn run(args: Args, out: &mut Out) -> anyhow::Result<()> {
+    match args.command {
+        Command::Create(args) => create(args).await,
+        Command::Import(args) => import(args).await,
+        Command::Info(args) => info(args, out).await,
+        Command::Ls(args) => list::run(args, list::Kind::Key, out).await,
+        Command::Rm(args) => remove(args).await,
+        Command::Encrypt(args) => crypto::encrypt(args, out).await,
+        Command::Decrypt(args) => crypto::decrypt(args, out).await,
+        Command::Dek(args) => crypto::dek(args, out).await,
+    }
+}
+
+/// Creates one after the other: those before one that fails are there.
+async fn create(Names { names, connection }: Names) -> anyhow::Result<()> {
+    let client = connection.client()?;
+    for name in names {
+        client.create_key(&name).await.with_context(|| format!("failed to create key \"{}\"", printable(&name)))?;
+    }
+    Ok(())
+}
+
+async fn import(args: Import) -> anyhow::Result<()> {
+    let key = match (&args.key, &args.key_file) {
+        (_, Some(file)) => base64_file(file)?,
+        (key, None) => input::base64(key.as_deref().unwrap_or("-"), "key")?,
+    };
+    let client = args.connection.client()?;
+    let request = ImportRequest { key: key.into(), cipher: args.cipher };
+    let imported = client.import_key(&args.name, &request).await;
+    imported.with_context(|| format!("failed to import \"{}\"", printable(&args.name)))
+}
+
+fn base64_file(path: &Path) -> anyhow::Result<Zeroizing<Vec<u8>>> {
+    use secrecy::ExposeSecret as _;
+    input::base64(input::read_line(path)?.expose_secret(), "key")
+}
+
+async fn info(args: Info, out: &mut Out) -> anyhow::Result<()> {
+    /// What the archived command wrote, and scripts read.
+    #[derive(Serialize)]
+    struct Json<'a> {
+        name: &'a str,
+        #[serde(with = "crate::api::wire::rfc3339")]
+        created_at: OffsetDateTime,
+        #[serde(skip_serializing_if = "str::is_empty")]
+        created_by: &'a str,
+    }
+    let client = args.connection.client()?;
+    let described = client.describe_key(&args.name).await;
+    let key = described.with_context(|| format!("failed to describe key \"{}\"", printable(&args.name)))?;
+    if args.json {
+        let json = Json { name: &key.name, created_at: key.created_at, created_by: &key.created_by };
+        return Ok(out.json(&json)?);
+    }
+    // No line feed after the last: as scripts have come to know it.
+    write!(
+        out,
+        "Name        {}\nAlgorithm   {}\nDate        {}\nOwner       {}",
+        printable(&key.name),
+        printable(&key.algorithm),
+        moment(key.created_at),
+        printable(&key.created_by)
+    )?;
+    Ok(())
+}
+
+async fn remove(Names { names, connection }: Names) -> anyhow::Result<()> {
+    let client = connection.client()?;
+    for name in names {
+        client.delete_key(&name).await.with_context(|| format!("failed to remove key \"{}\"", printable(&name)))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,158 @@
+//! Standard output: what scripts read, and what people see on a terminal.
+
+use std::fmt;
+use std::io::{self, BufWriter, IsTerminal as _, Write};
+
+use anstyle::{AnsiColor, Style};
+use serde::Serialize;
+
+use super::environment;
+
+/// A heading.
+pub(super) const HEADING: Style = Style::new().underline();
+/// What labels a value.
+pub(super) const LABEL: Style = Style::new().dimmed();
+/// What matters most.
+pub(super) const STRONG: Style = Style::new().bold();
+/// All is well.
+pub(super) const GOOD: Style = AnsiColor::Green.on_default().bold();
+/// Look here.
+pub(super) const WARNING: Style = AnsiColor::Yellow.on_default();
+/// Something is wrong.
+pub(super) const BAD: Style = AnsiColor::Red.on_default();
+
+/// When to write in colours.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum Color {
+    /// On a terminal, unless `NO_COLOR` is set.
+    #[default]
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+impl Color {
+    /// Whether to colour what goes to a terminal, or not to one.
+    pub(super) fn applies(self, is_terminal: bool) -> bool {
+        match self {
+            Self::Auto => is_terminal && !environment::forbids_color(),
+            Self::Always => true,
+            Self::Never => false,
+        }
+    }
+}
+
+/// Standard output.
+pub(super) struct Out {
+    stream: BufWriter<io::Stdout>,
+    is_terminal: bool,
+    color: bool,
+    program: &'static str,
+}
+
+impl Out {
+    /// Standard output of `program`, the name it was called by.
+    pub(super) fn new(program: &'static str, color: Color) -> Self {
+        let stream = io::stdout();
+        let is_terminal = stream.is_terminal();
+        Self { stream: BufWriter::new(stream), is_terminal, color: color.applies(is_terminal), program }
+    }
+
+    /// Whether a person reads along.
+    pub(super) fn is_terminal(&self) -> bool {
+        self.is_terminal
+    }
+
+    /// The name the program was called by.
+    pub(super) fn program(&self) -> &'static str {
+        self.program
+    }
+
+    /// The text in a style, where colours are wanted.
+    pub(super) fn paint<T: fmt::Display>(&self, style: Style, text: T) -> Painted<T> {
+        Painted::new(if self.color { style } else { Style::new() }, text)
+    }
+
+    /// One JSON value: on one line, or spread out for people when it is an object.
+    pub(super) fn json(&mut self, value: &impl Serialize) -> io::Result<()> {
+        let value = serde_json::to_value(value)?;
+        if self.is_terminal && value.is_object() {
+            serde_json::to_writer_pretty(&mut self.stream, &value)?;
+        } else {
+            serde_json::to_writer(&mut self.stream, &value)?;
+        }
+        self.stream.write_all(b"\n")
+    }
+
+    /// Names: one JSON array, or a heading and one a line; nothing at all when there are none.
+    pub(super) fn names(&mut self, heading: &str, names: &[String], json: bool) -> io::Result<()> {
+        if json {
+            return self.json(&names);
+        }
+        if !names.is_empty() {
+            let heading = self.paint(HEADING, heading);
+            writeln!(self.stream, "{heading}")?;
+        }
+        names.iter().try_for_each(|name| writeln!(self.stream, "{}", printable(name)))
+    }
+
+    /// Labels of this width and their values, one a line.
+    pub(super) fn fields(&mut self, width: usize, fields: &[(&str, &dyn fmt::Display)]) -> io::Result<()> {
+        for (label, value) in fields {
+            let label = self.paint(LABEL, format!("{label:<width$}"));
+            writeln!(self.stream, "{label} {value}")?;
+        }
+        Ok(())
+    }
+}
+
+impl Write for Out {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.stream.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.stream.flush()
+    }
+}
+
+/// Text in a style.
+pub(super) struct Painted<T> {
+    style: Style,
+    text: T,
+}
+
+impl<T> Painted<T> {
+    /// The text in this style.
+    pub(super) fn new(style: Style, text: T) -> Self {
+        Self { style, text }
+    }
+}
+
+impl<T: fmt::Display> fmt::Display for Painted<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}{:#}", self.style, self.text, self.style)
+    }
+}
+
+/// What others wrote, without control characters: nobody moves the cursor of our users.
+pub(super) fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
+}
+
+/// A moment in UTC, to the second.
+pub(super) fn moment(time: time::OffsetDateTime) -> String {
+    let time = time.to_offset(time::UtcOffset::UTC);
+    let (date, clock) = (time.date(), time.time());
+    format!(
+        "{:04}-{:02}-{:02} {:02}:{:02}:{:02}",
+        date.year(),
+        u8::from(date.month()),
+        date.day(),
+        clock.hour(),
+        clock.minute(),
+        clock.second()
+    )
+}

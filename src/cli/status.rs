@@ -1,0 +1,95 @@
+//! `claviger status`: whether a server answers, and how it is.
+
+use std::io::{self, Write as _};
+use std::time::Duration;
+
+use anyhow::Context as _;
+
+use super::connection::Connection;
+use super::out::{BAD, GOOD, HEADING, LABEL, Out, STRONG, printable};
+use super::units::{bytes, span};
+use crate::api::wire::{ApiRoute, StatusResponse};
+
+/// Show how a server is
+#[derive(Debug, clap::Args)]
+#[command(mut_arg("server", |arg| arg.short(None)))]
+pub(super) struct Args {
+    /// Say only whether it answers
+    #[arg(short, long)]
+    short: bool,
+    /// List its API
+    #[arg(long)]
+    api: bool,
+    /// Write JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    connection: Connection,
+}
+
+/// Runs the command.
+pub(super) async fn run(args: Args, out: &mut Out) -> anyhow::Result<()> {
+    let client = args.connection.client()?;
+    if args.json && args.api {
+        return Ok(out.json(&client.api().await.context("failed to list the API")?)?);
+    }
+    let status = client.status().await.context("failed to get the status")?;
+    if args.json {
+        return Ok(out.json(&status)?);
+    }
+    let routes = match args.api {
+        true => Some(client.api().await.context("failed to list the API")?.routes),
+        false => None,
+    };
+    let dot = out.paint(if status.keystore_unreachable { BAD } else { GOOD }, "●");
+    let endpoint = out.paint(STRONG, client.endpoint().authority());
+    writeln!(out, "{dot} {endpoint}")?;
+    if !args.short {
+        print_status(out, &status)?;
+    }
+    if let Some(routes) = routes {
+        print_api(out, &routes)?;
+    }
+    Ok(())
+}
+
+fn print_status(out: &mut Out, status: &StatusResponse) -> io::Result<()> {
+    let latency = match status.keystore_latency {
+        _ if status.keystore_unreachable => "the key store does not answer".to_owned(),
+        Some(latency) => span(Duration::from_nanos(nanoseconds(latency))),
+        None => "unknown".to_owned(),
+    };
+    let rows = [
+        ("Version", printable(&status.version)),
+        ("Uptime", span(Duration::from_secs(status.uptime))),
+        ("Latency", latency),
+        ("OS", printable(&status.os)),
+        ("CPUs", format!("{} of {}", status.num_cpu_used, status.num_cpu)),
+        ("Memory", String::new()),
+        ("· Heap", bytes(status.mem_heap_used)),
+        ("· Stack", bytes(status.mem_stack_used)),
+    ];
+    for (label, value) in rows {
+        let label = out.paint(LABEL, format!("  {label:<8}"));
+        let separator = if value.is_empty() { "" } else { " " };
+        writeln!(out, "{label}{separator}{value}")?;
+    }
+    Ok(())
+}
+
+/// Archived servers send milliseconds where nanoseconds are due. A millisecond is the least that any server sends.
+fn nanoseconds(latency: u64) -> u64 {
+    if latency < 1_000_000 { latency.saturating_mul(1_000_000) } else { latency }
+}
+
+fn print_api(out: &mut Out, routes: &[ApiRoute]) -> io::Result<()> {
+    let width = routes.iter().map(|route| route.path.len()).max().unwrap_or(0).max(3) + 1;
+    let heading = |text: &str, width| out.paint(HEADING, text.to_owned()).to_string() + &" ".repeat(width - text.len());
+    let heading = format!("  {}  {}  {}", heading("Method", 6), heading("API", width), heading("Timeout", 7));
+    writeln!(out, "\n{heading}")?;
+    for route in routes {
+        let timeout = if route.timeout == 0 { "Inf".to_owned() } else { format!("{}s", route.timeout) };
+        writeln!(out, "  {:<6}  {:<width$}  {timeout}", printable(&route.method), printable(&route.path))?;
+    }
+    Ok(())
+}
