@@ -109,7 +109,7 @@ async fn import(args: Import) -> anyhow::Result<()> {
         (key, None) => input::base64(key.as_deref().unwrap_or("-"), "key")?,
     };
     let client = args.connection.client()?;
-    let request = ImportRequest { key: key.into(), cipher: args.cipher };
+    let request = ImportRequest { key: key.into(), cipher: Some(args.cipher) };
     let imported = client.import_key(&args.name, &request).await;
     imported.with_context(|| format!("failed to import \"{}\"", printable(&args.name)))
 }

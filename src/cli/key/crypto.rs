@@ -6,11 +6,12 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 use zeroize::Zeroizing;
 
-use crate::api::wire::{Bytes, DecryptRequest, EncryptRequest, GenerateRequest};
+use crate::api::wire::{DecryptRequest, EncryptRequest, GenerateRequest};
 use crate::cli::connection::Connection;
 use crate::cli::input;
 use crate::cli::out::Out;
 use crate::crypto::base64;
+use crate::crypto::json::Bytes;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Encrypt {
@@ -54,21 +55,21 @@ pub(super) async fn encrypt(args: Encrypt, out: &mut Out) -> anyhow::Result<()> 
         (message, None) => Zeroizing::new(message.unwrap_or_default().into_bytes()),
     };
     let client = args.connection.client()?;
-    let request = EncryptRequest { plaintext: plaintext.into(), context: Bytes::default() };
+    let request = EncryptRequest { plaintext: plaintext.into(), ..EncryptRequest::default() };
     let encrypted = client.encrypt(&args.name, &request).await.context("failed to encrypt message")?;
     Ok(print(out, &[("ciphertext", &encrypted.ciphertext)])?)
 }
 
 pub(super) async fn decrypt(args: Decrypt, out: &mut Out) -> anyhow::Result<()> {
     let ciphertext = input::base64(&args.ciphertext, "ciphertext")?.into();
-    let request = DecryptRequest { ciphertext, context: context(args.context)? };
+    let request = DecryptRequest { ciphertext, context: context(args.context)?, version: None };
     let client = args.connection.client()?;
     let decrypted = client.decrypt(&args.name, &request).await.context("failed to decrypt ciphertext")?;
     Ok(print(out, &[("plaintext", &decrypted.plaintext)])?)
 }
 
 pub(super) async fn dek(args: Dek, out: &mut Out) -> anyhow::Result<()> {
-    let request = GenerateRequest { context: context(args.context)? };
+    let request = GenerateRequest { context: context(args.context)?, version: None };
     let client = args.connection.client()?;
     let generated = client.generate(&args.name, &request).await.context("failed to derive key")?;
     Ok(print(out, &[("plaintext", &generated.plaintext), ("ciphertext", &generated.ciphertext)])?)
