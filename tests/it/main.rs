@@ -7,6 +7,7 @@
 mod curl;
 mod differences;
 mod identities;
+mod keystore;
 mod prometheus;
 mod proxy;
 mod replay;

@@ -132,7 +132,7 @@ pub struct Session {
 
 enum Inner {
     H1(Box<TlsStream<TcpStream>>),
-    H2(hyper::client::conn::http2::SendRequest<Body>, Guard),
+    H2(hyper::client::conn::http2::SendRequest<Body>, Arc<Guard>),
 }
 
 /// Ends a connection's task.
@@ -159,10 +159,18 @@ impl Session {
             Protocol::H2 => {
                 let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(tls));
                 let (sender, connection) = handshake.await.map_err(std::io::Error::other)?;
-                Inner::H2(sender, Guard::spawn(connection))
+                Inner::H2(sender, Arc::new(Guard::spawn(connection)))
             }
         };
         Ok(Self { inner, kind })
+    }
+
+    /// The same connection once more, for requests at the same time. Over HTTP/2 only.
+    pub fn another(&self) -> Self {
+        match &self.inner {
+            Inner::H1(_) => panic!("HTTP/1.1 has one request at a time"),
+            Inner::H2(sender, guard) => Self { inner: Inner::H2(sender.clone(), guard.clone()), kind: self.kind },
+        }
     }
 
     /// Whether the TLS session was resumed.

@@ -11,7 +11,7 @@ pub mod server;
 
 use std::path::{Path, PathBuf};
 
-pub use client::{Client, Identity, Protocol, Response};
+pub use client::{Client, Identity, Protocol, Response, Session};
 pub use server::TestServer;
 
 /// A file of `testdata/`.

@@ -11,6 +11,9 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::{Identity, certs, testdata};
 
+/// The program that is tested.
+pub const PROGRAM: &str = env!("CARGO_BIN_EXE_claviger");
+
 /// A running `claviger server` in a directory of its own. Stopped when dropped.
 pub struct TestServer {
     child: Child,
@@ -105,7 +108,7 @@ impl TestServer {
     /// What the program says when it refuses to start with this config.
     pub fn refuses(directory: &Path, config: &str) -> String {
         std::fs::write(directory.join("config.yml"), config).expect("the config is written");
-        let mut child = Command::new(env!("CARGO_BIN_EXE_claviger"))
+        let mut child = Command::new(PROGRAM)
             .args(["server", "--config", "config.yml", "--addr", "127.0.0.1:0"])
             .current_dir(directory)
             .stdin(Stdio::null())
@@ -131,6 +134,12 @@ impl TestServer {
         stderr
     }
 
+    /// The same as another user, or under another program: `wrapper` is the command that runs the server.
+    pub fn start_under(wrapper: Command, directory: tempfile::TempDir, config: &str) -> Self {
+        std::fs::write(directory.path().join("config.yml"), config).expect("the config is written");
+        Self::launch_under(wrapper, directory, &["server", "--config", "config.yml", "--addr", "127.0.0.1:0"])
+    }
+
     /// A server in development mode.
     pub fn dev() -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
@@ -138,7 +147,11 @@ impl TestServer {
     }
 
     fn launch(directory: tempfile::TempDir, args: &[&str]) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_claviger"))
+        Self::launch_under(Command::new(PROGRAM), directory, args)
+    }
+
+    fn launch_under(mut command: Command, directory: tempfile::TempDir, args: &[&str]) -> Self {
+        let mut child = command
             .args(args)
             .current_dir(directory.path())
             .stdin(Stdio::null())
@@ -209,6 +222,12 @@ impl TestServer {
     pub fn stop(mut self) -> ExitStatus {
         self.signal(Signal::TERM);
         self.wait_for_exit(Duration::from_secs(20)).expect("the server stops when told to")
+    }
+
+    /// Kills the server as the kernel does when memory is short.
+    pub fn kill(mut self) {
+        self.child.kill().expect("the server runs");
+        self.child.wait().expect("our child");
     }
 
     /// Waits until the server has ended by itself.
