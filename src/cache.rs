@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
@@ -29,6 +29,7 @@ use crate::clock::{self, Ticker};
 use crate::crypto::Key;
 use crate::keystore::{self, KeyStore};
 use crate::name::{KeyName, Page, Pattern};
+use crate::{duration, setting};
 
 /// How often the keystore is asked for a sign of life.
 const PROBE: Duration = Duration::from_secs(10);
@@ -48,26 +49,48 @@ const SWEEP: Duration = Duration::from_secs(1);
 
 /// The `cache:` section of the config file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 pub struct Config {
+    /// When entries leave.
+    pub expiry: Expiry,
+    /// The most entries kept. Default 100,000.
+    #[serde(deserialize_with = "setting::count")]
+    pub max_entries: usize,
+}
+
+/// The `cache.expiry:` section. For `any` and `unused` zero means the default.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Expiry {
     /// No entry is served longer than this after it was fetched. Default 5 minutes.
+    #[serde(deserialize_with = "any")]
     pub any: Duration,
     /// Entries not used within this leave. Default 30 seconds.
+    #[serde(deserialize_with = "unused")]
     pub unused: Duration,
     /// How long after the keystore's last good answer entries go on serving in an outage; zero: not at all.
+    #[serde(deserialize_with = "duration::deserialize")]
     pub offline: Duration,
-    /// The most entries kept. Default 100,000.
-    pub max_entries: usize,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self {
-            any: Duration::from_secs(300),
-            unused: Duration::from_secs(30),
-            offline: Duration::ZERO,
-            max_entries: 100_000,
-        }
+        Self { expiry: Expiry::default(), max_entries: 100_000 }
     }
+}
+
+impl Default for Expiry {
+    fn default() -> Self {
+        Self { any: Duration::from_secs(300), unused: Duration::from_secs(30), offline: Duration::ZERO }
+    }
+}
+
+fn any<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    Ok(duration::unless_zero(deserializer)?.unwrap_or(Expiry::default().any))
+}
+
+fn unused<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    Ok(duration::unless_zero(deserializer)?.unwrap_or(Expiry::default().unused))
 }
 
 /// What was being done when the keystore failed.
@@ -383,13 +406,13 @@ impl Keys {
     }
 
     fn may_serve_offline(&self, now: u64) -> bool {
-        let offline = self.config.load().offline;
+        let offline = self.config.load().expiry.offline;
         !offline.is_zero() && self.health.since_last_good(now) <= offline
     }
 
     fn rules(&self) -> Rules {
-        let config = self.config.load();
-        Rules { any: config.any, unused: config.unused }
+        let Expiry { any, unused, .. } = self.config.load().expiry;
+        Rules { any, unused }
     }
 
     /// Remembers what came of a question to the keystore at `asked`.

@@ -1,6 +1,9 @@
 //! Durations as the config file writes them: those of Go, such as `1h2m3.5s`, `300ms` or `+5m`.
 
+use std::fmt;
 use std::time::Duration;
+
+use serde::de::{self, Deserializer, Visitor};
 
 /// Why a text is no duration.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -9,8 +12,8 @@ pub enum Error {
     #[error("not a duration; write one like '30s', '5m0s' or '1h30m'")]
     Malformed,
     /// A number without a unit.
-    #[error("a duration needs a unit; write '{0}s', for example")]
-    NoUnit(String),
+    #[error("a duration needs a unit; write one like '30s', '5m0s' or '1h30m'")]
+    NoUnit,
     /// Less than zero.
     #[error("a duration must not be negative")]
     Negative,
@@ -50,6 +53,38 @@ pub fn parse(text: &str) -> Result<Duration, Error> {
     if negative && total > 0 { Err(Error::Negative) } else { Ok(Duration::from_nanos(total)) }
 }
 
+/// Reads a duration of the config file. A bare number, even 0, is none: it would hide what it counts.
+pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    struct Text;
+
+    impl Visitor<'_> for Text {
+        type Value = Duration;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a duration like '30s', '5m0s' or '1h30m'")
+        }
+
+        fn visit_str<E: de::Error>(self, text: &str) -> Result<Duration, E> {
+            parse(text).map_err(E::custom)
+        }
+
+        fn visit_i64<E: de::Error>(self, _: i64) -> Result<Duration, E> {
+            Err(E::custom(Error::NoUnit))
+        }
+
+        fn visit_u64<E: de::Error>(self, _: u64) -> Result<Duration, E> {
+            Err(E::custom(Error::NoUnit))
+        }
+    }
+
+    deserializer.deserialize_any(Text)
+}
+
+/// Reads a duration of the config file; zero is none.
+pub fn unless_zero<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+    Ok(Some(deserialize(deserializer)?).filter(|duration| !duration.is_zero()))
+}
+
 /// Parses a number and its unit; returns nanoseconds and what follows.
 fn term(text: &str) -> Result<(u64, &str), Error> {
     let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
@@ -59,7 +94,7 @@ fn term(text: &str) -> Result<(u64, &str), Error> {
         return Err(Error::Malformed);
     }
     if rest.is_empty() {
-        return Err(Error::NoUnit(number.into()));
+        return Err(Error::NoUnit);
     }
     let unit = UNITS.iter().find_map(|(name, scale)| Some((*scale, rest.strip_prefix(name)?)));
     let (scale, rest) = unit.ok_or(Error::Malformed)?;
@@ -100,7 +135,7 @@ mod tests {
 
     #[test]
     fn anything_else_is_refused() {
-        assert_eq!(parse("30"), Err(Error::NoUnit("30".into())));
+        assert_eq!(parse("30"), Err(Error::NoUnit));
         assert_eq!(parse("-5m"), Err(Error::Negative));
         assert_eq!(parse("300000000000h"), Err(Error::TooLong));
         for text in ["", "s", "5 m", "5x", "1.2.3s", ".s", "5d", "+", "-"] {

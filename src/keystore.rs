@@ -17,6 +17,7 @@ pub mod vault;
 
 use std::error::Error as StdError;
 use std::fmt;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -54,19 +55,44 @@ pub enum Config {
     Entrust(entrust::Config),
 }
 
+/// The backends that are built into this program.
+pub const BUILT: [&str; 2] = ["fs", "static"];
+
+impl Config {
+    /// The section's name below `keystore:`.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Fs(_) => "fs",
+            Self::Static(_) => "static",
+            Self::Vault(_) => "vault",
+            Self::Fortanix(_) => "fortanix",
+            Self::Aws(_) => "aws",
+            Self::Gemalto(_) => "gemalto",
+            Self::Gcp(_) => "gcp",
+            Self::Azure(_) => "azure",
+            Self::Entrust(_) => "entrust",
+        }
+    }
+
+    /// The files that the section names (certificates and the like), and the keys below the section that name them.
+    pub fn files(&self) -> Vec<(&'static str, &Path)> {
+        match self {
+            Self::Vault(config) => config.files(),
+            Self::Fortanix(config) => config.files(),
+            Self::Gemalto(config) => config.files(),
+            Self::Entrust(config) => config.files(),
+            Self::Fs(_) | Self::Static(_) | Self::Aws(_) | Self::Gcp(_) | Self::Azure(_) => Vec::new(),
+        }
+    }
+}
+
 /// Opens a local store, connects to a remote one. A local store that is missing is made, and what
 /// killed processes left half-written in it is removed.
 pub async fn connect(config: &Config) -> Result<Arc<dyn KeyStore>, Error> {
     Ok(match config {
         Config::Fs(config) => Arc::new(fs::Store::open(config).await?),
         Config::Static(config) => Arc::new(fixed::Store::open(config)?),
-        Config::Vault(_) => return Err(not_built("vault")),
-        Config::Fortanix(_) => return Err(not_built("fortanix")),
-        Config::Aws(_) => return Err(not_built("aws")),
-        Config::Gemalto(_) => return Err(not_built("gemalto")),
-        Config::Gcp(_) => return Err(not_built("gcp")),
-        Config::Azure(_) => return Err(not_built("azure")),
-        Config::Entrust(_) => return Err(not_built("entrust")),
+        other => return Err(Error::Failed(not_built(other.name()).into())),
     })
 }
 
@@ -78,8 +104,9 @@ pub async fn open(config: &Config) -> Result<Option<Arc<dyn KeyStore>>, Error> {
     })
 }
 
-fn not_built(name: &str) -> Error {
-    Error::Failed(format!("the key store '{name}' is not built into this program; it has 'fs' and 'static'").into())
+/// Says that a backend is not built, and which are.
+pub fn not_built(name: &str) -> String {
+    format!("the key store '{name}' is not built into this program; it has {}", BUILT.join(", "))
 }
 
 /// The cause of a failure, for the log and never for a client.

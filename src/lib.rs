@@ -18,4 +18,5 @@ pub mod crypto; //     keys, ciphertexts, secrets: no I/O, no async, no clock
 pub mod duration; //   durations as the config file writes them
 pub mod memory; //     the allocator, the memory lock, core dumps
 pub mod name; //       names and listing patterns, valid by construction
+pub mod setting; //    settings of the config file that several parts have
 pub mod telemetry; //  log, audit, metrics

@@ -15,6 +15,9 @@ pub const MAX_LEN: usize = 80;
 /// Names beginning with this stand for a key that is being replaced; no client may use them.
 pub const RESERVED_PREFIX: &str = "claviger-old-";
 
+/// What a name must be, for whoever writes one.
+const RULE: &str = "not a name; write 1 to 80 letters, digits, '-' or '_', without '-' at the ends";
+
 /// Why a text is not a name. `Display` is the message clients see.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
@@ -42,6 +45,14 @@ impl KeyName {
     /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+/// Reads the name of the config file.
+impl<'de> serde::Deserialize<'de> for KeyName {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Self::parse(&text).map_err(|_| serde::de::Error::custom(RULE))
     }
 }
 
@@ -76,6 +87,14 @@ impl PolicyName {
     /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+/// Reads the name of the config file.
+impl<'de> serde::Deserialize<'de> for PolicyName {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Self::parse(&text).map_err(|_| serde::de::Error::custom(RULE))
     }
 }
 

@@ -69,7 +69,10 @@ impl fmt::Debug for Identity {
 
 impl<'de> serde::Deserialize<'de> for Identity {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
-        Self::parse(&text).map_err(serde::de::Error::custom)
+        let text = String::deserialize(deserializer)?;
+        // Not the text itself: it may be an API key in the wrong place.
+        Self::parse(&text).map_err(|_| {
+            serde::de::Error::custom("not an identity; write the 64 hex digits that 'claviger identity of' prints")
+        })
     }
 }

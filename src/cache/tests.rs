@@ -169,7 +169,7 @@ fn config() -> Config {
 }
 
 fn offline(offline: Duration) -> Config {
-    Config { offline, ..config() }
+    Config { expiry: Expiry { offline, ..Expiry::default() }, ..config() }
 }
 
 /// Gets the key and says whether that took a read.
@@ -239,7 +239,7 @@ async fn a_shorter_expiry_holds_for_the_keys_already_cached() {
     store.put("k");
     let keys = keys(&store, config());
     assert!(was_read(&keys, &store, "k").await);
-    keys.reconfigure(Config { any: 5 * SECOND, ..config() });
+    keys.reconfigure(Config { expiry: Expiry { any: 5 * SECOND, ..Expiry::default() }, ..config() });
     advance(4 * SECOND).await;
     assert!(!was_read(&keys, &store, "k").await);
     advance(SECOND).await;

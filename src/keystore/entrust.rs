@@ -1,8 +1,62 @@
 //! The `keystore.entrust` section of the config file. The backend is not built yet.
 
+use std::path::{Path, PathBuf};
+
+use secrecy::SecretString;
 use serde::Deserialize;
+
+use crate::setting::{self, Url};
 
 /// The `keystore.entrust:` section of the config file.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Config {}
+pub struct Config {
+    /// Entrust KeyControl.
+    pub keycontrol: KeyControl,
+}
+
+/// The `keystore.entrust.keycontrol:` section.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeyControl {
+    /// Where KeyControl answers.
+    pub endpoint: Url,
+    /// The vault's id.
+    #[serde(deserialize_with = "setting::text")]
+    pub vault_id: String,
+    /// The id of the box that holds the keys.
+    #[serde(deserialize_with = "setting::text")]
+    pub box_id: String,
+    /// How to log in.
+    pub credentials: Credentials,
+    /// Certificates.
+    #[serde(default)]
+    pub tls: Tls,
+}
+
+/// The `keystore.entrust.keycontrol.credentials:` section.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Credentials {
+    /// The user's name.
+    #[serde(deserialize_with = "setting::text")]
+    pub username: String,
+    /// The user's password.
+    #[serde(deserialize_with = "setting::secret")]
+    pub password: SecretString,
+}
+
+/// The `keystore.entrust.keycontrol.tls:` section.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tls {
+    /// PEM file, or directory of such, with the CAs of KeyControl; none: the system's.
+    pub ca: Option<PathBuf>,
+}
+
+impl Config {
+    /// The files that the section names, and the keys that name them.
+    pub fn files(&self) -> Vec<(&'static str, &Path)> {
+        self.keycontrol.tls.ca.iter().map(|ca| ("keycontrol.tls.ca", ca.as_path())).collect()
+    }
+}

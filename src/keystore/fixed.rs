@@ -19,6 +19,7 @@ use crate::name::KeyName;
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// `<name>:<base64 of 32 bytes>`.
+    #[serde(deserialize_with = "crate::setting::secret")]
     pub key: SecretString,
 }
 

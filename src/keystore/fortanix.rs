@@ -1,8 +1,55 @@
 //! The `keystore.fortanix` section of the config file. The backend is not built yet.
 
+use std::path::{Path, PathBuf};
+
+use secrecy::SecretString;
 use serde::Deserialize;
+
+use crate::setting::{self, Url};
 
 /// The `keystore.fortanix:` section of the config file.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Config {}
+pub struct Config {
+    /// Fortanix SDKMS.
+    pub sdkms: Sdkms,
+}
+
+/// The `keystore.fortanix.sdkms:` section.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Sdkms {
+    /// Where SDKMS answers.
+    pub endpoint: Url,
+    /// The group that new keys belong to; none: the application's default group.
+    pub group_id: Option<String>,
+    /// How to log in.
+    pub credentials: Credentials,
+    /// Certificates.
+    #[serde(default)]
+    pub tls: Tls,
+}
+
+/// The `keystore.fortanix.sdkms.credentials:` section.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Credentials {
+    /// The application's API key.
+    #[serde(deserialize_with = "setting::secret")]
+    pub key: SecretString,
+}
+
+/// The `keystore.fortanix.sdkms.tls:` section.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tls {
+    /// PEM file, or directory of such, with the CAs of SDKMS; none: the system's.
+    pub ca: Option<PathBuf>,
+}
+
+impl Config {
+    /// The files that the section names, and the keys that name them.
+    pub fn files(&self) -> Vec<(&'static str, &Path)> {
+        self.sdkms.tls.ca.iter().map(|ca| ("sdkms.tls.ca", ca.as_path())).collect()
+    }
+}

@@ -25,6 +25,7 @@ use crate::name::KeyName;
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// The directory.
+    #[serde(deserialize_with = "crate::setting::path")]
     pub path: PathBuf,
 }
 

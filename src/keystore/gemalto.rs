@@ -1,8 +1,63 @@
 //! The `keystore.gemalto` section of the config file. The backend is not built yet.
 
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use secrecy::SecretString;
 use serde::Deserialize;
+
+use crate::setting::{self, Url};
 
 /// The `keystore.gemalto:` section of the config file.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Config {}
+pub struct Config {
+    /// Gemalto KeySecure, now Thales CipherTrust Manager.
+    pub keysecure: KeySecure,
+}
+
+/// The `keystore.gemalto.keysecure:` section.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeySecure {
+    /// Where KeySecure answers.
+    pub endpoint: Url,
+    /// How to log in.
+    pub credentials: Credentials,
+    /// Certificates.
+    #[serde(default)]
+    pub tls: Tls,
+}
+
+/// The `keystore.gemalto.keysecure.credentials:` section.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Credentials {
+    /// The refresh token.
+    #[serde(deserialize_with = "setting::secret")]
+    pub token: SecretString,
+    /// The domain; none: the root domain.
+    pub domain: Option<String>,
+    /// How long to wait after a failed login. Default 15 seconds.
+    #[serde(default = "retry", deserialize_with = "crate::duration::deserialize")]
+    pub retry: Duration,
+}
+
+/// The `keystore.gemalto.keysecure.tls:` section.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tls {
+    /// PEM file, or directory of such, with the CAs of KeySecure; none: the system's.
+    pub ca: Option<PathBuf>,
+}
+
+impl Config {
+    /// The files that the section names, and the keys that name them.
+    pub fn files(&self) -> Vec<(&'static str, &Path)> {
+        self.keysecure.tls.ca.iter().map(|ca| ("keysecure.tls.ca", ca.as_path())).collect()
+    }
+}
+
+fn retry() -> Duration {
+    Duration::from_secs(15)
+}

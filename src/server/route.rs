@@ -29,6 +29,7 @@ pub struct RouteConfig {
     /// Answer without a client certificate.
     pub skip_auth: bool,
     /// The time for a whole request; none: the route's own.
+    #[serde(deserialize_with = "crate::duration::unless_zero")]
     pub timeout: Option<Duration>,
 }
 

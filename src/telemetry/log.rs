@@ -32,6 +32,25 @@ impl Level {
     /// Above every event: nothing is logged.
     const OFF: i8 = i8::MAX;
 
+    /// Parses a level as the config file writes it: a name in any case, a name and what to add, as in `INFO+2`, or
+    /// a number. Numbers beyond every level are the outermost one.
+    pub fn parse(text: &str) -> Option<Self> {
+        let text = text.to_ascii_uppercase();
+        let (name, offset) = text.split_once('+').unwrap_or((&text, "0"));
+        let base = match name {
+            "DEBUG" => -4,
+            "INFO" => 0,
+            "WARN" => 4,
+            "ERROR" => 8,
+            _ => return text.parse().ok().map(Self::of_number),
+        };
+        Some(Self::of_number(offset.parse::<i64>().ok()?.saturating_add(base)))
+    }
+
+    fn of_number(number: i64) -> Self {
+        Self(number.clamp(i8::MIN.into(), (i8::MAX - 1).into()).try_into().expect("clamped to its range"))
+    }
+
     fn of(level: tracing::Level) -> Self {
         Self(match level {
             tracing::Level::ERROR => 8,
@@ -253,4 +272,31 @@ pub fn causes(error: &dyn std::error::Error) -> String {
         cause = error.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn levels_are_those_of_the_config_file() {
+        for (text, level, shown) in [
+            ("debug", -4, "DEBUG"),
+            ("INFO", 0, "INFO"),
+            ("Warn", 4, "WARN"),
+            ("ERROR", 8, "ERROR"),
+            ("INFO+2", 2, "INFO+2"),
+            ("debug+4", 0, "INFO"),
+            ("5", 5, "WARN+1"),
+            ("-8", -8, "DEBUG-4"),
+            ("+8", 8, "ERROR"),
+            ("1000", 126, "ERROR+118"),
+        ] {
+            let parsed = Level::parse(text).expect(text);
+            assert_eq!((parsed.0, parsed.to_string().as_str()), (level, shown), "{text}");
+        }
+        for bad in ["", "trace", "true", "INFO-1", "INFO+", "WARN+x", "INFO + 2", "5.0", "+"] {
+            assert_eq!(Level::parse(bad), None, "{bad}");
+        }
+    }
 }

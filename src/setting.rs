@@ -1,0 +1,112 @@
+//! Settings of the config file that several parts have: types that cannot hold nonsense, and ways to read them.
+//!
+//! An error never shows the value: it may be a secret, or a secret in the wrong place. The reader of the config
+//! file takes an empty text for an `Option` that is none.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use hyper::Uri;
+use secrecy::{ExposeSecret as _, SecretString};
+use serde::de::{Deserialize, Deserializer, Error};
+
+/// The address of a server: `https://host[:port][/path]`, or the same with `http`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Url(String);
+
+impl Url {
+    /// Parses an address.
+    pub fn parse(text: &str) -> Option<Self> {
+        let url: Uri = text.parse().ok()?;
+        let is_http = matches!(url.scheme_str(), Some("http" | "https"));
+        let has_host = url.host().is_some_and(|host| !host.is_empty());
+        // A password has no place in it: it would be shown with the address.
+        let has_user = url.authority().is_some_and(|authority| authority.as_str().contains('@'));
+        (is_http && has_host && !has_user).then(|| Self(text.trim_end_matches('/').to_owned()))
+    }
+
+    /// The address, without a final slash.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Url {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for Url {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Url {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = text(deserializer)?;
+        let advice = "not the address of a server; write 'https://host:port', without user and password";
+        Self::parse(&text).ok_or_else(|| Error::custom(advice))
+    }
+}
+
+/// Reads a text that is not empty.
+pub fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    not_empty(String::deserialize(deserializer)?, String::is_empty)
+}
+
+/// Reads a path that is not empty. A relative one begins at the working directory.
+pub fn path<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PathBuf, D::Error> {
+    text(deserializer).map(PathBuf::from)
+}
+
+/// Reads a secret that is not empty.
+pub fn secret<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SecretString, D::Error> {
+    not_empty(SecretString::deserialize(deserializer)?, |secret| secret.expose_secret().is_empty())
+}
+
+/// Reads a value; an empty text is the default.
+pub fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(deserializer: D) -> Result<T, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
+
+/// Reads a text; an empty one is the default.
+pub fn text_or<'de, D: Deserializer<'de>>(
+    default: impl FnOnce() -> String,
+    deserializer: D,
+) -> Result<String, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_else(default))
+}
+
+/// Reads a count of at least one.
+pub fn count<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
+    match usize::deserialize(deserializer)? {
+        0 => Err(Error::custom("must be at least 1")),
+        count => Ok(count),
+    }
+}
+
+fn not_empty<T, E: Error>(value: T, is_empty: impl FnOnce(&T) -> bool) -> Result<T, E> {
+    if is_empty(&value) { Err(Error::custom("must not be empty")) } else { Ok(value) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_names_scheme_and_host_and_no_user() {
+        for (good, kept) in [
+            ("https://vault.example", "https://vault.example"),
+            ("http://127.0.0.1:8200/", "http://127.0.0.1:8200"),
+            ("https://[::1]:8200/v1", "https://[::1]:8200/v1"),
+        ] {
+            assert_eq!(Url::parse(good).expect(good).as_str(), kept);
+        }
+        for bad in ["", "127.0.0.1:1", "vault.example", "ftp://x", "https://", "/path", "https://u:p@x", "https://a b"]
+        {
+            assert_eq!(Url::parse(bad), None, "{bad}");
+        }
+    }
+}
