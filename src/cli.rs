@@ -12,12 +12,14 @@ mod list;
 mod log;
 mod ls;
 mod metric;
+mod migrate;
 mod out;
 mod policy;
 mod report;
 mod server;
 mod status;
 mod units;
+mod verify;
 
 use std::ffi::OsString;
 use std::io::Write as _;
@@ -54,6 +56,10 @@ Look after a server
   status       Show how a server is
   metric       Watch the figures of a server
   log          Follow a log of a server
+
+Move keys between key stores
+  migrate      Copy keys from one key store to another
+  verify       Check that keys are on another key store, and the same
 
 Set up this command
   completions  Write a completion script for a shell
@@ -100,6 +106,8 @@ enum Command {
     Log(log::Args),
     Completions(completions::Completions),
     Man(completions::Man),
+    Migrate(migrate::Args),
+    Verify(verify::Args),
 }
 
 /// Runs the command that `args` (program name first) asks for.
@@ -125,7 +133,7 @@ pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
             if !report::is_closed_pipe(&error) {
                 report::print(&error, program, color);
             }
-            ExitCode::FAILURE
+            if error.is::<migrate::Incomplete>() { ExitCode::from(3) } else { ExitCode::FAILURE }
         }
     }
 }
@@ -144,6 +152,8 @@ fn run(args: Args, out: &mut Out) -> anyhow::Result<()> {
         Some(Command::Server(args)) => server::run(args),
         Some(Command::Config(args)) => config::run(&args, out),
         Some(Command::Explain(args)) => explain::run(&args, out),
+        Some(Command::Migrate(args)) => migrate::run(args, out),
+        Some(Command::Verify(args)) => verify::run(args, out),
         Some(Command::Completions(args)) => completions::completions(&args, out),
         Some(Command::Man(args)) => completions::man(&args, out),
         Some(command) => {
@@ -163,9 +173,7 @@ async fn ask(command: Command, out: &mut Out) -> anyhow::Result<()> {
         Command::Status(args) => status::run(args, out).await,
         Command::Metric(args) => metric::run(args, out).await,
         Command::Log(args) => log::run(args, out).await,
-        Command::Server(_) | Command::Config(_) | Command::Explain(_) | Command::Completions(_) | Command::Man(_) => {
-            unreachable!("`run` has run these")
-        }
+        _ => unreachable!("`run` has run these"),
     }
 }
 

@@ -102,6 +102,18 @@ impl Config {
     }
 }
 
+/// Loads the `keystore:` section of a file. The rest, if any, is not looked at: a migration needs none of it.
+pub fn load_keystore(path: &Path) -> anyhow::Result<keystore::Config> {
+    #[derive(serde::Deserialize)]
+    struct File {
+        #[serde(with = "serde_yaml::with::singleton_map")]
+        keystore: keystore::Config,
+    }
+    let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+    let file: File = serde_yaml::from_str(&text).with_context(|| path.display().to_string())?;
+    Ok(file.keystore)
+}
+
 /// Parses `ip:port` or `:port`.
 pub fn address(text: &str) -> Result<SocketAddr, anyhow::Error> {
     let text = if text.starts_with(':') { format!("0.0.0.0{text}") } else { text.to_owned() };

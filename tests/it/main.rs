@@ -8,6 +8,7 @@ mod curl;
 mod differences;
 mod identities;
 mod keystore;
+mod migrate;
 mod prometheus;
 mod proxy;
 mod replay;

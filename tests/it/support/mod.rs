@@ -7,6 +7,7 @@ pub mod curl;
 pub mod differences;
 pub mod lines;
 pub mod peer;
+pub mod pty;
 pub mod server;
 
 use std::path::{Path, PathBuf};

@@ -1,0 +1,243 @@
+//! `claviger migrate`: copies keys from one key store to another.
+
+mod meter;
+mod report_file;
+pub(super) mod session;
+
+use std::time::Instant;
+
+use anyhow::Context as _;
+
+use self::session::{Scope, Session};
+use super::out::Out;
+use crate::keystore::Access;
+use crate::migrate::{OnConflict, Plan, Prove, Report, Verdict};
+
+/// Copy keys from one key store to another
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(flatten)]
+    scope: Scope,
+    /// Replace keys that the target holds with another value.
+    #[arg(short, long, conflicts_with = "merge")]
+    force: bool,
+    /// Copy the missing keys only, and leave those alone that the target holds.
+    #[arg(long)]
+    merge: bool,
+    /// Plan and check everything, write nothing.
+    #[arg(long)]
+    dry_run: bool,
+    /// Do not read written keys back.
+    #[arg(long)]
+    no_verify: bool,
+}
+
+impl Args {
+    fn on_conflict(&self) -> OnConflict {
+        match (self.force, self.merge) {
+            (true, _) => OnConflict::Replace,
+            (_, true) => OnConflict::Skip,
+            _ => OnConflict::Fail,
+        }
+    }
+}
+
+/// Some keys are not on the target, though nothing is half-done: the program exits with 3.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct Incomplete(String);
+
+/// Runs the command.
+pub(super) fn run(args: Args, out: &mut Out) -> anyhow::Result<()> {
+    session::block_on(async {
+        let on_conflict = args.on_conflict();
+        let prove = if args.no_verify { Prove::Trust } else { Prove::ReadBack };
+        let mut session = Session::open("migrate", args.scope, out).await?;
+        session.report.set_on_conflict(on_conflict);
+        session.report.dry_run = args.dry_run;
+        session.report.read_back = prove == Prove::ReadBack && !args.dry_run;
+        session.result("Starting key migration:\n\n");
+        let ended = session.migrate(on_conflict, prove, args.dry_run).await;
+        session.finish(ended)
+    })
+}
+
+impl Session<'_> {
+    async fn migrate(&mut self, on_conflict: OnConflict, prove: Prove, dry_run: bool) -> anyhow::Result<Verdict> {
+        let access = if on_conflict == OnConflict::Replace { Access::Replace } else { Access::Create };
+        let plan = self.plan(access).await?;
+        self.note(plan_text(&self.report, on_conflict, prove));
+        self.note_oddities();
+        let verdict = self.report.verdict_of_plan(on_conflict);
+        if verdict == Verdict::Refused {
+            self.report.message = Some(refusal(&self.report));
+            return Ok(verdict);
+        }
+        if dry_run {
+            self.warn_different(on_conflict);
+            if verdict == Verdict::Incomplete {
+                self.report.message = Some(left_out(self.report.counts.different));
+            }
+            self.result("Dry run: nothing was written.\n");
+            return Ok(verdict);
+        }
+        self.copy(&plan, on_conflict, prove).await?;
+        self.recheck(&plan).await?;
+        Ok(self.conclude(on_conflict))
+    }
+
+    async fn copy(&mut self, plan: &Plan, on_conflict: OnConflict, prove: Prove) -> anyhow::Result<()> {
+        let started = Instant::now();
+        self.migration.target.prepare().await.context("the target cannot be made")?;
+        self.report.target.identity = self.migration.target.identity().await.ok().flatten();
+        let meter = self.meter();
+        let outcomes = self.migration.copy(plan, on_conflict, prove, &self.progress, &self.stop).await;
+        meter.stop().await;
+        self.report.set_outcomes(&outcomes);
+        self.report.seconds.copy = started.elapsed().as_secs_f64();
+        Ok(())
+    }
+
+    /// Lists the source again: what has changed there meanwhile is not on the target.
+    async fn recheck(&mut self, plan: &Plan) -> anyhow::Result<()> {
+        let started = Instant::now();
+        match self.migration.drift(plan).await {
+            Ok(drift) => self.report.set_drift(&drift),
+            Err(error) => self.warn(format_args!("Warning: {:#}", anyhow::Error::from(error))),
+        }
+        self.report.seconds.recheck = started.elapsed().as_secs_f64();
+        self.warn_list("appeared on the source during the run and NOT migrated", &self.report.appeared);
+        self.warn_list("vanished from the source during the run", &self.report.vanished);
+        Ok(())
+    }
+
+    fn conclude(&mut self, on_conflict: OnConflict) -> Verdict {
+        let interrupted = self.stop.is_cancelled();
+        let verdict = self.report.verdict_of_outcomes(interrupted);
+        self.note(summary(&self.report));
+        for key in &self.report.keys {
+            if let Some(error) = key.error() {
+                self.warn(format_args!("FAILED: {}: {error}", key.name()));
+            }
+        }
+        self.warn_different(on_conflict);
+        let counts = self.report.counts;
+        let done = counts.written + counts.replaced;
+        if counts.failed + counts.not_reached == 0 {
+            self.result(last_line(done));
+        }
+        if verdict != Verdict::Complete {
+            self.report.message = Some(shortfall(&self.report, interrupted));
+        }
+        verdict
+    }
+
+    /// Lists keys that stay different, as loudly as text can.
+    fn warn_different(&self, on_conflict: OnConflict) {
+        if on_conflict != OnConflict::Skip {
+            return;
+        }
+        for key in self.report.names_of("different") {
+            let (source, target) = key.fingerprints().expect("keys that differ have two");
+            let name = key.name();
+            self.warn(format_args!("NOT MIGRATED: {name}: the target holds ANOTHER KEY ({target}, not {source})"));
+        }
+    }
+
+    /// What was found beside keys.
+    pub(super) fn note_oddities(&self) {
+        if !self.report.excluded.is_empty() {
+            self.note(format_args!("Excluded: {}", self.report.excluded.join(", ")));
+        }
+        for left in &self.report.leftovers {
+            self.warn(format_args!("Warning: {left}"));
+        }
+    }
+
+    fn warn_list(&self, what: &str, names: &[String]) {
+        if !names.is_empty() {
+            self.warn(format_args!("Warning: {what}: {}", names.join(", ")));
+        }
+    }
+}
+
+fn plan_text(report: &Report, on_conflict: OnConflict, prove: Prove) -> String {
+    let counts = report.counts;
+    let writes = match on_conflict {
+        OnConflict::Replace => counts.missing + counts.different,
+        OnConflict::Fail | OnConflict::Skip => counts.missing,
+    };
+    let reads = if prove == Prove::ReadBack { writes } else { 0 };
+    format!(
+        "Source: {} ({}, {} selected)\nTarget: {} ({})\nPlan: {} missing on the target, {} identical, {} different\n\
+         To come: {writes} writes and {reads} reads on the target, one listing of the source",
+        report.source.store,
+        keys(report.source.keys),
+        report.keys.len(),
+        report.target.store,
+        keys(report.target.keys),
+        counts.missing,
+        counts.identical,
+        counts.different,
+    )
+}
+
+fn refusal(report: &Report) -> String {
+    let mut text = String::from("the target holds some of these keys already; nothing was written:");
+    for (class, note) in [("different", "holds ANOTHER KEY"), ("identical", "holds the same key")] {
+        for key in report.names_of(class) {
+            text += &format!("\n  {}: {note}", key.name());
+        }
+    }
+    text + "\nUse --merge to copy only what is missing, --force to replace keys that differ."
+}
+
+fn summary(report: &Report) -> String {
+    let counts = report.counts;
+    let proof = if report.read_back { ", each read back and compared" } else { "" };
+    let seconds = report.seconds.plan + report.seconds.copy + report.seconds.recheck;
+    format!(
+        "{} written, {} replaced{proof}; {} identical, {} not migrated, {} failed, {} not reached; {seconds:.1} s",
+        counts.written, counts.replaced, counts.identical, counts.not_migrated, counts.failed, counts.not_reached,
+    )
+}
+
+fn last_line(done: usize) -> String {
+    match done {
+        0 => "Migration succeeded! No keys migrated.\n".into(),
+        done => format!("Migrated {done:6} keys successfully!\n"),
+    }
+}
+
+/// Says exactly what was done, and how to go on.
+fn shortfall(report: &Report, interrupted: bool) -> String {
+    let counts = report.counts;
+    let done = counts.written + counts.replaced;
+    let stopped = counts.failed + counts.not_reached;
+    let planned = done + stopped;
+    if interrupted && stopped > 0 {
+        return format!(
+            "interrupted: {done} of {planned} keys were migrated, and none half; run again with --merge to go on"
+        );
+    }
+    if stopped > 0 {
+        return format!(
+            "{done} of {planned} keys were migrated, {} failed, {} were not begun; when the cause is gone, run again \
+             with --merge to go on",
+            counts.failed, counts.not_reached
+        );
+    }
+    if counts.not_migrated > 0 {
+        return left_out(counts.not_migrated);
+    }
+    format!("{} appeared on the source during the run; run again with --merge", keys(report.appeared.len()))
+}
+
+fn left_out(count: usize) -> String {
+    format!("{} NOT migrated: the target holds other keys under these names", keys(count))
+}
+
+/// "1 key", "2 keys".
+pub(super) fn keys(count: usize) -> String {
+    if count == 1 { "1 key".into() } else { format!("{count} keys") }
+}

@@ -1,0 +1,124 @@
+//! Shows how far a run is: a bar on a terminal, otherwise a line a second.
+
+use std::io::{IsTerminal as _, Write as _};
+use std::sync::Arc;
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use crate::migrate::{Progress, Step};
+
+/// How often the bar is drawn.
+const REDRAW: Duration = Duration::from_millis(100);
+
+/// How often a line is written where there is no terminal.
+const LINE: Duration = Duration::from_secs(1);
+
+/// Shows a run's progress on standard error until it is dropped.
+pub(super) struct Meter(Option<JoinHandle<()>>);
+
+impl Meter {
+    /// Follows `progress`; shows nothing when `quiet`.
+    pub(super) fn start(progress: Arc<Progress>, quiet: bool) -> Self {
+        let task = if quiet {
+            None
+        } else if std::io::stderr().is_terminal() {
+            Some(tokio::spawn(draw(progress)))
+        } else {
+            Some(tokio::spawn(print(progress)))
+        };
+        Self(task)
+    }
+
+    /// Stops, and removes the bar: what is printed next begins a line of its own.
+    pub(super) async fn stop(mut self) {
+        if let Some(task) = self.0.take() {
+            task.abort();
+            let _ = task.await;
+        }
+    }
+}
+
+impl Drop for Meter {
+    fn drop(&mut self) {
+        if let Some(task) = &self.0 {
+            task.abort();
+        }
+    }
+}
+
+async fn draw(progress: Arc<Progress>) {
+    let style = ProgressStyle::with_template("{msg} [{bar:30}] {pos}/{len} keys, {per_sec}, {eta} left")
+        .expect("the template is valid")
+        .progress_chars("=> ");
+    let mut shown = None;
+    loop {
+        let step = progress.step();
+        let (done, total) = progress.keys();
+        if shown.as_ref().is_none_or(|(drawn, _)| *drawn != step) {
+            let bar = ProgressBar::new(total).with_style(style.clone()).with_message(verb(step));
+            shown = Some((step, Cleared(bar)));
+        }
+        if let Some((_, Cleared(bar))) = &shown {
+            bar.set_length(total);
+            bar.set_position(done);
+            bar.tick();
+        }
+        tokio::time::sleep(REDRAW).await;
+    }
+}
+
+/// A bar that leaves no trace on the terminal.
+struct Cleared(ProgressBar);
+
+impl Drop for Cleared {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
+    }
+}
+
+async fn print(progress: Arc<Progress>) {
+    let mut began = (progress.step(), Instant::now());
+    let mut ticks = tokio::time::interval(LINE);
+    ticks.tick().await;
+    loop {
+        let now = ticks.tick().await;
+        let step = progress.step();
+        if step != began.0 {
+            began = (step, now - LINE);
+        }
+        let _ = writeln!(std::io::stderr(), "{}", line(step, progress.keys(), now - began.1));
+    }
+}
+
+fn line(step: Step, (done, total): (u64, u64), elapsed: Duration) -> String {
+    if step == Step::Listing {
+        return verb(step).into();
+    }
+    let rate = done as f64 / elapsed.as_secs_f64().max(0.001);
+    let left = total.saturating_sub(done) as f64 / rate;
+    let left = if left.is_finite() { format!("{left:.0}s left") } else { "time left unknown".into() };
+    format!("{}: {done}/{total} keys, {rate:.0}/s, {left}", verb(step))
+}
+
+fn verb(step: Step) -> &'static str {
+    match step {
+        Step::Listing => "Listing",
+        Step::Reading => "Reading",
+        Step::Writing => "Writing",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_has_rate_and_time_left() {
+        let line = |done| line(Step::Writing, (done, 1_000), Duration::from_secs(2));
+        assert_eq!(line(500), "Writing: 500/1000 keys, 250/s, 2s left");
+        assert_eq!(line(0), "Writing: 0/1000 keys, 0/s, time left unknown");
+    }
+}

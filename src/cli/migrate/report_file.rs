@@ -1,0 +1,48 @@
+//! The file that `--report` names.
+
+use std::fs::File;
+use std::io::{BufWriter, Write as _};
+use std::path::PathBuf;
+
+use anyhow::{Context as _, bail};
+
+use crate::keystore;
+use crate::migrate::Report;
+
+/// A report that appears under its name when it is complete. Made before a run begins, so that a path that cannot be
+/// written is found before the first key is.
+pub(super) struct ReportFile {
+    path: PathBuf,
+    partial: PathBuf,
+    file: File,
+}
+
+impl ReportFile {
+    /// Creates the file. A directory of keys is no place for it: `stores` are the identities of both.
+    pub(super) async fn create(path: PathBuf, stores: &[Option<&str>]) -> anyhow::Result<Self> {
+        let name = path.file_name().with_context(|| format!("the report '{}' is no file", path.display()))?;
+        let mut partial = name.to_owned();
+        partial.push(".partial");
+        let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(".".as_ref());
+        let cannot = || format!("the report '{}' cannot be written", path.display());
+        let place = keystore::Config::Fs(keystore::fs::Config { path: directory.into() });
+        let place = keystore::open(&place).await.with_context(cannot)?;
+        let place = place.with_context(|| format!("there is no directory for the report '{}'", path.display()))?;
+        if stores.contains(&Some(place.identity().await?.as_str())) {
+            bail!("the report '{}' would lie among the keys; choose another directory", path.display());
+        }
+        let partial = directory.join(partial);
+        let file = File::create(&partial).with_context(cannot)?;
+        Ok(Self { path, partial, file })
+    }
+
+    /// Writes the report and gives it its name.
+    pub(super) fn write(self, report: &Report) -> anyhow::Result<()> {
+        let mut out = BufWriter::new(self.file);
+        serde_json::to_writer_pretty(&mut out, report)?;
+        out.write_all(b"\n")?;
+        out.into_inner()?.sync_all()?;
+        std::fs::rename(&self.partial, &self.path)?;
+        Ok(())
+    }
+}

@@ -1,0 +1,65 @@
+//! `claviger verify`: compares two key stores and changes nothing.
+
+use anyhow::bail;
+
+use super::migrate::keys;
+use super::migrate::session::{self, Scope, Session};
+use super::out::Out;
+use crate::keystore::Access;
+use crate::migrate::{Report, Verdict};
+
+/// Check that every key of one key store is on another, and the same
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(flatten)]
+    scope: Scope,
+}
+
+/// Runs the command.
+pub(super) fn run(args: Args, out: &mut Out) -> anyhow::Result<()> {
+    session::block_on(async {
+        let mut session = Session::open("verify", args.scope, out).await?;
+        let ended = session.verify().await;
+        session.finish(ended)
+    })
+}
+
+impl Session<'_> {
+    async fn verify(&mut self) -> anyhow::Result<Verdict> {
+        if !self.migration.target.exists() {
+            bail!("the target does not exist: {}", self.migration.target);
+        }
+        self.plan(Access::Read).await?;
+        self.note(format_args!("Source: {}\nTarget: {}", self.report.source.store, self.report.target.store));
+        self.note_oddities();
+        self.result(differences(&self.report));
+        Ok(self.conclude_comparison())
+    }
+
+    fn conclude_comparison(&mut self) -> Verdict {
+        let counts = self.report.counts;
+        if counts.missing + counts.different > 0 {
+            let [missing, different] = [counts.missing, counts.different].map(keys);
+            self.report.message = Some(format!("{missing} missing on the target, {different} different"));
+            return Verdict::Incomplete;
+        }
+        self.result(format_args!("Verified {}: all are on the target and identical.\n", keys(counts.identical)));
+        Verdict::Complete
+    }
+}
+
+/// What is not the same on both sides, one a line.
+fn differences(report: &Report) -> String {
+    let mut text = String::new();
+    for key in report.names_of("missing") {
+        text += &format!("missing on the target: {}\n", key.name());
+    }
+    for key in report.names_of("different") {
+        let (source, target) = key.fingerprints().expect("keys that differ have two");
+        text += &format!("different: {} (source {source}, target {target})\n", key.name());
+    }
+    for name in &report.only_on_target {
+        text += &format!("only on the target: {name}\n");
+    }
+    text
+}

@@ -1,0 +1,119 @@
+//! Copies keys from one key store to another: plan, check, write, prove, report.
+//!
+//! A lost or changed master key makes data unreadable for ever, so this is built like a bank transfer. One plan
+//! and one loop serve every source and every target. The plan is complete before the first write: both sides are
+//! listed, and every selected key is read and parsed. Writes are exclusive or atomic, each is read back, and a run
+//! that ends early has left nothing half-done: another one with [`OnConflict::Skip`] goes on.
+
+mod copy;
+mod glob;
+mod plan;
+mod progress;
+mod report;
+mod target;
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::keystore::{self, Access, KeyStore};
+
+pub use copy::{Failure, Outcome, Prove};
+pub use glob::{Glob, Malformed, Selection};
+pub use plan::{Class, Counts, Drift, Entry, Plan, Problem};
+pub use progress::{Progress, Step};
+pub use report::{Report, Verdict};
+pub use target::Target;
+
+/// What happens to a key that is on the target already, with another value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnConflict {
+    /// Nothing is written at all, not even when the value is the same.
+    Fail,
+    /// It stays as it is and counts as not migrated.
+    Skip,
+    /// The source's value takes its place.
+    Replace,
+}
+
+/// One of the two stores.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// Where keys come from; never written.
+    Source,
+    /// Where keys go.
+    Target,
+}
+
+impl fmt::Display for Side {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Side::Source => "source",
+            Side::Target => "target",
+        })
+    }
+}
+
+/// Why there is no plan. Nothing has been written.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A store failed, or does not allow what is needed.
+    #[error("the {side} cannot be {verb}")]
+    Store {
+        /// Which one.
+        side: Side,
+        /// What was tried: "listed".
+        verb: &'static str,
+        /// What it answered.
+        source: keystore::Error,
+    },
+    /// Both sides are one place.
+    #[error("source and target are the same store ({0}): nothing can be copied")]
+    SameStore(String),
+    /// The source has no key at all.
+    #[error("the source has no keys; is it the right one?")]
+    Empty,
+    /// The one key that was asked for is not there.
+    #[error("the source has no key '{0}'")]
+    NoSuchKey(String),
+    /// Entries that cannot be copied, or not be compared.
+    #[error("{} cannot be used:{}", entries(.0.len()), lines(.0))]
+    Unusable(Vec<Problem>),
+}
+
+fn entries(count: usize) -> String {
+    if count == 1 { "1 entry".into() } else { format!("{count} entries") }
+}
+
+fn lines(problems: &[Problem]) -> String {
+    let lines = problems.iter().map(|problem| format!("\n  {problem}"));
+    lines.collect::<String>() + "\nRepair or remove them, or leave them out with a pattern or --exclude."
+}
+
+/// A source, a target, and the keys to copy from one to the other.
+pub struct Migration {
+    /// Where keys come from.
+    pub source: Arc<dyn KeyStore>,
+    /// Where they go.
+    pub target: Target,
+    /// Which keys.
+    pub selection: Selection,
+    /// Keys in flight at once; at least 1.
+    pub concurrency: usize,
+}
+
+impl Migration {
+    /// Checks that the two are not one, that both answer, and that the target allows `access`.
+    pub async fn check(&self, access: Access) -> Result<(), Error> {
+        let identity = self.source.identity().await.map_err(failed(Side::Source, "identified"))?;
+        if self.target.identity().await.map_err(failed(Side::Target, "identified"))? == Some(identity.clone()) {
+            return Err(Error::SameStore(identity));
+        }
+        self.source.check(Access::Read).await.map_err(failed(Side::Source, "used"))?;
+        self.target.check(access).await.map_err(failed(Side::Target, "used"))
+    }
+}
+
+/// Says which store failed at what.
+fn failed(side: Side, verb: &'static str) -> impl FnOnce(keystore::Error) -> Error {
+    move |source| Error::Store { side, verb, source }
+}

@@ -1,0 +1,50 @@
+//! How far a run is, for whoever shows it.
+
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+
+/// What a run is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// Listing both stores.
+    Listing,
+    /// Reading and parsing keys on both sides.
+    Reading,
+    /// Writing keys and reading them back.
+    Writing,
+}
+
+/// Counters that one side advances and another looks at whenever it likes.
+#[derive(Debug, Default)]
+pub struct Progress {
+    step: AtomicU8,
+    total: AtomicU64,
+    done: AtomicU64,
+}
+
+impl Progress {
+    /// Begins a step of `total` keys.
+    pub(super) fn begin(&self, step: Step, total: usize) {
+        self.done.store(0, Ordering::Relaxed);
+        self.total.store(total as u64, Ordering::Relaxed);
+        self.step.store(step as u8, Ordering::Release);
+    }
+
+    /// One key more is done.
+    pub(super) fn advance(&self) {
+        self.done.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// What is being done now.
+    pub fn step(&self) -> Step {
+        match self.step.load(Ordering::Acquire) {
+            0 => Step::Listing,
+            1 => Step::Reading,
+            _ => Step::Writing,
+        }
+    }
+
+    /// Keys done in this step, and all of it.
+    pub fn keys(&self) -> (u64, u64) {
+        (self.done.load(Ordering::Relaxed), self.total.load(Ordering::Relaxed))
+    }
+}

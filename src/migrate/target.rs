@@ -1,0 +1,89 @@
+//! Where keys go. The only part of a migration that knows what kind of target it is.
+
+use std::sync::Arc;
+
+use crate::crypto::Blob;
+use crate::keystore::{self, Access, Error, KeyStore, Listing};
+use crate::name::KeyName;
+
+/// A key store that keys are copied to. Its place may not exist yet: then it is empty, and made only when the first
+/// key is going to be written.
+pub struct Target {
+    config: keystore::Config,
+    store: Option<Arc<dyn KeyStore>>,
+}
+
+impl Target {
+    /// Connects to the store without creating anything.
+    pub async fn open(config: keystore::Config) -> Result<Self, Error> {
+        let store = keystore::open(&config).await?.map(patient);
+        Ok(Self { config, store })
+    }
+
+    /// Whether there is such a place already.
+    pub fn exists(&self) -> bool {
+        self.store.is_some()
+    }
+
+    /// Makes the store's place if it does not exist.
+    pub async fn prepare(&mut self) -> Result<(), Error> {
+        if self.store.is_none() {
+            self.store = Some(patient(keystore::connect(&self.config).await?));
+        }
+        Ok(())
+    }
+
+    pub(super) async fn check(&self, access: Access) -> Result<(), Error> {
+        match &self.store {
+            Some(store) => store.check(access).await,
+            None => Ok(()),
+        }
+    }
+
+    /// As [`KeyStore::identity`]; none as long as there is no such place.
+    pub async fn identity(&self) -> Result<Option<String>, Error> {
+        match &self.store {
+            Some(store) => store.identity().await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    pub(super) async fn list(&self) -> Result<Listing, Error> {
+        match &self.store {
+            Some(store) => store.list("").await,
+            None => Ok(Listing::default()),
+        }
+    }
+
+    pub(super) async fn get(&self, name: &KeyName) -> Result<Blob, Error> {
+        self.store()?.get(name).await
+    }
+
+    pub(super) async fn create(&self, name: &KeyName, value: &Blob) -> Result<(), Error> {
+        self.store()?.create(name, value).await
+    }
+
+    pub(super) async fn replace(&self, name: &KeyName, expected: &Blob, value: &Blob) -> Result<(), Error> {
+        self.store()?.replace(name, expected, value).await
+    }
+
+    /// A place that does not exist holds no key.
+    fn store(&self) -> Result<&Arc<dyn KeyStore>, Error> {
+        self.store.as_ref().ok_or(Error::NotFound)
+    }
+}
+
+/// The same store, asked again when a failure may pass.
+fn patient(store: Arc<dyn KeyStore>) -> Arc<dyn KeyStore> {
+    Arc::new(keystore::Retry::new(store))
+}
+
+impl std::fmt::Display for Target {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match (&self.store, &self.config) {
+            (Some(store), _) => store.fmt(f),
+            (None, keystore::Config::Fs(config)) => write!(f, "fs: {} (does not exist yet)", config.path.display()),
+            (None, _) => f.write_str("does not exist yet"),
+        }
+    }
+}

@@ -1,0 +1,14 @@
+//! `claviger migrate` and `claviger verify` between key stores.
+
+mod conflicts;
+mod interruption;
+mod progress;
+mod report;
+mod secrets;
+mod selection;
+mod source;
+mod static_key;
+mod support;
+mod transcripts;
+mod trouble;
+mod verify;
