@@ -132,6 +132,7 @@ impl KeyStore for Store {
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::os::unix::ffi::OsStrExt as _;
     use std::os::unix::fs::{PermissionsExt as _, symlink};
     use std::path::Path;
 
@@ -233,6 +234,7 @@ mod tests {
         symlink("a", path("link")).expect("made");
         symlink("nowhere", path("dangling")).expect("made");
         symlink("directory", path("to-directory")).expect("made");
+        symlink("a", directory.path().join(std::ffi::OsStr::from_bytes(b"caf\xe9"))).expect("made");
         let _socket = std::os::unix::net::UnixListener::bind(path("socket")).expect("made");
 
         let listing = store.list("").await.expect("listed");
@@ -242,6 +244,7 @@ mod tests {
             foreign("-lead", "not the name of a key"),
             foreign("_", "not the name of a key"),
             foreign("a.b", "not the name of a key"),
+            foreign("caf\u{fffd}", "not the name of a key"),
             foreign("claviger-old-0011223344556677", "a value that a replacement of a key keeps"),
             foreign("dangling", "a link that leads to no file"),
             foreign("directory", "a directory"),

@@ -15,7 +15,7 @@ use super::error::{Error, MAX_LEN};
 use super::temporary::Temporary;
 use crate::crypto::Blob;
 use crate::keystore::Listing;
-use crate::name::KeyName;
+use crate::name::{KeyName, is_valid};
 
 /// How much of a directory is read at a time, in bytes.
 const LIST_BUFFER: usize = 64 * 1024;
@@ -174,17 +174,18 @@ impl Directory<'_> {
             if !name.starts_with(prefix) {
                 return;
             }
-            // Only links, and what a file system does not tell at once, cost another look.
             match kind {
                 FileType::RegularFile => listing.insert(name),
+                FileType::Symlink | FileType::Unknown if !is_valid(name) => listing.insert(name),
+                // Only links, and what a file system does not tell at once, cost another look.
                 FileType::Symlink | FileType::Unknown => match statat(&self.fd, name, AtFlags::empty()) {
-                    Ok(found) => match FileType::from_raw_mode(found.st_mode) {
-                        FileType::RegularFile => listing.insert(name),
-                        other => listing.refuse(name, describe(other)),
-                    },
-                    Err(_) if kind == FileType::Symlink => listing.refuse(name, "a link that leads to no file"),
+                    Ok(found) if FileType::from_raw_mode(found.st_mode) == FileType::RegularFile => {
+                        listing.insert(name)
+                    }
+                    Ok(found) => listing.refuse(name, describe(FileType::from_raw_mode(found.st_mode))),
                     // Deleted meanwhile.
-                    Err(_) => {}
+                    Err(_) if matches!(self.kind(name), Ok(None)) => {}
+                    Err(_) => listing.refuse(name, "a link that leads to no file"),
                 },
                 other => listing.refuse(name, describe(other)),
             }
