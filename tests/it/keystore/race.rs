@@ -1,5 +1,8 @@
 //! Two servers on one directory, as in a deployment with replicas.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
@@ -8,6 +11,10 @@ use super::{admin, ask, serve};
 use crate::support::{Session, block_on};
 
 const ROUNDS: usize = 100;
+
+/// How many clients write while how often another server starts.
+const CLIENTS: usize = 8;
+const STARTS: usize = 10;
 
 #[test]
 fn of_two_servers_that_create_one_name_one_wins() {
@@ -32,6 +39,42 @@ fn of_two_servers_that_create_one_name_one_wins() {
         assert_eq!(wins[0] + wins[1], ROUNDS);
         assert_eq!(std::fs::read_dir(keys.path()).expect("readable").count(), ROUNDS, "no temporary file is left");
     });
+}
+
+#[test]
+fn a_start_takes_nothing_from_a_server_that_writes() {
+    let keys = tempfile::tempdir().expect("a temporary directory");
+    let writer = serve(keys.path());
+    block_on(async {
+        let session = admin(&writer).session().await.expect("connects");
+        let done = Arc::new(AtomicBool::new(false));
+        let clients: Vec<_> = (0..CLIENTS)
+            .map(|client| tokio::spawn(create_until(done.clone(), session.another(), format!("c{client}"))))
+            .collect();
+        for _ in 0..STARTS {
+            let directory = keys.path().to_owned();
+            tokio::task::spawn_blocking(move || drop(serve(&directory))).await.expect("no panic");
+        }
+        done.store(true, Ordering::Relaxed);
+        let mut created = 0;
+        for client in clients {
+            created += client.await.expect("no panic");
+        }
+        let found = std::fs::read_dir(keys.path()).expect("readable").count();
+        assert_eq!(found, created, "every key is there, and nothing else");
+        assert!(created >= CLIENTS, "the clients did work");
+    });
+}
+
+async fn create_until(done: Arc<AtomicBool>, session: Session, prefix: String) -> usize {
+    for n in 0.. {
+        if n > 0 && done.load(Ordering::Relaxed) {
+            return n;
+        }
+        let created = ask(&session, "PUT", &format!("/v1/key/create/{prefix}-{n}")).await;
+        assert_eq!(created, (200, String::new()));
+    }
+    unreachable!("the numbers do not end")
 }
 
 /// What one server encrypts the other one decrypts: both have the winner's key.
