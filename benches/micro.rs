@@ -147,7 +147,8 @@ mod keys {
     /// Keys of which all are cached.
     fn cached(runtime: &Runtime, names: &[KeyName]) -> Arc<Keys> {
         let hour = Duration::from_secs(3_600);
-        let config = cache::Config { any: hour, unused: hour, max_entries: names.len(), ..cache::Config::default() };
+        let expiry = cache::Expiry { any: hour, unused: hour, ..cache::Expiry::default() };
+        let config = cache::Config { expiry, max_entries: names.len() };
         let keys = Keys::new(config, Arc::new(mem::Store::default()), runtime.handle().clone());
         let key = Key::generate(Algorithm::Aes256, OffsetDateTime::UNIX_EPOCH, "").unwrap();
         runtime.block_on(async {
