@@ -1,34 +1,122 @@
-//! The config file. A first sketch.
+//! The config file: joins the `Config` of every part, and checks the rules that span several.
+//!
+//! `docs/configuration.md` and `kes-config.example.yml` show every setting.
+
+mod document;
+mod env;
+mod finding;
+mod old;
+mod path;
+mod read;
+mod rules;
+#[cfg(test)]
+mod tests;
+mod yaml;
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
-use std::path::Path;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::Path as FilePath;
 use std::time::Duration;
 
-use anyhow::Context as _;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
+use zeroize::Zeroizing;
 
+use self::document::{Document, Lookup};
+use self::path::{Path, Step};
+use self::read::Problem;
+use crate::api::SKIP_AUTH;
 use crate::auth::{Identity, policy};
 use crate::name::{KeyName, PolicyName};
 use crate::server::route::RouteConfig;
-use crate::server::tls;
-use crate::telemetry::log::Level;
-use crate::{cache, keystore};
+use crate::server::tls::{self, Tls};
+use crate::telemetry::log::{self, Level};
+use crate::{cache, duration, keystore, setting};
 
-/// Which events the log and the audit log have; none: off.
-#[derive(Debug, Clone, Copy)]
+pub use self::document::SectionId;
+pub use self::finding::{Finding, Place};
+
+/// Where the server listens when the file does not say it.
+const ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 7373);
+
+/// The largest file that is read, in bytes.
+const MAX_FILE: u64 = 16 << 20;
+
+/// A config file that was read and found valid.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    #[serde(rename = "version")]
+    _version: Option<Version>,
+    /// Where to listen.
+    #[serde(default = "default_address", deserialize_with = "read_address")]
+    pub address: SocketAddr,
+    /// Who may do everything; one that is no hash is nobody.
+    #[serde(deserialize_with = "admin")]
+    pub admin: Identity,
+    /// Certificates, and whom to take clients for.
+    pub tls: tls::Config,
+    /// How long keys are kept in memory.
+    #[serde(default)]
+    pub cache: cache::Config,
+    /// Settings of single paths of the API.
+    #[serde(default)]
+    pub api: BTreeMap<String, RouteConfig>,
+    /// Who else may do what.
+    #[serde(default)]
+    pub policy: BTreeMap<PolicyName, policy::Config>,
+    /// Which events are written.
+    #[serde(default)]
+    pub log: Log,
+    /// Keys to create at the start.
+    #[serde(default, deserialize_with = "keys")]
+    pub keys: Vec<KeyName>,
+    /// Limits of the server.
+    #[serde(default)]
+    pub limits: Limits,
+    /// Where keys are kept.
+    pub keystore: keystore::Config,
+    /// Tells one `keystore:` section from another.
+    #[serde(skip)]
+    pub keystore_id: SectionId,
+    #[serde(skip)]
+    places: Vec<Place>,
+}
+
+#[derive(Debug, Deserialize)]
+enum Version {
+    #[serde(rename = "v1")]
+    V1,
+}
+
+/// The `log:` section: the least level that is written; none: nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 pub struct Log {
-    /// The log on standard error.
+    /// Of the log on standard error.
+    #[serde(deserialize_with = "level")]
     pub error: Option<Level>,
-    /// Audit events on standard output.
+    /// Of audit events on standard output.
+    #[serde(deserialize_with = "level")]
     pub audit: Option<Level>,
 }
 
-/// Limits of the server.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+impl Default for Log {
+    fn default() -> Self {
+        Self { error: Some(Level(0)), audit: Some(Level(0)) }
+    }
+}
+
+/// The `limits:` section.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 pub struct Limits {
-    /// Connections.
+    /// The most connections at a time. Default 10,000.
+    #[serde(deserialize_with = "setting::count")]
     pub connections: usize,
-    /// The time to finish running requests at the end.
+    /// How long running requests may take after the server was told to stop. Default 10 seconds.
+    #[serde(deserialize_with = "duration::deserialize")]
     pub shutdown: Duration,
 }
 
@@ -38,84 +126,220 @@ impl Default for Limits {
     }
 }
 
-/// A config file.
-#[derive(Debug)]
-pub struct Config {
-    /// Where to listen.
-    pub address: SocketAddr,
-    /// Who may do everything.
-    pub admin: Identity,
-    /// The `tls:` section.
-    pub tls: tls::Config,
-    /// The `cache:` section.
-    pub cache: cache::Config,
-    /// The `api:` section.
-    pub api: BTreeMap<String, RouteConfig>,
-    /// The `policy:` section.
-    pub policy: BTreeMap<PolicyName, policy::Config>,
-    /// The `log:` section.
-    pub log: Log,
-    /// Keys to create.
-    pub keys: Vec<KeyName>,
-    /// The `keystore:` section.
-    pub keystore: keystore::Config,
-    /// Tells one `keystore:` section from another.
-    pub keystore_id: [u8; 32],
-    /// Limits.
-    pub limits: Limits,
-}
-
 impl Config {
-    /// Loads a file.
-    pub fn load(path: &Path) -> anyhow::Result<(Self, Vec<String>)> {
-        #[derive(serde::Deserialize)]
-        struct Admin {
-            identity: Identity,
-        }
-        #[derive(serde::Deserialize)]
-        struct File {
-            address: Option<String>,
-            admin: Admin,
-            tls: tls::Config,
-            #[serde(default)]
-            policy: BTreeMap<String, policy::Config>,
-            #[serde(with = "serde_yaml::with::singleton_map")]
-            keystore: keystore::Config,
-        }
-        let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
-        let file: File = serde_yaml::from_str(&text)?;
-        let policy = file.policy.into_iter().map(|(name, policy)| Ok((PolicyName::parse(&name)?, policy)));
-        let config = Self {
-            address: address(file.address.as_deref().unwrap_or("0.0.0.0:7373"))?,
-            admin: file.admin.identity,
-            tls: file.tls,
-            cache: cache::Config::default(),
-            api: BTreeMap::new(),
-            policy: policy.collect::<anyhow::Result<_>>()?,
-            log: Log { error: Some(Level(0)), audit: Some(Level(0)) },
-            keys: Vec::new(),
-            keystore: file.keystore,
-            keystore_id: [0; 32],
-            limits: Limits::default(),
+    /// Loads a file; returns the config and what is odd about it.
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    pub fn load(file: &FilePath) -> Result<(Self, Vec<Finding>), Finding> {
+        Self::parse(file, read_file(file)?, &env::get)
+    }
+
+    /// Loads only the `keystore:` section of a file; nothing else need be there, or be valid.
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    pub fn load_keystore(file: &FilePath) -> Result<(keystore::Config, Vec<Finding>), Finding> {
+        Self::parse_keystore(file, read_file(file)?, &env::get)
+    }
+
+    fn parse(file: &FilePath, text: Zeroizing<String>, lookup: Lookup<'_>) -> Result<(Self, Vec<Finding>), Finding> {
+        let mut source = Source::parse(file, text)?;
+        source.expand(&Path::default(), lookup)?;
+        let mut warnings = source.drop_ignored();
+        let read = Self::deserialize(&source.document.root).map_err(advise);
+        let mut config =
+            read.and_then(|config| rules::check(&config).map(|()| config)).map_err(|p| source.finding(p))?;
+        warnings.extend(rules::odd(&source.document.root).into_iter().map(|problem| source.finding(problem)));
+        config.keystore_id = source
+            .document
+            .root
+            .entry("keystore")
+            .map_or_else(SectionId::default, |section| SectionId::of(&section.value));
+        config.places = NAMES_FILES.iter().map(|key| source.place(&Problem::at(Path::of(key), ""))).collect();
+        Ok((config, warnings))
+    }
+
+    fn parse_keystore(
+        file: &FilePath,
+        text: Zeroizing<String>,
+        lookup: Lookup<'_>,
+    ) -> Result<(keystore::Config, Vec<Finding>), Finding> {
+        let mut source = Source::parse(file, text)?;
+        source.expand(&Path::of("keystore"), lookup)?;
+        let warnings = source.drop_ignored();
+        let read = match source.document.root.entry("keystore").filter(|section| !section.value.is_null()) {
+            Some(section) => keystore::Config::deserialize(&section.value),
+            None => Err(Problem::at(Path::default(), read::MISSING)),
         };
-        Ok((config, Vec::new()))
+        let read = read.map_err(|problem| advise(problem.inside(Step::Key("keystore".into()))));
+        Ok((read.map_err(|problem| source.finding(problem))?, warnings))
+    }
+
+    /// Loads every file that the `tls:` section names.
+    ///
+    /// # Errors
+    /// When one cannot be used: the key that names it, and why.
+    pub fn load_tls(&self) -> Result<Tls, Finding> {
+        let client_optional = SKIP_AUTH.iter().any(|path| self.api.get(*path).is_some_and(|api| api.skip_auth));
+        Tls::load(&self.tls, client_optional).map_err(|error| {
+            let key = format!("tls.{}", error.setting());
+            Finding { place: self.place(&key), message: log::causes(&error) }
+        })
+    }
+
+    /// Where a key stands that names something outside the file: one of the TLS files, or the key store.
+    pub fn place(&self, key: &str) -> Place {
+        let same = |place: &&Place| place.key == key;
+        self.places.iter().find(same).cloned().expect("asked for one of NAMES_FILES")
     }
 }
 
-/// Loads the `keystore:` section of a file. The rest, if any, is not looked at: a migration needs none of it.
-pub fn load_keystore(path: &Path) -> anyhow::Result<keystore::Config> {
-    #[derive(serde::Deserialize)]
-    struct File {
-        #[serde(with = "serde_yaml::with::singleton_map")]
-        keystore: keystore::Config,
-    }
-    let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
-    let file: File = serde_yaml::from_str(&text).with_context(|| path.display().to_string())?;
-    Ok(file.keystore)
+/// The keys whose places are kept, since what they name is looked at later.
+const NAMES_FILES: [&str; 5] = ["tls.key", "tls.cert", "tls.ca", "tls.proxy.header.cert", "keystore"];
+
+/// Reads `ip:port` or `:port`.
+pub fn address(text: &str) -> Result<SocketAddr, &'static str> {
+    let full = if text.starts_with(':') { format!("{}{text}", ADDRESS.ip()) } else { text.to_owned() };
+    full.parse().map_err(|_| "must be an IP address and a port, such as '127.0.0.1:7373', '[::1]:7373' or ':7373'")
 }
 
-/// Parses `ip:port` or `:port`.
-pub fn address(text: &str) -> Result<SocketAddr, anyhow::Error> {
-    let text = if text.starts_with(':') { format!("0.0.0.0{text}") } else { text.to_owned() };
-    text.parse().context("write ip:port or :port")
+/// A file, and the tree that it was parsed into.
+struct Source<'f> {
+    file: &'f FilePath,
+    document: Document,
+}
+
+impl<'f> Source<'f> {
+    fn parse(file: &'f FilePath, text: Zeroizing<String>) -> Result<Self, Finding> {
+        let document = Document::parse(text).map_err(|malformed| {
+            let place = Place { file: file.into(), position: malformed.position, key: String::new() };
+            Finding { place, message: malformed.message.into() }
+        })?;
+        let mut source = Self { file, document };
+        if source.document.root.is_null() {
+            let message = "the file has no content; 'kes-config.example.yml' shows every setting";
+            return Err(source.finding(Problem::at(Path::default(), message)));
+        }
+        let merged = source.document.merge().and_then(|()| old::refuse(&source.document.root));
+        merged.map_err(|problem| source.finding(problem))?;
+        Ok(source)
+    }
+
+    /// Replaces every `${NAME}` at and below `path`.
+    fn expand(&mut self, path: &Path, lookup: Lookup<'_>) -> Result<(), Finding> {
+        let Some(node) = self.document.root.find_mut(path) else { return Ok(()) };
+        document::expand(node, path, lookup).map_err(|problem| self.finding(problem))
+    }
+
+    /// Leaves out what only older versions knew; returns a warning for each, and one for further documents.
+    fn drop_ignored(&mut self) -> Vec<Finding> {
+        let mut warnings = Vec::new();
+        if self.document.has_more {
+            let message = "only the first document is read; whatever follows the line '---' is ignored";
+            let place = Place { file: self.file.into(), position: None, key: String::new() };
+            warnings.push(Finding { place, message: message.into() });
+        }
+        for (path, why) in old::ignored(&self.document.root) {
+            warnings.push(self.finding(Problem::at_key(path.clone(), why)));
+            old::remove(&mut self.document.root, &path);
+        }
+        warnings
+    }
+
+    fn place(&self, problem: &Problem) -> Place {
+        let position = self.document.position(problem);
+        Place { file: self.file.into(), position, key: problem.path.to_string() }
+    }
+
+    fn finding(&self, problem: Problem) -> Finding {
+        Finding { place: self.place(&problem), message: problem.message }
+    }
+}
+
+/// Adds what to write where something important is missing.
+fn advise(problem: Problem) -> Problem {
+    let advice = match problem.path.to_string().as_str() {
+        _ if problem.message != read::MISSING => return problem,
+        "admin" | "admin.identity" => {
+            "; write 'admin: { identity: … }' with the identity of an API key, or 'disabled' for nobody"
+        }
+        "tls" | "tls.key" | "tls.cert" => {
+            "; write 'tls: { key: server.key, cert: server.crt }'; 'claviger identity new' makes such files"
+        }
+        "keystore" => "; write 'keystore: { fs: { path: … } }', or the section of another key store",
+        _ => return problem,
+    };
+    Problem { message: format!("{}{advice}", problem.message), ..problem }
+}
+
+/// Reads a file as text, without a byte order mark.
+fn read_file(file: &FilePath) -> Result<Zeroizing<String>, Finding> {
+    let finding = |message: String, position| Finding {
+        place: Place { file: file.into(), position, key: String::new() },
+        message,
+    };
+    let bytes =
+        read_limited(file).map_err(|error| finding(format!("the config file cannot be read: {error}"), None))?;
+    match std::str::from_utf8(&bytes) {
+        Ok(text) => Ok(Zeroizing::new(text.strip_prefix('\u{feff}').unwrap_or(text).to_owned())),
+        Err(error) => {
+            let position = yaml::Position::after(&bytes[..error.valid_up_to()]);
+            Err(finding("not valid UTF-8 here; save the file as UTF-8".into(), Some(position)))
+        }
+    }
+}
+
+fn read_limited(file: &FilePath) -> io::Result<Zeroizing<Vec<u8>>> {
+    let size = std::fs::metadata(file)?.len();
+    if size > MAX_FILE {
+        return Err(io::Error::other("it has more than 16 MiB"));
+    }
+    std::fs::read(file).map(Zeroizing::new)
+}
+
+fn default_address() -> SocketAddr {
+    ADDRESS
+}
+
+fn read_address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
+    match Option::<String>::deserialize(deserializer)? {
+        Some(text) => address(&text).map_err(D::Error::custom),
+        None => Ok(ADDRESS),
+    }
+}
+
+/// Reads the admin's identity. It may be any text: one that is no identity is nobody's.
+fn admin<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Identity, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Admin {
+        #[serde(deserialize_with = "setting::text")]
+        identity: String,
+    }
+    let Admin { identity } = Admin::deserialize(deserializer)?;
+    Ok(Identity::parse(&identity).unwrap_or_else(|_| Identity::parse("disabled").expect("it follows the rules")))
+}
+
+fn keys<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<KeyName>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Key {
+        name: KeyName,
+    }
+    let keys = Vec::<Key>::deserialize(deserializer)?;
+    Ok(keys.into_iter().map(|key| key.name).collect())
+}
+
+fn level<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Level>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    match text.to_ascii_lowercase().as_str() {
+        "" | "on" => Ok(Some(Level(0))),
+        "off" => Ok(None),
+        _ => Level::parse(&text).map(Some).ok_or_else(|| {
+            D::Error::custom(
+                "must be on, off, or a level: DEBUG, INFO, WARN, ERROR, one of them with a number as in INFO+2",
+            )
+        }),
+    }
 }

@@ -1,5 +1,74 @@
+//! `claviger config check`: whether a server could start from a config file.
+
+use std::io::Write as _;
+use std::path::PathBuf;
+
+use anyhow::bail;
+use clap::Subcommand;
+
+use super::out::{GOOD, Out, moment, printable};
+use super::server::message;
+use crate::config::Config;
+use crate::keystore;
+use crate::telemetry::log::Level;
+
 #[derive(Debug, clap::Args)]
-pub(super) struct Args {}
-pub(super) fn run(_: &Args, _: &mut dyn std::io::Write) -> anyhow::Result<()> {
-    Ok(())
+pub(super) struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Check a config file and the files it names, without starting a server or asking the key store.
+    Check {
+        /// The config file.
+        file: PathBuf,
+    },
+}
+
+/// Runs the command.
+pub(super) fn run(args: &Args, out: &mut Out) -> anyhow::Result<()> {
+    let Command::Check { file } = &args.command;
+    let (config, warnings) = Config::load(file)?;
+    let tls = config.load_tls()?;
+    check_keystore(&config)?;
+    writeln!(out, "{}: {}", printable(&file.display().to_string()), out.paint(GOOD, "ok"))?;
+    for warning in warnings {
+        writeln!(out, "Warning: {warning}")?;
+    }
+    let keystore = config.keystore.name();
+    if !keystore::BUILT.contains(&keystore) {
+        writeln!(out, "Warning: {}.{keystore}: {}", config.place("keystore"), keystore::not_built(keystore))?;
+    }
+    let members: usize = config.policy.values().map(|policy| policy.identities.len()).sum();
+    let level = |level: Option<Level>| level.map_or("off".into(), |level| level.to_string());
+    Ok(out.fields(
+        11,
+        &[
+            ("Address", &config.address),
+            ("Certificate", &format_args!("expires {}", moment(tls.not_after))),
+            ("Key store", &keystore),
+            ("Admin", &message::admin(&config.admin)),
+            ("Policies", &format_args!("{}, with {members} identities", config.policy.len())),
+            ("Keys", &format_args!("{}, created where missing", config.keys.len())),
+            ("Logs", &format_args!("error={} audit={}", level(config.log.error), level(config.log.audit))),
+        ],
+    )?)
+}
+
+/// Looks at the files that the key store's section names. Their content is the key store's business.
+fn check_keystore(config: &Config) -> anyhow::Result<()> {
+    let name = config.keystore.name();
+    for (key, path) in config.keystore.files() {
+        if let Err(error) = std::fs::metadata(path) {
+            bail!("{}.{name}.{key}: the file cannot be read: {error}", config.place("keystore"));
+        }
+    }
+    match &config.keystore {
+        keystore::Config::Fs(fs) if fs.path.exists() && !fs.path.is_dir() => {
+            bail!("{}.fs.path: there is something that is not a directory", config.place("keystore"))
+        }
+        _ => Ok(()),
+    }
 }

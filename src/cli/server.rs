@@ -1,7 +1,7 @@
 //! `claviger server`: joins everything. Read [`Setup::start`] first.
 
 mod dev;
-mod message;
+pub(super) mod message;
 mod reload;
 mod signals;
 
@@ -17,7 +17,7 @@ use tokio_util::task::TaskTracker;
 
 use self::reload::Running;
 use self::signals::{Signals, Stop};
-use crate::api::{SKIP_AUTH, State};
+use crate::api::State;
 use crate::auth::{Access, Identity, Policy};
 use crate::cache::Keys;
 use crate::config::{self, Config};
@@ -111,7 +111,7 @@ impl Setup {
         let signals = Signals::new()?;
         let config = source.load()?;
         let files = tls::fingerprint(&config.tls);
-        let tls = load_tls(&config)?;
+        let tls = config.load_tls()?;
         let keys = self.connect(&config).await?;
         let state = self.state(&config, &tls, &keys);
         self.apply_log(config.log);
@@ -157,7 +157,8 @@ impl Setup {
     }
 
     async fn connect(&self, config: &Config) -> anyhow::Result<Arc<Keys>> {
-        let store = keystore::connect(&config.keystore).await?;
+        let store = keystore::connect(&config.keystore).await;
+        let store = store.with_context(|| format!("{}.{}", config.place("keystore"), config.keystore.name()))?;
         let keys = Keys::new(config.cache, store, tokio::runtime::Handle::current());
         create_keys(&keys, &config.keys, &config.admin).await?;
         Ok(keys)
@@ -210,11 +211,6 @@ impl Setup {
         let _ = tokio::time::timeout(LAST_EVENTS, self.telemetry.log.flush()).await;
         flushed.map_err(|_| anyhow::anyhow!("standard output takes no more; {} audit events are lost", audit.queued()))
     }
-}
-
-fn load_tls(config: &Config) -> Result<Tls, tls::Error> {
-    let client_optional = SKIP_AUTH.iter().any(|path| config.api.get(*path).is_some_and(|api| api.skip_auth));
-    Tls::load(&config.tls, client_optional)
 }
 
 /// Who may do what, as the config says.

@@ -11,13 +11,15 @@ use rustls::ServerConfig;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use secrecy::SecretString;
-use serde::Deserialize;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
 use time::OffsetDateTime;
 
 use self::verifier::Verifier;
 use crate::auth::Identity;
 use crate::auth::certificate::Certificate;
 use crate::crypto::{Blob, pem};
+use crate::setting;
 
 pub(super) use self::trust::Trust;
 
@@ -26,17 +28,18 @@ pub(super) use self::trust::Trust;
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// PEM file with the private key.
+    #[serde(deserialize_with = "setting::path")]
     pub key: PathBuf,
     /// PEM file with the certificate chain, leaf first.
+    #[serde(deserialize_with = "setting::path")]
     pub cert: PathBuf,
     /// Decrypts `key`; ignored when that is not encrypted.
     #[serde(default)]
     pub password: SecretString,
     /// Whether client certificates are verified against `ca`.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "setting::or_default")]
     pub auth: ClientAuth,
     /// PEM file, or directory of such, with the CAs of client certificates; none: the system's roots.
-    #[serde(default)]
     pub ca: Option<PathBuf>,
     /// TLS proxies that may speak for their clients.
     #[serde(default)]
@@ -44,8 +47,7 @@ pub struct Config {
 }
 
 /// Whether the chain of a client certificate is verified. Its signature always is.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum ClientAuth {
     /// Any certificate will do, a self-signed one too.
     #[default]
@@ -59,6 +61,7 @@ pub enum ClientAuth {
 #[serde(deny_unknown_fields, default)]
 pub struct Proxy {
     /// Who may forward client certificates.
+    #[serde(deserialize_with = "proxies")]
     pub identities: Vec<Identity>,
     /// Where they put them.
     pub header: ProxyHeader,
@@ -69,6 +72,7 @@ pub struct Proxy {
 #[serde(deny_unknown_fields, default)]
 pub struct ProxyHeader {
     /// The name of the header with the percent-encoded PEM certificate.
+    #[serde(deserialize_with = "header")]
     pub cert: String,
 }
 
@@ -78,19 +82,40 @@ impl Default for ProxyHeader {
     }
 }
 
-/// Why the `tls:` section cannot be used.
+impl<'de> Deserialize<'de> for ClientAuth {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match String::deserialize(deserializer)?.to_ascii_lowercase().as_str() {
+            "off" => Ok(Self::Off),
+            "on" => Ok(Self::On),
+            _ => Err(D::Error::custom("must be 'on' or 'off'")),
+        }
+    }
+}
+
+/// Reads a list of identities in which empty texts count for nothing.
+fn proxies<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Identity>, D::Error> {
+    let identities = Vec::<Option<Identity>>::deserialize(deserializer)?;
+    Ok(identities.into_iter().flatten().collect())
+}
+
+fn header<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    setting::text_or(|| ProxyHeader::default().cert, deserializer)
+}
+
+/// Why the `tls:` section cannot be used. It shows the paths of files that there are. A path that leads nowhere may
+/// be something else in the wrong place: the content of a file, for example.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A file cannot be read.
-    #[error("failed to read '{path}'")]
+    #[error("the file cannot be read; a relative path begins at the working directory")]
     Read {
-        /// The file.
-        path: PathBuf,
+        /// The setting that names it.
+        setting: &'static str,
         /// Why.
         source: std::io::Error,
     },
     /// The private key cannot be used.
-    #[error("failed to load the private key '{path}'")]
+    #[error("'{path}' cannot be used as private key")]
     Key {
         /// The file.
         path: PathBuf,
@@ -98,15 +123,20 @@ pub enum Error {
         source: pem::Error,
     },
     /// A certificate cannot be used.
-    #[error("failed to load certificates from '{path}'")]
+    #[error("'{path}' cannot be used as certificate")]
     Certificate {
+        /// The setting that names it.
+        setting: &'static str,
         /// The file.
         path: PathBuf,
         /// Why.
         source: pem::Error,
     },
     /// The certificate names no host.
-    #[error("'{0}' contains no DNS name or IP address as SAN; make one with 'claviger identity new --ip … --dns …'")]
+    #[error(
+        "'{0}' contains no DNS name or IP address as SAN; \
+         make one with 'claviger identity new --ip … --dns …'"
+    )]
     NoSan(PathBuf),
     /// Key and certificate do not belong together, or rustls knows neither.
     #[error("the private key '{key}' does not match the certificate '{cert}', or is of an unsupported kind")]
@@ -119,19 +149,27 @@ pub enum Error {
         source: rustls::Error,
     },
     /// No CA for client certificates.
-    #[error("no CA certificate found in {0}; 'tls.auth: on' needs one")]
-    NoCa(String),
+    #[error("no CA certificate is in it, or in the system's store when it is empty; 'tls.auth: on' needs one")]
+    NoCa,
     /// A CA certificate cannot be used.
-    #[error("a CA certificate in {place} cannot be used")]
-    Ca {
-        /// Where it comes from.
-        place: String,
-        /// Why.
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
+    #[error("a CA certificate cannot be used")]
+    Ca(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The header's name is none.
-    #[error("tls.proxy.header.cert: '{0}' is no header name")]
-    Header(String),
+    #[error("not the name of a header; write one like 'X-Tls-Client-Cert'")]
+    Header,
+}
+
+impl Error {
+    /// The setting below `tls:` that it is about.
+    pub fn setting(&self) -> &'static str {
+        match self {
+            Self::Read { setting, .. } | Self::Certificate { setting, .. } => setting,
+            Self::Key { .. } | Self::Mismatch { .. } => "key",
+            Self::NoSan(_) => "cert",
+            Self::NoCa | Self::Ca(_) => "ca",
+            Self::Header => "proxy.header.cert",
+        }
+    }
 }
 
 /// The `tls:` section, loaded.
@@ -150,7 +188,7 @@ impl Tls {
     /// certificate.
     pub fn load(config: &Config, client_optional: bool) -> Result<Self, Error> {
         let (chain, not_after) = load_chain(&config.cert)?;
-        let key_pem = read(&config.key)?;
+        let key_pem = read(&config.key, "key")?;
         let key = pem::private_key(key_pem.expose(), Some(&config.password))
             .map_err(|source| Error::Key { path: config.key.clone(), source })?;
         let trust = Trust::load(config, &Arc::new(provider()))?;
@@ -230,16 +268,20 @@ fn provider() -> CryptoProvider {
     provider
 }
 
-fn read(path: &Path) -> Result<Blob, Error> {
-    std::fs::read(path).map(Into::into).map_err(|source| Error::Read { path: path.into(), source })
+fn read(path: &Path, setting: &'static str) -> Result<Blob, Error> {
+    std::fs::read(path).map(Into::into).map_err(|source| Error::Read { setting, source })
 }
 
-fn load_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
-    pem::certificates(read(path)?.expose()).map_err(|source| Error::Certificate { path: path.into(), source })
+fn load_certificates(path: &Path, setting: &'static str) -> Result<Vec<CertificateDer<'static>>, Error> {
+    pem::certificates(read(path, setting)?.expose()).map_err(|source| Error::Certificate {
+        setting,
+        path: path.into(),
+        source,
+    })
 }
 
 fn load_chain(path: &Path) -> Result<(Vec<CertificateDer<'static>>, OffsetDateTime), Error> {
-    let chain = load_certificates(path)?;
+    let chain = load_certificates(path, "cert")?;
     let leaf = chain.first().and_then(|leaf| Certificate::parse(leaf).ok());
     let leaf = leaf.filter(Certificate::has_san).ok_or_else(|| Error::NoSan(path.into()))?;
     let not_after = leaf.not_after();

@@ -14,9 +14,10 @@ use super::Incomplete;
 use super::meter::Meter;
 use super::report_file::ReportFile;
 use crate::cli::out::Out;
+use crate::config::Config;
 use crate::keystore::{self, Access, Retry};
 use crate::migrate::{Error, Glob, Malformed, Migration, Plan, Progress, Report, Selection, Target, Verdict};
-use crate::{clock, config, memory};
+use crate::{clock, memory};
 
 /// Which keys, from where, to where, and what to print.
 #[derive(Debug, clap::Args)]
@@ -171,7 +172,11 @@ impl<'a> Session<'a> {
 }
 
 fn load(path: &Path) -> anyhow::Result<keystore::Config> {
-    config::load_keystore(path)
+    let (keystore, warnings) = Config::load_keystore(path)?;
+    for warning in warnings {
+        let _ = writeln!(std::io::stderr(), "Warning: {warning}");
+    }
+    Ok(keystore)
 }
 
 /// Ctrl-C, and what service managers and closing terminals send, end a run early and in order.

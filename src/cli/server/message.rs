@@ -38,10 +38,7 @@ impl Message<'_> {
         for (nth, endpoint) in endpoints(self.address).iter().enumerate() {
             line(if nth == 0 { "API" } else { "" }, endpoint);
         }
-        match self.admin.is_hash() {
-            true => line("Admin", self.admin),
-            false => line("Admin", &"disabled"),
-        }
+        line("Admin", &admin(self.admin));
         match self.log.error {
             Some(level) => line("Logs", &format!("error=stderr level={level}")),
             None => line("Logs", &"error=off"),
@@ -56,6 +53,12 @@ impl Message<'_> {
         }
         text
     }
+}
+
+/// The admin as the operator knows it. Text that is no hex at all is how admin access is switched off.
+pub(in crate::cli) fn admin(identity: &Identity) -> &str {
+    let is_hex = identity.as_str().bytes().all(|byte| byte.is_ascii_hexdigit());
+    if is_hex { identity.as_str() } else { "disabled" }
 }
 
 /// Where clients reach a server that listens on `address`.

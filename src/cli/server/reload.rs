@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use sd_notify::NotifyState;
 
-use super::{Setup, Source, create_keys, load_tls, notify};
+use super::{Setup, Source, create_keys, notify};
 use crate::api::State;
 use crate::cache::Keys;
 use crate::config::Config;
@@ -43,7 +43,7 @@ impl Running {
     async fn try_reload(&mut self, setup: &Setup, source: &Source, handle: &Handle<State>) -> anyhow::Result<()> {
         let config = source.load()?;
         let files = tls::fingerprint(&config.tls);
-        let tls = load_tls(&config)?.keeping_sessions_of(&self.tls);
+        let tls = config.load_tls()?.keeping_sessions_of(&self.tls);
         let keys = self.keys_for(setup, &config).await?;
         if config.address != self.config.address || config.limits != self.config.limits {
             tracing::warn!("a changed address or limit takes effect at the next start only");
@@ -82,7 +82,7 @@ impl Running {
             return;
         }
         self.loaded = self.seen.clone();
-        match load_tls(&self.config) {
+        match self.config.load_tls() {
             Ok(tls) => {
                 self.tls = tls.keeping_sessions_of(&self.tls);
                 let state = setup.state(&self.config, &self.tls, &self.keys);

@@ -43,9 +43,13 @@ impl Trust {
 
     pub(super) fn load(config: &Config, provider: &Arc<CryptoProvider>) -> Result<Self, Error> {
         let header = &config.proxy.header.cert;
-        let header = header.parse().map_err(|_| Error::Header(header.clone()))?;
+        let header = header.parse().map_err(|_| Error::Header)?;
         let (verifier, roots) = match config.auth {
-            ClientAuth::Off => (None, Vec::new()),
+            ClientAuth::Off => {
+                // Unused today; it must not fail on the day that somebody switches `auth` on.
+                config.ca.as_deref().map(load_roots).transpose()?;
+                (None, Vec::new())
+            }
             ClientAuth::On => {
                 let (verifier, roots) = chain_verifier(config.ca.as_deref(), provider)?;
                 (Some(verifier), roots)
@@ -106,30 +110,28 @@ fn chain_verifier(
     ca: Option<&Path>,
     provider: &Arc<CryptoProvider>,
 ) -> Result<(Arc<dyn ClientCertVerifier>, Roots), Error> {
-    let place = ca.map_or_else(|| "the system's certificates".into(), |ca| format!("'{}'", ca.display()));
     let certificates = match ca {
         Some(ca) => load_roots(ca)?,
         None => rustls_native_certs::load_native_certs().certs,
     };
     if certificates.is_empty() {
-        return Err(Error::NoCa(place));
+        return Err(Error::NoCa);
     }
     let mut roots = rustls::RootCertStore::empty();
     for certificate in &certificates {
-        let added = roots.add(certificate.clone());
-        added.map_err(|source| Error::Ca { place: place.clone(), source: source.into() })?;
+        roots.add(certificate.clone()).map_err(|source| Error::Ca(source.into()))?;
     }
     let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
         .build()
-        .map_err(|source| Error::Ca { place, source: source.into() })?;
+        .map_err(|source| Error::Ca(source.into()))?;
     Ok((verifier, certificates))
 }
 
 /// The certificates of a file, or of every file in a directory.
 fn load_roots(path: &Path) -> Result<Roots, Error> {
-    let unreadable = |source| Error::Read { path: path.into(), source };
+    let unreadable = |source| Error::Read { setting: "ca", source };
     if !std::fs::metadata(path).map_err(unreadable)?.is_dir() {
-        return load_certificates(path);
+        return load_certificates(path, "ca");
     }
     let mut files = Vec::new();
     for entry in std::fs::read_dir(path).map_err(unreadable)? {
@@ -139,6 +141,6 @@ fn load_roots(path: &Path) -> Result<Roots, Error> {
         }
     }
     files.sort();
-    let certificates: Result<Vec<_>, _> = files.iter().map(|file| load_certificates(file)).collect();
+    let certificates: Result<Vec<_>, _> = files.iter().map(|file| load_certificates(file, "ca")).collect();
     Ok(certificates?.into_iter().flatten().collect())
 }
