@@ -182,3 +182,27 @@ fn version(out: &mut Out) -> anyhow::Result<()> {
     writeln!(out, "Version    {:<22} {commit}", env!("CARGO_PKG_VERSION"))?;
     Ok(writeln!(out, "License    {}", env!("CARGO_PKG_LICENSE"))?)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn whoever_gives_no_command_is_told_of_each() {
+        for command in Args::command().get_subcommands() {
+            let line = format!("\n  {:<12} ", command.get_name());
+            assert!(TEMPLATE.contains(&line), "the template lacks '{}'", command.get_name());
+        }
+    }
+
+    #[test]
+    fn the_name_of_the_program_is_the_one_it_is_called_by() {
+        let called = |path: &str| program(Some(&path.into()));
+        assert_eq!((called("/usr/bin/kes"), called("claviger"), called("x")), ("kes", "claviger", "claviger"));
+    }
+}

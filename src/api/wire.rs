@@ -286,7 +286,7 @@ pub struct StatusResponse {
     pub keystore_unreachable: bool,
     /// Set when the key store is of no use, unreachable or not. The Go SDK takes an answer with the one above and
     /// without this one for malformed.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub keystore_unavailable: bool,
 }
 

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use rcgen::{
-    CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose,
+    CertificateParams, CustomExtension, DistinguishedName, DnType, ExtendedKeyUsagePurpose, KeyPair, KeyUsagePurpose,
     PublicKeyData as _, SanType,
 };
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -21,6 +21,12 @@ const ED25519: u8 = 0;
 
 /// Ed25519 (RFC 8410).
 const ED25519_OID: pkcs8::ObjectIdentifier = pkcs8::ObjectIdentifier::new_unwrap("1.3.101.112");
+
+/// The extension that says whether a certificate is an authority's (RFC 5280, 4.2.1.9).
+const BASIC_CONSTRAINTS: &[u64] = &[2, 5, 29, 19];
+
+/// An empty sequence: it is not.
+const NO_CA: [u8; 2] = [0x30, 0x00];
 
 /// A DER PKCS#8 document up to the Ed25519 seed (RFC 8410).
 const PKCS8: [u8; 16] = *b"\x30\x2e\x02\x01\x00\x30\x05\x06\x03\x2b\x65\x70\x04\x22\x04\x20";
@@ -145,7 +151,10 @@ impl ApiKey {
         params.distinguished_name.push(DnType::CommonName, common_name);
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = usages;
-        params.is_ca = IsCa::ExplicitNoCa;
+        // Not `ExplicitNoCa`, which adds a key identifier that archived clients' certificates have not.
+        let mut constraints = CustomExtension::from_oid_content(BASIC_CONSTRAINTS, NO_CA.to_vec());
+        constraints.set_criticality(true);
+        params.custom_extensions.push(constraints);
         params.not_before = now;
         params.not_after = now + valid;
         Ok(params.self_signed(&key)?.der().clone())

@@ -17,6 +17,7 @@ const LOCAL: &str = "127.0.0.1:7373";
 
 /// The options of every command that asks a server.
 #[derive(Debug, clap::Args)]
+#[group(skip)]
 pub(super) struct Connection {
     /// The servers to ask, separated by commas; the first that answers does [default: 127.0.0.1:7373] [env:
     /// MINIO_KES_SERVER]

@@ -9,6 +9,7 @@ use crate::client::{self, Client};
 
 /// The arguments of a listing.
 #[derive(Debug, clap::Args)]
+#[group(skip)]
 pub(super) struct Args {
     /// Only what begins like this; a '*' at the end may stand or not
     pattern: Option<String>,

@@ -4,6 +4,7 @@ use std::io::{self, Write as _};
 use std::time::Duration;
 
 use anyhow::Context as _;
+use serde::Serialize;
 
 use super::connection::Connection;
 use super::out::{BAD, GOOD, HEADING, LABEL, Out, STRONG, printable};
@@ -31,7 +32,8 @@ pub(super) struct Args {
 pub(super) async fn run(args: Args, out: &mut Out) -> anyhow::Result<()> {
     let client = args.connection.client()?;
     if args.json && args.api {
-        return Ok(out.json(&client.api().await.context("failed to list the API")?)?);
+        let api = client.api().await.context("failed to list the API")?;
+        return Ok(out.json(&api.routes.iter().map(Listed::from).collect::<Vec<_>>())?);
     }
     let status = client.status().await.context("failed to get the status")?;
     if args.json {
@@ -80,6 +82,28 @@ fn print_status(out: &mut Out, status: &StatusResponse) -> io::Result<()> {
 /// Archived servers send milliseconds where nanoseconds are due. A millisecond is the least that any server sends.
 fn nanoseconds(latency: u64) -> u64 {
     if latency < 1_000_000 { latency.saturating_mul(1_000_000) } else { latency }
+}
+
+/// A route as scripts know it: without a limit that there is not.
+#[derive(Serialize)]
+struct Listed<'a> {
+    method: &'a str,
+    path: &'a str,
+    #[serde(skip_serializing_if = "is_zero")]
+    max_body: u64,
+    #[serde(skip_serializing_if = "is_zero")]
+    timeout: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants it so")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+impl<'a> From<&'a ApiRoute> for Listed<'a> {
+    fn from(ApiRoute { method, path, max_body, timeout }: &'a ApiRoute) -> Self {
+        Self { method, path, max_body: *max_body, timeout: *timeout }
+    }
 }
 
 fn print_api(out: &mut Out, routes: &[ApiRoute]) -> io::Result<()> {

@@ -41,9 +41,10 @@ pub(super) async fn run(setup: Setup, address: Option<SocketAddr>) -> anyhow::Re
     let server = setup.bind(address.unwrap_or(ADDRESS), config::Limits::default(), state, tls).await?;
     let address = server.address()?;
     let file = CertificateFile::create(address, &certificate.pem())?;
+    // Whoever reads the message may stop us at once.
+    let stop = Stop::new()?;
     Message { keystore: keys.store(), address, admin: &identity, log, lock: &setup.lock }.print()?;
     print_exports(address, &admin, &file)?;
-    let stop = Stop::new()?;
     super::notify(&[sd_notify::NotifyState::Ready]);
     server.run(stop.requested(), stop.requested()).await?;
     setup.finish(&keys).await

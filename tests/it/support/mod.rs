@@ -7,8 +7,10 @@ pub mod curl;
 pub mod differences;
 pub mod lines;
 pub mod peer;
+pub mod program;
 pub mod pty;
 pub mod server;
+pub mod terminal;
 
 use std::path::{Path, PathBuf};
 

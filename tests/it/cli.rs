@@ -1,0 +1,6 @@
+//! The command line.
+
+mod fixture;
+mod identity;
+mod replay;
+mod template;
