@@ -129,7 +129,13 @@ struct Distrust<'a>(&'a CertificateError);
 impl fmt::Display for Distrust<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
-            CertificateError::UnknownIssuer => f.write_str("it is signed by an unknown authority"),
+            // No authority's key fits, though one may have the name that the certificate gives.
+            CertificateError::UnknownIssuer
+            | CertificateError::BadSignature
+            | CertificateError::UnsupportedSignatureAlgorithmContext { .. }
+            | CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => {
+                f.write_str("it is signed by an unknown authority")
+            }
             CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
                 f.write_str("it is for another host")
             }

@@ -1,6 +1,8 @@
 //! The command line.
 
 mod fixture;
+mod golden;
 mod identity;
 mod replay;
 mod template;
+mod terminal;

@@ -7,6 +7,7 @@
 mod cli;
 mod curl;
 mod differences;
+mod docs;
 mod identities;
 mod keystore;
 mod migrate;

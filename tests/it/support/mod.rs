@@ -3,6 +3,7 @@
 
 pub mod certificates;
 pub mod client;
+pub mod console;
 pub mod curl;
 pub mod differences;
 pub mod lines;

@@ -1,0 +1,44 @@
+//! The examples in `docs/` are run: each document in a directory of its own, beside a development server.
+
+use std::path::Path;
+
+use crate::support::TestServer;
+use crate::support::console;
+
+#[test]
+fn cli() {
+    run("docs/cli.md");
+}
+
+fn run(document: &str) {
+    let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(document)).expect(document);
+    let steps = console::of_markdown(&text);
+    assert!(!steps.is_empty(), "{document} has no examples");
+    let server = TestServer::dev();
+    let directory = tempfile::tempdir().expect("a directory");
+    for (name, content) in console::files(&text) {
+        std::fs::write(directory.path().join(name), content).expect("the file is written");
+    }
+    let outputs = console::run(&steps, directory.path(), &exports(&server));
+    let failures: Vec<_> = steps
+        .iter()
+        .zip(&outputs)
+        .filter(|(step, output)| !console::matches(&step.output, output))
+        .map(|(step, output)| format!("$ {}\n{output}--- instead of\n{}", step.command, step.output))
+        .collect();
+    assert!(
+        failures.is_empty(),
+        "{document}: {} of {} examples differ:\n{}",
+        failures.len(),
+        steps.len(),
+        failures.join("\n")
+    );
+}
+
+/// The variables that a development server tells people to set.
+fn exports(server: &TestServer) -> Vec<(String, String)> {
+    crate::support::eventually("the server says what to set", || server.stdout().contains("export SSL_CERT_FILE="));
+    let stdout = server.stdout();
+    let exports = stdout.lines().filter_map(|line| line.strip_prefix("export ")?.split_once('='));
+    exports.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+}
