@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 
 use super::base64;
 
-/// The fields of one kind of object. [`fields!`](crate::crypto::fields) implements it.
+/// The fields of one kind of object. `fields!` implements it.
 pub trait Fields: Default {
     /// The field with this name, in whatever case it is written.
     fn field(&mut self, name: &str) -> Option<Field<'_>>;
