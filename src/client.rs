@@ -341,26 +341,27 @@ impl Client {
 
     async fn send_to(&self, index: usize, call: &Call, limit: Option<Duration>) -> Result<Response<Incoming>, Sent> {
         let endpoint = &self.endpoints[index];
-        let mut connection = self.connection(index).await.map_err(Sent::No)?;
-        let send = connection.send(call.request(endpoint));
-        let sent = match limit {
-            Some(limit) => tokio::time::timeout(limit, send).await.map_err(|_| Sent::Yes(Lost::Timeout(limit)))?,
-            None => send.await,
-        };
-        sent.map_err(|error| {
-            // What hyper took back it has not sent.
-            if error.is_canceled() { Sent::No(Lost::Broken(error)) } else { Sent::Yes(Lost::Broken(error)) }
-        })
+        if let Some(kept) = self.kept_connection(index).await {
+            match send_on(kept, endpoint, call, limit).await {
+                // It may have ended long ago, which says nothing about the server.
+                Err(Sent::No(Lost::Broken(_))) => {}
+                Err(Sent::Yes(Lost::Broken(_))) if !call.changes() => {}
+                sent => return sent,
+            }
+        }
+        let opened = self.open(index).await.map_err(Sent::No)?;
+        send_on(opened, endpoint, call, limit).await
     }
 
-    /// The connection that is kept, or a new one.
-    async fn connection(&self, index: usize) -> Result<Connection, Lost> {
+    /// The connection that is kept, if it is to this endpoint and takes another request.
+    async fn kept_connection(&self, index: usize) -> Option<Connection> {
         let kept = self.kept().as_ref().filter(|(of, _)| *of == index).and_then(|(_, kept)| kept.share());
-        if let Some(mut kept) = kept
-            && kept.is_ready().await
-        {
-            return Ok(kept);
-        }
+        let mut kept = kept?;
+        kept.is_ready().await.then_some(kept)
+    }
+
+    /// A new connection, which is kept if it takes more than one request.
+    async fn open(&self, index: usize) -> Result<Connection, Lost> {
         let mut opened = Connection::open(&self.endpoints[index], &self.tls.config).await?;
         if let Some(shared) = opened.share() {
             *self.kept() = Some((index, shared));
@@ -372,6 +373,23 @@ impl Client {
     fn kept(&self) -> std::sync::MutexGuard<'_, Option<(usize, Connection)>> {
         self.kept.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
+}
+
+async fn send_on(
+    mut connection: Connection,
+    endpoint: &Endpoint,
+    call: &Call,
+    limit: Option<Duration>,
+) -> Result<Response<Incoming>, Sent> {
+    let send = connection.send(call.request(endpoint));
+    let sent = match limit {
+        Some(limit) => tokio::time::timeout(limit, send).await.map_err(|_| Sent::Yes(Lost::Timeout(limit)))?,
+        None => send.await,
+    };
+    sent.map_err(|error| {
+        // What hyper took back it has not sent.
+        if error.is_canceled() { Sent::No(Lost::Broken(error)) } else { Sent::Yes(Lost::Broken(error)) }
+    })
 }
 
 /// Why a request has no answer, and whether a server may have seen it.

@@ -47,12 +47,11 @@ impl KnownServers {
 
 /// The system's authorities. The library, told of a file by `SSL_CERT_FILE`, would look nowhere else.
 fn system_authorities() -> Vec<CertificateDer<'static>> {
-    let found = rustls_native_certs::load_native_certs().certs;
+    let mut found = rustls_native_certs::load_native_certs().certs;
     if !openssl_probe::has_ssl_cert_env_vars() {
         return found;
     }
-    let mut found = found;
-    if let Some(directory) = openssl_probe::candidate_cert_dirs().next() {
+    for directory in openssl_probe::candidate_cert_dirs() {
         found.extend(rustls_native_certs::load_certs_from_paths(None, Some(directory)).certs);
     }
     found

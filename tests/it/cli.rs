@@ -1,6 +1,6 @@
 //! The command line.
 
-mod fixture;
+pub mod fixture;
 mod golden;
 mod identity;
 mod replay;

@@ -5,6 +5,7 @@
 #![expect(unreachable_pub, reason = "nothing outside can reach a test binary; 'pub' says what a module offers")]
 
 mod cli;
+mod client;
 mod curl;
 mod differences;
 mod docs;

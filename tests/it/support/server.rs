@@ -146,6 +146,12 @@ impl TestServer {
         Self::launch(directory, &["server", "--dev", "--addr", "127.0.0.1:0"])
     }
 
+    /// The same, where another server has been.
+    pub fn dev_at(address: SocketAddr) -> Self {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        Self::launch(directory, &["server", "--dev", "--addr", &address.to_string()])
+    }
+
     fn launch(directory: tempfile::TempDir, args: &[&str]) -> Self {
         Self::launch_under(Command::new(PROGRAM), directory, args)
     }
