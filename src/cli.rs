@@ -15,6 +15,7 @@ mod metric;
 mod migrate;
 mod out;
 mod policy;
+mod prompt;
 mod report;
 mod server;
 mod status;

@@ -8,7 +8,7 @@ use rustls::pki_types::PrivateKeyDer;
 use secrecy::{ExposeSecret as _, SecretString};
 use zeroize::Zeroizing;
 
-use super::{environment, report};
+use super::{environment, prompt, report};
 use crate::crypto::{base64, pem};
 
 /// The most that is read from a file or standard input, in bytes: more than any request may hold.
@@ -94,9 +94,9 @@ pub(super) fn new_password(path: &Path) -> anyhow::Result<SecretString> {
     Ok(first)
 }
 
-fn password(prompt: &str) -> anyhow::Result<SecretString> {
+fn password(question: &str) -> anyhow::Result<SecretString> {
     match environment::key_password() {
         Some(password) => Ok(password),
-        None => rpassword::prompt_password(prompt).map(SecretString::from).with_context(report::no_password),
+        None => prompt::password(question).with_context(report::no_password),
     }
 }

@@ -1,0 +1,65 @@
+//! Questions on the terminal whose answers are not shown.
+
+use std::fs::File;
+use std::io::{self, Read as _, Write as _};
+
+use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
+use secrecy::SecretString;
+use zeroize::Zeroizing;
+
+/// The longest answer, in bytes: as long as a terminal's line can be.
+const MAX: usize = 4096;
+
+/// Asks on the terminal of this process, wherever its standard streams go.
+///
+/// # Errors
+/// When there is no terminal, or the answer is no text.
+pub(super) fn password(prompt: &str) -> io::Result<SecretString> {
+    let mut terminal = File::options().read(true).write(true).open("/dev/tty")?;
+    // First silence, then the question: whoever types fast is not shown either.
+    let silent = Silent::begin(terminal.try_clone()?)?;
+    terminal.write_all(prompt.as_bytes())?;
+    let answer = read_line(&mut terminal);
+    drop(silent);
+    terminal.write_all(b"\n")?;
+    answer
+}
+
+fn read_line(terminal: &mut File) -> io::Result<SecretString> {
+    // Its full size at once: a buffer that grows leaves copies behind.
+    let mut line = Zeroizing::new([0; MAX]);
+    let mut len = 0;
+    while len < MAX && !line[..len].ends_with(b"\n") {
+        match terminal.read(&mut line[len..]) {
+            Ok(0) => break,
+            Ok(read) => len += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    let text = std::str::from_utf8(&line[..len]).map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
+    Ok(SecretString::from(text.trim_end_matches(['\r', '\n'])))
+}
+
+/// A terminal that does not show what is typed; as it was before when dropped.
+struct Silent {
+    terminal: File,
+    before: Termios,
+}
+
+impl Silent {
+    fn begin(terminal: File) -> io::Result<Self> {
+        let before = tcgetattr(&terminal)?;
+        let mut silent = before.clone();
+        silent.local_modes.remove(LocalModes::ECHO);
+        // What was typed before the question is no answer to it.
+        tcsetattr(&terminal, OptionalActions::Flush, &silent)?;
+        Ok(Self { terminal, before })
+    }
+}
+
+impl Drop for Silent {
+    fn drop(&mut self) {
+        let _ = tcsetattr(&self.terminal, OptionalActions::Now, &self.before);
+    }
+}
