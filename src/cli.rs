@@ -1,5 +1,6 @@
 //! The command line: one file a command.
 
+mod bench;
 mod completions;
 mod config;
 mod connection;
@@ -57,6 +58,7 @@ Look after a server
   status       Show how a server is
   metric       Watch the figures of a server
   log          Follow a log of a server
+  bench        Measure what a server carries
 
 Move keys between key stores
   migrate      Copy keys from one key store to another
@@ -105,6 +107,7 @@ enum Command {
     Status(status::Args),
     Metric(metric::Args),
     Log(log::Args),
+    Bench(bench::Args),
     Completions(completions::Completions),
     Man(completions::Man),
     Migrate(migrate::Args),
@@ -174,6 +177,7 @@ async fn ask(command: Command, out: &mut Out) -> anyhow::Result<()> {
         Command::Status(args) => status::run(args, out).await,
         Command::Metric(args) => metric::run(args, out).await,
         Command::Log(args) => log::run(args, out).await,
+        Command::Bench(args) => bench::run(args, out).await,
         _ => unreachable!("`run` has run these"),
     }
 }

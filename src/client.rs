@@ -3,6 +3,7 @@
 mod connection;
 mod endpoint;
 mod error;
+pub mod link;
 mod stream;
 mod tls;
 mod trust;

@@ -63,7 +63,7 @@ fn unreachable(failure: &Failure) -> Option<String> {
             format!("Is a server running there? '--server' or {} says where to look.", SERVER[0])
         }
         Lost::Handshake(_) => "Is this the port of a key server?".to_owned(),
-        Lost::Unavailable { .. } | Lost::Broken(_) => return None,
+        Lost::Unavailable { .. } | Lost::Broken(_) | Lost::Closed => return None,
     })
 }
 

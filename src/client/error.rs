@@ -103,6 +103,9 @@ pub enum Lost {
     /// The connection broke.
     #[error("the connection broke: {0}")]
     Broken(hyper::Error),
+    /// The connection is closed.
+    #[error("the server has closed the connection")]
+    Closed,
     /// The server says that it cannot answer now.
     #[error("{status}: {message}")]
     Unavailable {

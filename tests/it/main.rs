@@ -6,6 +6,7 @@
 
 mod cli;
 mod client;
+mod bench;
 mod curl;
 mod differences;
 mod docs;
