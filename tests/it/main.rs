@@ -4,9 +4,9 @@
 #![expect(clippy::print_stderr, reason = "a failed test shows what its server said")]
 #![expect(unreachable_pub, reason = "nothing outside can reach a test binary; 'pub' says what a module offers")]
 
+mod bench;
 mod cli;
 mod client;
-mod bench;
 mod curl;
 mod differences;
 mod docs;
