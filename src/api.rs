@@ -30,9 +30,9 @@ pub fn routes() -> Vec<Route<State>> {
     let short = Some(Duration::from_secs(10));
     vec![
         Route::get("/version", status::version).open().timeout(short),
-        Route::get("/v1/ready", status::ready),
-        Route::get("/v1/status", status::status),
-        Route::get("/v1/metrics", status::metrics),
+        Route::get("/v1/ready", status::ready).vital(),
+        Route::get("/v1/status", status::status).vital(),
+        Route::get("/v1/metrics", status::metrics).vital(),
         Route::get("/v1/api", status::api).timeout(short),
         Route::put("/v1/key/create/", key::create),
         Route::put("/v1/key/import/", key::import).max_body(MB),

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::State;
 use super::error::not_ready;
 use super::wire::{ApiResponse, ApiRoute, StatusResponse, VersionResponse};
+use crate::name::PolicyName;
 use crate::server::{Call, Error, Reply};
 use crate::telemetry::metrics::Text;
 use crate::{clock, keystore, memory};
@@ -117,7 +118,11 @@ fn write_server(state: &State, text: &mut Text) {
     let Some(server) = state.server.get() else { return };
     text.gauge("claviger_connections", "Connections there are.", server.connections());
     text.family("claviger_policy_denials_total", "counter", "Requests denied, by the policy of the identity.");
-    for (policy, count) in server.denials() {
+    let mut denials = server.denials();
+    for policy in state.access.policies().map(PolicyName::as_str).chain([""]) {
+        denials.entry(policy.to_owned()).or_default();
+    }
+    for (policy, count) in denials {
         text.labelled("claviger_policy_denials_total", "policy", &policy, count);
     }
 }

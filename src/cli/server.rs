@@ -7,6 +7,7 @@ mod signals;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -71,10 +72,12 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
     })
 }
 
+/// Writes to standard output and error past the library's locks: a thread that cannot write holds up no other.
 fn telemetry() -> anyhow::Result<Arc<Telemetry>> {
-    let log = log::Log::start(std::io::stderr())?;
+    let file = |stream: BorrowedFd<'_>| stream.try_clone_to_owned().map(std::fs::File::from);
+    let log = log::Log::start(file(std::io::stderr().as_fd())?)?;
     log::Layer::install(log.clone())?;
-    let audit = audit::Audit::start(std::io::stdout())?;
+    let audit = audit::Audit::start(file(std::io::stdout().as_fd())?)?;
     Ok(Arc::new(Telemetry { log, audit, metrics: metrics::Metrics::default() }))
 }
 

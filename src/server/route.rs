@@ -19,6 +19,7 @@ use super::path::Path;
 use super::reply::{IntoReply, Reply};
 use super::{Error, Service};
 use crate::auth::{Caller, Requirement};
+use crate::telemetry::audit::Patience;
 
 pub use self::name::Name;
 
@@ -41,6 +42,7 @@ pub struct Route<S> {
     timeout: Option<Duration>,
     requirement: Requirement,
     is_listing: bool,
+    patience: Patience,
     handler: Handler<S>,
 }
 
@@ -79,6 +81,7 @@ impl<S: Service> Route<S> {
             timeout: Some(Duration::from_secs(15)),
             requirement: Requirement::Policy,
             is_listing: false,
+            patience: Patience::Ordinary,
             handler: handler.into_handler(),
         }
     }
@@ -113,6 +116,12 @@ impl<S: Service> Route<S> {
         Self { is_listing: true, ..self }
     }
 
+    /// Shows how the server is, also when its audit events cannot be written and others wait for that.
+    #[must_use]
+    pub fn vital(self) -> Self {
+        Self { patience: Patience::Reserved, ..self }
+    }
+
     /// What `/v1/api` says of the route: method, path, largest body, time limit.
     pub fn describe(&self) -> (&Method, &'static str, u64, Option<Duration>) {
         (&self.method, self.path, self.max_body, self.timeout)
@@ -121,6 +130,11 @@ impl<S: Service> Route<S> {
     /// The method to answer.
     pub fn method(&self) -> &Method {
         &self.method
+    }
+
+    /// Whether requests wait for the audit log.
+    pub(super) fn patience(&self) -> Patience {
+        self.patience
     }
 
     /// What is asked of callers.

@@ -147,7 +147,7 @@ impl<S: Service> Exchange<'_, S> {
             return None;
         }
         // A client that leaves now has asked for nothing.
-        self.shared.telemetry.audit.ready().await;
+        self.shared.telemetry.audit.ready(route.patience()).await;
         let identity = self.identity().map_or("", Identity::as_str);
         let (ip, arrived) = (self.ip, self.arrived);
         Some(Audited { audit: &self.shared.telemetry.audit, path, ip, identity, arrived, code: ABANDONED })

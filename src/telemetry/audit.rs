@@ -21,6 +21,18 @@ pub const LEVEL: Level = Level(0);
 /// How many events may wait for the target before requests wait for them.
 const QUEUE: usize = 4_096;
 
+/// How many more before those wait that ask how the server is.
+const RESERVE: usize = 1_024;
+
+/// Which requests wait when the queue is full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Patience {
+    /// As most do.
+    Ordinary,
+    /// Those that show the operator why the others wait: a little later.
+    Reserved,
+}
+
 /// Where audit events go: a target, written by a thread of its own, and a stream.
 ///
 /// Requests wait before anything is done for them, see [`Audit::ready`]. So the events of those that are
@@ -94,8 +106,8 @@ impl Audit {
     }
 
     /// Waits while the queue is full. To be called before a request is answered whose event is then recorded.
-    pub async fn ready(&self) {
-        if !self.queued.is_full() {
+    pub async fn ready(&self, patience: Patience) {
+        if !self.queued.is_full(patience) {
             return;
         }
         self.waits.fetch_add(1, Ordering::Relaxed);
@@ -103,7 +115,7 @@ impl Audit {
             let mut shorter = std::pin::pin!(self.queued.shorter.notified());
             // From here on no notification is missed.
             shorter.as_mut().enable();
-            if !self.queued.is_full() {
+            if !self.queued.is_full(patience) {
                 return;
             }
             shorter.await;
@@ -164,8 +176,12 @@ impl Audit {
 }
 
 impl Queued {
-    fn is_full(&self) -> bool {
-        self.events.load(Ordering::Relaxed) >= QUEUE
+    fn is_full(&self, patience: Patience) -> bool {
+        let limit = match patience {
+            Patience::Ordinary => QUEUE,
+            Patience::Reserved => QUEUE + RESERVE,
+        };
+        self.events.load(Ordering::Relaxed) >= limit
     }
 
     fn shorten(&self, events: usize) {
@@ -300,10 +316,11 @@ mod tests {
         let (seen, lines) = std_mpsc::channel();
         let audit = Audit::start(Stalled { permits, seen }).expect("a thread");
         for _ in 0..QUEUE {
-            audit.ready().await;
+            audit.ready(Patience::Ordinary).await;
             audit.record(&event());
         }
-        let mut next = Box::pin(audit.ready());
+        audit.ready(Patience::Reserved).await;
+        let mut next = Box::pin(audit.ready(Patience::Ordinary));
         assert!(futures_util::poll!(&mut next).is_pending());
         assert_eq!((audit.waits(), audit.queued()), (1, QUEUE));
         // One that was under way already need not wait.
@@ -324,7 +341,7 @@ mod tests {
         let (seen, _) = std_mpsc::channel();
         let audit = Audit::start(Stalled { permits, seen }).expect("a thread");
         for _ in 0..2 * QUEUE {
-            audit.ready().await;
+            audit.ready(Patience::Ordinary).await;
             audit.record(&event());
         }
         audit.flush().await;
