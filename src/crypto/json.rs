@@ -65,7 +65,7 @@ pub(crate) fn object<F: Fields>(json: &[u8]) -> Result<F, Malformed> {
 }
 
 /// Reads one object and leaves alone whatever follows it.
-pub(crate) fn first_object<F: Fields>(json: &[u8]) -> Result<F, Malformed> {
+pub fn first_object<F: Fields>(json: &[u8]) -> Result<F, Malformed> {
     Ok(serde_json::Deserializer::from_slice(json).deserialize_any(Object(F::default()))?)
 }
 

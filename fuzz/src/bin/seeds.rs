@@ -1,0 +1,140 @@
+//! Writes the fuzzers' seeds, made of `testdata`, below the directory that is named.
+
+use std::path::{Path, PathBuf};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::Value;
+
+fn main() {
+    let to = PathBuf::from(std::env::args_os().nth(1).expect("usage: seeds DIRECTORY"));
+    let testdata = Path::new(env!("CARGO_MANIFEST_DIR")).join("../testdata");
+    for target in claviger_fuzz::TARGETS {
+        let seeds = Seeds::new(to.join(target));
+        match target {
+            "stored_key" => stored_keys(&testdata, seeds),
+            "ciphertext" => ciphertexts(&testdata, seeds),
+            "request_body" => recorded(&testdata, seeds, "body"),
+            "path" => recorded(&testdata, seeds, "path"),
+            "name" => recorded_names(&testdata, seeds),
+            "certificate" => certificates(&testdata, seeds),
+            "pem_and_api_key" => files(&testdata.join("identities"), seeds),
+            "config" => files(&testdata.join("config/files"), seeds),
+            _ => unreachable!("every fuzzer has seeds"),
+        }
+    }
+}
+
+struct Seeds {
+    directory: PathBuf,
+    count: usize,
+}
+
+impl Seeds {
+    fn new(directory: PathBuf) -> Self {
+        std::fs::create_dir_all(&directory).expect("a directory for seeds");
+        Self { directory, count: 0 }
+    }
+
+    fn add(&mut self, bytes: impl AsRef<[u8]>) {
+        // Large inputs only slow a fuzzer down.
+        if bytes.as_ref().len() <= 16 * 1_024 {
+            std::fs::write(self.directory.join(format!("seed-{:04}", self.count)), bytes).expect("a seed is written");
+            self.count += 1;
+        }
+    }
+}
+
+fn stored_keys(testdata: &Path, mut seeds: Seeds) {
+    for variant in elements(&read(&testdata.join("stored-keys/variants.json"))) {
+        if let Some(text) = variant["value"].as_str() {
+            seeds.add(text);
+        }
+        if let Some(bytes) = bytes(&variant["value_b64"]) {
+            seeds.add(bytes);
+        }
+    }
+    files(&testdata.join("stored-keys"), seeds);
+}
+
+fn ciphertexts(testdata: &Path, mut seeds: Seeds) {
+    for file in paths(&testdata.join("ciphertexts")) {
+        if file.extension().is_none_or(|extension| extension != "json") {
+            continue;
+        }
+        for case in elements(&read(&file)) {
+            let Some(ciphertext) = bytes(&case["ciphertext"]) else { continue };
+            let context = bytes(&case["context"]).unwrap_or_default();
+            let Ok(len) = u8::try_from(context.len()) else { continue };
+            let number = claviger_fuzz::KEYS.iter().position(|(name, _)| case["key"] == *name).unwrap_or(0);
+            seeds.add([&[u8::try_from(number).expect("few keys"), len][..], &context, &ciphertext].concat());
+        }
+    }
+}
+
+/// A part of every recorded request.
+fn recorded(testdata: &Path, mut seeds: Seeds, part: &str) {
+    for request in requests(testdata) {
+        if let Some(text) = request[part].as_str() {
+            seeds.add(text);
+        }
+    }
+}
+
+fn recorded_names(testdata: &Path, mut seeds: Seeds) {
+    for request in requests(testdata) {
+        if let Some((_, name)) = request["path"].as_str().and_then(|path| path.rsplit_once('/')) {
+            seeds.add(name);
+        }
+    }
+    seeds.add("my.bXkta2V5");
+    seeds.add("/v1/key/create/my-app*/v1/key/create/my-app-1");
+    seeds.add("1h2m3.5s");
+}
+
+fn certificates(testdata: &Path, mut seeds: Seeds) {
+    for file in paths(&testdata.join("identities/certs")) {
+        let file = std::fs::read(file).expect("readable");
+        for certificate in claviger::crypto::pem::certificates(&file).unwrap_or_default() {
+            seeds.add(certificate);
+        }
+        seeds.add(file);
+    }
+}
+
+/// Every file below a directory.
+fn files(directory: &Path, mut seeds: Seeds) {
+    for file in paths(directory) {
+        seeds.add(std::fs::read(file).expect("readable"));
+    }
+}
+
+fn requests(testdata: &Path) -> Vec<Value> {
+    let files = paths(&testdata.join("http")).into_iter();
+    let files = files.filter(|file| file.extension().is_some_and(|extension| extension == "json"));
+    files.flat_map(|file| elements(&read(&file))).map(|case| case["request"].clone()).collect()
+}
+
+fn paths(directory: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(directory).unwrap_or_else(|error| panic!("{}: {error}", directory.display()));
+    let mut paths: Vec<_> = entries.map(|entry| entry.expect("readable").path()).collect();
+    paths.sort();
+    paths.into_iter().flat_map(|path| if path.is_dir() { self::paths(&path) } else { vec![path] }).collect()
+}
+
+fn read(file: &Path) -> Value {
+    serde_json::from_slice(&std::fs::read(file).expect("readable")).expect("JSON")
+}
+
+/// The cases of a file: a list, or the lists in an object.
+fn elements(value: &Value) -> Vec<Value> {
+    match value {
+        Value::Array(cases) => cases.clone(),
+        Value::Object(parts) => parts.values().flat_map(|part| part.as_array().cloned().unwrap_or_default()).collect(),
+        _ => Vec::new(),
+    }
+}
+
+fn bytes(value: &Value) -> Option<Vec<u8>> {
+    STANDARD.decode(value.as_str()?).ok()
+}
