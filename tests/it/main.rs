@@ -10,12 +10,16 @@ mod client;
 mod curl;
 mod differences;
 mod docs;
+mod hostile;
 mod identities;
 mod keystore;
+mod lifecycle;
 mod migrate;
 mod prometheus;
 mod proxy;
+mod reload;
 mod replay;
 #[allow(dead_code, reason = "a helper may wait for its test")]
 mod support;
+mod telemetry;
 mod vectors;
