@@ -5,6 +5,7 @@
 
 mod directory;
 mod error;
+mod group;
 mod temporary;
 
 use std::fmt;

@@ -12,6 +12,7 @@ use rustix::io::Errno;
 use zeroize::Zeroizing;
 
 use super::error::{Error, MAX_LEN};
+use super::group::Syncs;
 use super::temporary::Temporary;
 use crate::crypto::Blob;
 use crate::keystore::Listing;
@@ -27,12 +28,13 @@ pub(super) struct Place {
     /// Whether a file system was mounted right here. Then a plain directory in its place is what the
     /// mount had covered, and that a key is missing in it says nothing.
     mounted: bool,
+    syncs: Syncs,
 }
 
 impl Place {
     /// A directory that is there.
     pub(super) fn find(path: PathBuf) -> Result<Self, Error> {
-        let mut place = Self { path, mounted: false };
+        let mut place = Self { path, mounted: false, syncs: Syncs::default() };
         place.mounted = is_mount(&place.open()?.fd);
         Ok(place)
     }
@@ -224,8 +226,12 @@ impl Directory<'_> {
         Ok(())
     }
 
-    /// Waits until all changes of the directory are on disk.
+    /// Waits until all changes of the directory are on disk. Whoever waits at the same time shares a sync.
     pub(super) fn sync(&self) -> Result<(), Error> {
+        self.place.syncs.share(self.identity()?, || self.sync_now())
+    }
+
+    fn sync_now(&self) -> Result<(), Error> {
         match fsync(&self.fd) {
             // Some network file systems have nothing to sync in a directory.
             Ok(()) | Err(Errno::INVAL) => Ok(()),

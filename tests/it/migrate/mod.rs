@@ -9,6 +9,7 @@ mod selection;
 mod source;
 mod static_key;
 mod support;
+mod syncs;
 mod transcripts;
 mod trouble;
 mod verify;

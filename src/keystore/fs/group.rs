@@ -1,0 +1,114 @@
+//! One sync of the directory for all that wait for one.
+//!
+//! A sync takes as long for one new name as for a hundred. So whoever comes while one is running waits for the next,
+//! which begins when that has ended and is shared by all that came meanwhile.
+
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+/// What tells a directory from every other: its device and its number.
+type Identity = (u64, u64);
+
+/// Shares the syncs of whatever directory is in a place.
+#[derive(Debug, Default)]
+pub(super) struct Syncs(Mutex<Option<(Identity, Arc<Group>)>>);
+
+impl Syncs {
+    /// Returns when a sync of this directory has succeeded that began after the call; `sync` makes one.
+    pub(super) fn share<E>(&self, directory: Identity, sync: impl Fn() -> Result<(), E>) -> Result<(), E> {
+        self.group(directory).share(sync)
+    }
+
+    fn group(&self, directory: Identity) -> Arc<Group> {
+        let mut current = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*current {
+            Some((identity, group)) if *identity == directory => group.clone(),
+            // Another directory was put in its place: its syncs say nothing about the old one's.
+            _ => current.insert((directory, Arc::default())).1.clone(),
+        }
+    }
+}
+
+/// The syncs of one directory, numbered from 1 in the order in which they began.
+#[derive(Debug, Default)]
+struct Group {
+    state: Mutex<State>,
+    ended: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    running: bool,
+    begun: u64,
+    /// The last one that succeeded.
+    succeeded: u64,
+}
+
+impl Group {
+    fn share<E>(&self, sync: impl Fn() -> Result<(), E>) -> Result<(), E> {
+        let mut state = self.lock();
+        // One that has begun already may have missed what the caller has changed.
+        let needed = state.begun + 1;
+        while state.succeeded < needed {
+            if state.running {
+                state = self.ended.wait(state).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            }
+            state.running = true;
+            state.begun += 1;
+            let number = state.begun;
+            drop(state);
+            let result = sync();
+            state = self.lock();
+            state.running = false;
+            self.ended.notify_all();
+            // After a failure those who waited try for themselves, and are told by the kernel as well.
+            result?;
+            state.succeeded = number;
+        }
+        Ok(())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use super::*;
+
+    #[test]
+    fn whoever_returns_has_been_synced_and_nobody_syncs_at_the_same_time() {
+        let (syncs, made, synced, running) =
+            (Syncs::default(), AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
+        std::thread::scope(|scope| {
+            for _ in 0..16 {
+                scope.spawn(|| {
+                    for _ in 0..200 {
+                        let change = made.fetch_add(1, Ordering::SeqCst) + 1;
+                        let sync = || {
+                            assert_eq!(running.fetch_add(1, Ordering::SeqCst), 0);
+                            let changes = made.load(Ordering::SeqCst);
+                            std::thread::yield_now();
+                            synced.fetch_max(changes, Ordering::SeqCst);
+                            running.fetch_sub(1, Ordering::SeqCst);
+                            Ok::<_, ()>(())
+                        };
+                        syncs.share((1, 1), sync).expect("no sync fails");
+                        assert!(synced.load(Ordering::SeqCst) >= change);
+                    }
+                });
+            }
+        });
+    }
+
+    #[test]
+    fn a_failure_is_told_to_everybody_it_concerns() {
+        let group = Group::default();
+        assert_eq!(group.share(|| Err("broken disk")), Err("broken disk"));
+        assert_eq!(group.share(|| Err("still broken")), Err("still broken"));
+        assert_eq!(group.share(|| Ok::<_, ()>(())), Ok(()));
+    }
+}
