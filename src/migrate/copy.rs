@@ -150,3 +150,128 @@ fn before(entry: &Entry, on_conflict: OnConflict) -> Outcome {
         (Class::Missing, _) | (Class::Different(_), OnConflict::Replace) => Outcome::NotReached,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fmt;
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use async_trait::async_trait;
+
+    use super::super::{Selection, Target};
+    use super::*;
+    use crate::keystore::{KeyStore, Listing, mem};
+
+    /// A store that forgets what it is given and answers all the same.
+    struct Liar(mem::Store);
+
+    impl fmt::Display for Liar {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            self.0.fmt(f)
+        }
+    }
+
+    #[async_trait]
+    impl KeyStore for Liar {
+        async fn create(&self, name: &KeyName, _: &Blob) -> Result<(), Error> {
+            self.0.create(name, &value(0)).await
+        }
+        async fn get(&self, name: &KeyName) -> Result<Blob, Error> {
+            self.0.get(name).await
+        }
+        async fn replace(&self, name: &KeyName, expected: &Blob, value: &Blob) -> Result<(), Error> {
+            self.0.replace(name, expected, value).await
+        }
+        async fn delete(&self, name: &KeyName) -> Result<(), Error> {
+            self.0.delete(name).await
+        }
+        async fn list(&self, prefix: &str) -> Result<Listing, Error> {
+            self.0.list(prefix).await
+        }
+        async fn status(&self) -> Result<Duration, Error> {
+            self.0.status().await
+        }
+    }
+
+    fn name(n: u8) -> KeyName {
+        KeyName::parse(&format!("key-{n}")).expect("valid")
+    }
+
+    /// A stored key; another one for each number.
+    fn value(n: u8) -> Blob {
+        let bytes = crate::crypto::base64::encode(&[n; 32]);
+        format!(r#"{{"bytes":"{}"}}"#, *bytes).into_bytes().into()
+    }
+
+    /// Three keys to copy, one after the other.
+    async fn migration(target: Arc<dyn KeyStore>) -> Migration {
+        let source = mem::Store::default();
+        for n in 1..=3 {
+            source.create(&name(n), &value(n)).await.expect("created");
+        }
+        let selection = Selection::default();
+        Migration { source: Arc::new(source), target: Target::of(target), selection, concurrency: 1 }
+    }
+
+    async fn copy(migration: &Migration, plan: &Plan, on_conflict: OnConflict, prove: Prove) -> Vec<Outcome> {
+        migration.copy(plan, on_conflict, prove, &Progress::default(), &CancellationToken::new()).await
+    }
+
+    #[tokio::test]
+    async fn a_target_that_gives_back_something_else_stops_the_run() {
+        for (prove, written) in [(Prove::ReadBack, false), (Prove::Trust, true)] {
+            let migration = migration(Arc::new(Liar(mem::Store::default()))).await;
+            let plan = migration.plan(&Progress::default()).await.expect("a plan");
+            let outcomes = copy(&migration, &plan, OnConflict::Fail, prove).await;
+            if written {
+                assert_eq!(outcomes, [Outcome::Written, Outcome::Written, Outcome::Written]);
+            } else {
+                assert!(matches!(outcomes[0], Outcome::Failed(Failure::Unproven(_))), "{outcomes:?}");
+                assert_eq!(outcomes[1..], [Outcome::NotReached, Outcome::NotReached]);
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn what_appears_after_the_plan_is_overwritten_by_force_alone() {
+        let wanted = [
+            (OnConflict::Fail, Outcome::Failed(Failure::Appeared)),
+            (OnConflict::Skip, Outcome::Failed(Failure::Appeared)),
+            (OnConflict::Replace, Outcome::Replaced),
+        ];
+        for (on_conflict, outcome) in wanted {
+            let target = Arc::new(mem::Store::default());
+            let migration = migration(target.clone()).await;
+            let plan = migration.plan(&Progress::default()).await.expect("a plan");
+            target.create(&name(1), &value(9)).await.expect("created");
+            target.create(&name(2), &value(2)).await.expect("created");
+            let outcomes = copy(&migration, &plan, on_conflict, Prove::ReadBack).await;
+            assert_eq!(outcomes, [outcome, Outcome::Written, Outcome::Written]);
+            let kept = if on_conflict == OnConflict::Replace { value(1) } else { value(9) };
+            assert!(target.get(&name(1)).await.expect("there").is_same(&kept));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_key_that_was_changed_after_the_plan_is_not_overwritten_even_by_force() {
+        let target = Arc::new(mem::Store::default());
+        target.create(&name(2), &value(8)).await.expect("created");
+        let migration = migration(target.clone()).await;
+        let plan = migration.plan(&Progress::default()).await.expect("a plan");
+        target.replace(&name(2), &value(8), &value(9)).await.expect("replaced");
+        let outcomes = copy(&migration, &plan, OnConflict::Replace, Prove::ReadBack).await;
+        assert_eq!(outcomes, [Outcome::Written, Outcome::Failed(Failure::Appeared), Outcome::Written]);
+        assert!(target.get(&name(2)).await.expect("there").is_same(&value(9)));
+    }
+
+    #[tokio::test]
+    async fn nothing_is_begun_once_stopped() {
+        let migration = migration(Arc::new(mem::Store::default())).await;
+        let plan = migration.plan(&Progress::default()).await.expect("a plan");
+        let stop = CancellationToken::new();
+        stop.cancel();
+        let outcomes = migration.copy(&plan, OnConflict::Fail, Prove::ReadBack, &Progress::default(), &stop).await;
+        assert_eq!(outcomes, [Outcome::NotReached, Outcome::NotReached, Outcome::NotReached]);
+    }
+}

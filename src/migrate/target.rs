@@ -87,3 +87,12 @@ impl std::fmt::Display for Target {
         }
     }
 }
+
+#[cfg(test)]
+impl Target {
+    /// A target that no config names.
+    pub(super) fn of(store: Arc<dyn KeyStore>) -> Self {
+        let path = "nowhere".into();
+        Self { config: keystore::Config::Fs(keystore::fs::Config { path }), store: Some(store) }
+    }
+}
