@@ -47,8 +47,8 @@ const MAX_FILE: u64 = 16 << 20;
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    #[serde(rename = "version")]
-    _version: Option<Version>,
+    #[serde(rename = "version", default, deserialize_with = "setting::or_default")]
+    _version: Version,
     /// Where to listen.
     #[serde(default = "default_address", deserialize_with = "read_address")]
     pub address: SocketAddr,
@@ -81,11 +81,12 @@ pub struct Config {
     #[serde(skip)]
     pub keystore_id: SectionId,
     #[serde(skip)]
-    places: Vec<Place>,
+    places: BTreeMap<String, Place>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 enum Version {
+    #[default]
     #[serde(rename = "v1")]
     V1,
 }
@@ -151,12 +152,7 @@ impl Config {
         let mut config =
             read.and_then(|config| rules::check(&config).map(|()| config)).map_err(|p| source.finding(p))?;
         warnings.extend(rules::odd(&source.document.root).into_iter().map(|problem| source.finding(problem)));
-        config.keystore_id = source
-            .document
-            .root
-            .entry("keystore")
-            .map_or_else(SectionId::default, |section| SectionId::of(&section.value));
-        config.places = NAMES_FILES.iter().map(|key| source.place(&Problem::at(Path::of(key), ""))).collect();
+        config.note_places(&source);
         Ok((config, warnings))
     }
 
@@ -188,15 +184,52 @@ impl Config {
         })
     }
 
-    /// Where a key stands that names something outside the file: one of the TLS files, or the key store.
-    pub fn place(&self, key: &str) -> Place {
-        let same = |place: &&Place| place.key == key;
-        self.places.iter().find(same).cloned().expect("asked for one of NAMES_FILES")
+    /// Looks at the files that the `keystore:` section names. Their content is the key store's business.
+    ///
+    /// # Errors
+    /// When one is not there, or is of another kind: the key that names it, and why.
+    pub fn check_keystore_files(&self) -> Result<(), Finding> {
+        for (key, path) in self.keystore.files() {
+            if let Err(error) = std::fs::metadata(path) {
+                let message =
+                    format!("the file cannot be read; a relative path begins at the working directory: {error}");
+                return Err(Finding { place: self.keystore_place(key), message });
+            }
+        }
+        match &self.keystore {
+            keystore::Config::Fs(fs) if fs.path.exists() && !fs.path.is_dir() => {
+                let message = "there is something at this path that is not a directory".into();
+                Err(Finding { place: self.keystore_place("path"), message })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Where the section of the key store stands, or a key of it that names a file.
+    pub fn keystore_place(&self, key: &str) -> Place {
+        self.place(&format!("keystore.{key}"))
+    }
+
+    fn place(&self, key: &str) -> Place {
+        self.places.get(key).cloned().expect("noted when the file was read")
+    }
+
+    /// Keeps the places of what is looked at later: the key store, and the keys that name files.
+    fn note_places(&mut self, source: &Source<'_>) {
+        for key in ["tls.key", "tls.cert", "tls.ca", "tls.proxy.header.cert"] {
+            self.places.insert(key.into(), source.place(&Problem::at(Path::of(key), "")));
+        }
+        let Some(section) = source.document.root.entry("keystore") else { return };
+        self.keystore_id = SectionId::of(&section.value);
+        let Some(store) = section.value.entries().iter().find(|entry| !entry.value.is_null()) else { return };
+        let path = Path::of("keystore").key(&*store.key);
+        self.places.insert("keystore.".into(), source.place(&Problem::at_key(path, "")));
+        for key in self.keystore.files().into_iter().map(|(key, _)| key).chain(["path"]) {
+            let path = Path::of(&format!("keystore.{}.{key}", store.key));
+            self.places.insert(format!("keystore.{key}"), source.place(&Problem::at(path, "")));
+        }
     }
 }
-
-/// The keys whose places are kept, since what they name is looked at later.
-const NAMES_FILES: [&str; 5] = ["tls.key", "tls.cert", "tls.ca", "tls.proxy.header.cert", "keystore"];
 
 /// Reads `ip:port` or `:port`.
 pub fn address(text: &str) -> Result<SocketAddr, &'static str> {
@@ -218,8 +251,7 @@ impl<'f> Source<'f> {
         })?;
         let mut source = Self { file, document };
         if source.document.root.is_null() {
-            let message = "the file has no content; 'kes-config.example.yml' shows every setting";
-            return Err(source.finding(Problem::at(Path::default(), message)));
+            return Err(source.finding(Problem::at(Path::default(), yaml::EMPTY)));
         }
         let merged = source.document.merge().and_then(|()| old::refuse(&source.document.root));
         merged.map_err(|problem| source.finding(problem))?;

@@ -3,7 +3,6 @@
 use std::io::Write as _;
 use std::path::PathBuf;
 
-use anyhow::bail;
 use clap::Subcommand;
 
 use super::out::{GOOD, Out, moment, printable};
@@ -32,14 +31,14 @@ pub(super) fn run(args: &Args, out: &mut Out) -> anyhow::Result<()> {
     let Command::Check { file } = &args.command;
     let (config, warnings) = Config::load(file)?;
     let tls = config.load_tls()?;
-    check_keystore(&config)?;
+    config.check_keystore_files()?;
     writeln!(out, "{}: {}", printable(&file.display().to_string()), out.paint(GOOD, "ok"))?;
     for warning in warnings {
         writeln!(out, "Warning: {warning}")?;
     }
     let keystore = config.keystore.name();
     if !keystore::BUILT.contains(&keystore) {
-        writeln!(out, "Warning: {}.{keystore}: {}", config.place("keystore"), keystore::not_built(keystore))?;
+        writeln!(out, "Warning: {}: {}", config.keystore_place(""), keystore::not_built(keystore))?;
     }
     let members: usize = config.policy.values().map(|policy| policy.identities.len()).sum();
     let level = |level: Option<Level>| level.map_or("off".into(), |level| level.to_string());
@@ -55,20 +54,4 @@ pub(super) fn run(args: &Args, out: &mut Out) -> anyhow::Result<()> {
             ("Logs", &format_args!("error={} audit={}", level(config.log.error), level(config.log.audit))),
         ],
     )?)
-}
-
-/// Looks at the files that the key store's section names. Their content is the key store's business.
-fn check_keystore(config: &Config) -> anyhow::Result<()> {
-    let name = config.keystore.name();
-    for (key, path) in config.keystore.files() {
-        if let Err(error) = std::fs::metadata(path) {
-            bail!("{}.{name}.{key}: the file cannot be read: {error}", config.place("keystore"));
-        }
-    }
-    match &config.keystore {
-        keystore::Config::Fs(fs) if fs.path.exists() && !fs.path.is_dir() => {
-            bail!("{}.fs.path: there is something that is not a directory", config.place("keystore"))
-        }
-        _ => Ok(()),
-    }
 }

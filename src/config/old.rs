@@ -6,16 +6,16 @@ use super::yaml::{Node, Value};
 
 /// Keys that meant something once: they are left out, with a warning. `*` is any key.
 const IGNORED: [(&str, &str); 5] = [
-    ("policy.*.paths", "ignored since KES v0.14, so nothing is allowed by it; write 'allow: [ … ]'"),
-    ("keystore.vault.name", "ignored since KES v0.12; remove it"),
-    ("keystore.openbao.name", "ignored since KES v0.12; remove it"),
-    ("keystore.vault.approle.retry", "ignored; a failed login is tried again by itself; remove it"),
-    ("keystore.openbao.approle.retry", "ignored; a failed login is tried again by itself; remove it"),
+    ("policy.*.paths", "ignored: only KES up to v0.14 knew it; nothing is allowed by it, so write 'allow: [ … ]'"),
+    ("keystore.vault.name", "ignored: only older versions of KES knew it; remove it"),
+    ("keystore.openbao.name", "ignored: only older versions of KES knew it; remove it"),
+    ("keystore.vault.approle.retry", "ignored: only older versions of KES knew it; remove it"),
+    ("keystore.openbao.approle.retry", "ignored: only older versions of KES knew it; remove it"),
 ];
 
 /// Keys that mean nothing any more, and what to write instead.
 const REFUSED: [(&str, &str); 3] = [
-    ("root", "is called 'admin: { identity: … }' since KES v0.17"),
+    ("root", "KES up to v0.14 named the admin so; write 'admin: { identity: … }'"),
     ("keystore.generic", "key store plugins are gone; name one of the key stores that are built in"),
     ("keystore.kes", "another key server cannot be a key store; 'claviger migrate' copies its keys"),
 ];
@@ -29,10 +29,10 @@ pub(super) fn refuse(root: &Node) -> Result<(), Problem> {
         }
     }
     match root.entry("keys") {
-        Some(keys) if matches!(keys.value.value, Value::Map(_)) => Err(Problem::at_key(
+        Some(keys) if matches!(keys.value.value, Value::Map(_)) => Err(Problem::at(
             Path::of("keys"),
             "must be a list of keys to create, such as [ { name: my-key } ]; \
-             the key store is called 'keystore' since KES v0.12",
+             KES up to v0.11 had the key store here, which stands under 'keystore' now",
         )),
         _ => Ok(()),
     }

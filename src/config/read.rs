@@ -87,13 +87,15 @@ impl serde::de::Error for Problem {
     }
 }
 
-/// Why `key` is none of the known ones, and which may have been meant.
-fn unknown(key: &str, known: &[&str]) -> Problem {
-    let advice = match suggestion(key, known) {
-        Some(known) => format!("did you mean '{known}'?"),
-        None => format!("known here: {}", known.join(", ")),
+/// Why an entry's key is none of the known ones, and which may have been meant.
+fn unknown(entry: &Entry, known: &[&str]) -> Problem {
+    let (key, advice) = match suggestion(&entry.key, known) {
+        Some(known) => (entry.key.as_str(), format!("did you mean '{known}'?")),
+        // `{ hunter2 }` is a key without a value, and hardly meant as one.
+        None if entry.value.is_null() => ("?", format!("known here: {}", known.join(", "))),
+        None => (entry.key.as_str(), format!("known here: {}", known.join(", "))),
     };
-    Problem::at_key(Path::default().key(key), format!("unknown key; {advice}"))
+    Problem { turn: Some(entry.turn), ..Problem::at_key(Path::default().key(key), format!("unknown key; {advice}")) }
 }
 
 /// The known word that is closest to `word`, if one is close.
@@ -189,7 +191,7 @@ impl<'de> Deserializer<'de> for &'de Node {
             return Err(Problem::new(format!("must be a section with these keys: {}", known.join(", "))));
         }
         match self.entries().iter().find(|entry| !known.contains(&entry.key.as_str())) {
-            Some(entry) => Err(unknown(&entry.key, known)),
+            Some(entry) => Err(unknown(entry, known)),
             None => visitor.visit_map(Map::of(self.with_value().collect())),
         }
     }
@@ -206,7 +208,7 @@ impl<'de> Deserializer<'de> for &'de Node {
             Value::List(_) => Err(Problem::new(format!("must be one of: {}", known.join(", ")))),
             Value::Null | Value::Map(_) => {
                 if let Some(entry) = self.entries().iter().find(|entry| !known.contains(&entry.key.as_str())) {
-                    return Err(unknown(&entry.key, known));
+                    return Err(unknown(entry, known));
                 }
                 let mut entries = self.with_value();
                 match (entries.next(), entries.next()) {
@@ -376,7 +378,7 @@ mod tests {
         let empty = Section { allow: None, deny: None, flag: false, count: 0, kind: None };
         assert_eq!(section("{ allow: , deny: ~, flag: , count: null, kind: }"), Ok(empty));
         assert_eq!(section("deny: ''").map(|section| section.deny), Ok(None));
-        assert_eq!(section("nope:"), Err("nope: unknown key; known here: allow, deny, flag, count, kind".into()));
+        assert_eq!(section("nope:"), Err("?: unknown key; known here: allow, deny, flag, count, kind".into()));
         // In a map of free keys the key itself says something.
         assert_eq!(read::<BTreeMap<String, Section>>("p:").map(|map| map.len()), Ok(1));
     }

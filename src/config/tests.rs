@@ -1,1 +1,484 @@
+//! Whole files: the example, what errors say, and that they never say a secret.
 
+use serde_yaml::Value;
+
+use super::*;
+
+/// Stands wherever a secret, or a value that got into the wrong place, could stand.
+const SECRET: &str = "hunter2-S3CRET";
+
+const IDENTITY: &str = "0f6e9713c38c70bbb141d2ed163fe75471242eb0f8b17c2bdea007374c0c0042";
+
+const MINIMAL: &str = "admin: { identity: disabled }\ntls: { key: k, cert: c }\nkeystore: { fs: { path: keys } }\n";
+
+fn environment(name: &str) -> Result<Zeroizing<String>, env::Error> {
+    match name {
+        "UNSET" => Err(env::Error::Unset),
+        "ODD" => Err(env::Error::NotUtf8),
+        "SECRET" => Ok(Zeroizing::new(SECRET.into())),
+        _ => Ok(Zeroizing::new(format!("value-of-{name}"))),
+    }
+}
+
+fn parse(text: &str) -> Result<(Config, Vec<Finding>), Finding> {
+    Config::parse(FilePath::new("config.yml"), Zeroizing::new(text.into()), &environment)
+}
+
+fn config(text: &str) -> Config {
+    parse(text).unwrap_or_else(|error| panic!("{error}\n{text}")).0
+}
+
+/// The error that the file gets when this is added to it.
+fn error(more: &str) -> String {
+    parse(&format!("{MINIMAL}{more}")).err().unwrap_or_else(|| panic!("no error: {more}")).to_string()
+}
+
+/// The settings as text, without what depends on where they stand in the file.
+fn settings(text: &str) -> String {
+    let mut config = config(text);
+    config.places.clear();
+    format!("{config:#?}")
+}
+
+mod example {
+    use super::*;
+
+    fn text() -> String {
+        let path = FilePath::new(env!("CARGO_MANIFEST_DIR")).join("kes-config.example.yml");
+        std::fs::read_to_string(path).expect("the example")
+    }
+
+    /// Its sections that are commented out.
+    fn blocks() -> Vec<String> {
+        let text = text();
+        let is_section = |block: &&str| block.lines().all(|line| line.starts_with("# ")) && block.contains(":\n# ");
+        let blocks = text.split("\n\n").filter(is_section);
+        blocks.map(|block| block.lines().map(|line| format!("{}\n", &line[2..])).collect()).collect()
+    }
+
+    /// The example with a section of it replaced.
+    fn with(block: &str) -> String {
+        let section = block.split(':').next().expect("a key");
+        let mut kept = String::new();
+        let mut inside = false;
+        for line in text().lines().filter(|line| !line.starts_with('#')) {
+            if !line.starts_with(' ') {
+                inside = line.starts_with(&format!("{section}:"));
+            }
+            if !inside {
+                kept.push_str(&format!("{line}\n"));
+            }
+        }
+        kept + block
+    }
+
+    /// Without every setting that is not required. Sections stay, and have no value then.
+    fn only_required(text: &str) -> String {
+        let is_section = |line: &str| line.split('#').next().is_some_and(|line| line.trim_end().ends_with(':'));
+        let is_kept = |line: &&str| !line.starts_with('#') && (line.contains("# required.") || is_section(line));
+        text.lines().filter(is_kept).map(|line| format!("{line}\n")).collect()
+    }
+
+    #[test]
+    fn shows_the_defaults() {
+        let text = text();
+        let required = only_required(&text);
+        assert_eq!(settings(&text), settings(&required));
+        let (lines, kept) = (text.lines().filter(|line| !line.starts_with('#')).count(), required.lines().count());
+        assert!(kept * 2 < lines, "{kept} of {lines} lines are left");
+        let config = config(&text);
+        assert_eq!(config.address, "0.0.0.0:7373".parse().expect("an address"));
+        assert_eq!((config.limits, config.log), (Limits::default(), Log::default()));
+        assert_eq!(config.cache, cache::Config::default());
+    }
+
+    #[test]
+    fn shows_the_defaults_of_every_key_store() {
+        let mut names = std::collections::BTreeSet::new();
+        for block in blocks().iter().filter(|block| block.starts_with("keystore:")) {
+            let full = with(block);
+            let required = with(&only_required(block));
+            assert_eq!(settings(&full), settings(&required), "{block}");
+            names.insert(config(&full).keystore.name());
+        }
+        let all = ["aws", "azure", "entrust", "fortanix", "gcp", "gemalto", "static", "vault"];
+        assert_eq!(names.into_iter().collect::<Vec<_>>(), all);
+    }
+
+    #[test]
+    fn shows_sections_that_load() {
+        let others: Vec<_> = blocks().into_iter().filter(|block| !block.starts_with("keystore:")).collect();
+        assert_eq!(others.len(), 3);
+        for block in others {
+            let config = config(&with(&block));
+            let len = config.api.len() + config.policy.len() + config.keys.len();
+            assert_eq!(len, 1, "{block}");
+        }
+    }
+
+    #[test]
+    fn and_the_documentation_name_the_same_settings() {
+        let path = FilePath::new(env!("CARGO_MANIFEST_DIR")).join("docs/configuration.md");
+        let documentation = std::fs::read_to_string(path).expect("the documentation");
+        let keys = blocks().join("\n") + &text();
+        let keys = keys.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.trim().split_once(": "));
+        let mut count = 0;
+        for (key, _) in
+            keys.filter(|(key, value)| !key.starts_with(['-', '/']) && !value.trim_start().starts_with(['#', '{']))
+        {
+            count += 1;
+            assert!(documentation.contains(&format!("{key}`")), "docs/configuration.md does not name '{key}'");
+        }
+        assert!(count > 60, "{count}");
+    }
+}
+
+mod secrets {
+    use super::*;
+
+    /// Files in which every setting has a value, with secrets where secrets belong.
+    fn files() -> Vec<Value> {
+        let top = format!(
+            "version: v1
+address: 127.0.0.1:0
+admin: {{ identity: {IDENTITY} }}
+tls:
+  key: k
+  cert: c
+  password: {SECRET}
+  auth: off
+  ca: ca
+  proxy: {{ identities: [ proxy ], header: {{ cert: X-Cert }} }}
+cache: {{ expiry: {{ any: 1m, unused: 1s, offline: 0s }}, max_entries: 5 }}
+limits: {{ connections: 5, shutdown: 1s }}
+log: {{ error: on, audit: off }}
+api: {{ /v1/ready: {{ skip_auth: true, timeout: 3s }} }}
+policy: {{ p: {{ allow: [ /v1/* ], deny: [ /v1/x ], identities: [ member ] }} }}
+keys: [ {{ name: one }} ]
+keystore:
+"
+        );
+        let credentials = format!("{{ tenant_id: t, client_id: c, client_secret: {SECRET} }}");
+        let stores = [
+            "fs: { path: keys }".into(),
+            format!("static: {{ key: '{SECRET}' }}"),
+            format!(
+                "vault: {{ endpoint: 'https://h', engine: e, version: v2, namespace: n, prefix: p, \
+                 transit: {{ engine: t, key: k }}, approle: {{ namespace: n, engine: a, id: {SECRET}, secret: {SECRET} }}, \
+                 tls: {{ key: k, cert: c, ca: d }}, status: {{ ping: 1s }} }}"
+            ),
+            format!("vault: {{ endpoint: 'https://h', kubernetes: {{ engine: k, role: r, jwt: {SECRET} }} }}"),
+            format!(
+                "aws: {{ secretsmanager: {{ endpoint: e, region: r, kmskey: k, \
+                 credentials: {{ accesskey: {SECRET}, secretkey: {SECRET}, token: {SECRET} }} }} }}"
+            ),
+            "gcp: { secretmanager: { project_id: p, endpoint: e, scopes: [ s ], credentials: { client_email: e } } }"
+                .into(),
+            format!("azure: {{ keyvault: {{ endpoint: 'https://h', credentials: {credentials} }} }}"),
+            format!(
+                "fortanix: {{ sdkms: {{ endpoint: 'https://h', group_id: g, credentials: {{ key: {SECRET} }}, tls: {{ ca: c }} }} }}"
+            ),
+            format!(
+                "gemalto: {{ keysecure: {{ endpoint: 'https://h', credentials: {{ token: {SECRET}, domain: d, retry: 1s }} }} }}"
+            ),
+            format!(
+                "entrust: {{ keycontrol: {{ endpoint: 'https://h', vault_id: v, box_id: b, \
+                 credentials: {{ username: {SECRET}, password: {SECRET} }} }} }}"
+            ),
+        ];
+        stores.iter().map(|store| serde_yaml::from_str(&format!("{top}  {store}\n")).expect("YAML")).collect()
+    }
+
+    /// Calls `visit` with every file that comes of putting `wrong` in place of one value.
+    fn with_each_value_replaced(value: &Value, wrong: &Value, visit: &mut dyn FnMut(Value)) {
+        visit(wrong.clone());
+        match value {
+            Value::Mapping(map) => {
+                for (key, inner) in map {
+                    with_each_value_replaced(inner, wrong, &mut |changed| {
+                        let mut map = map.clone();
+                        map.insert(key.clone(), changed);
+                        visit(Value::Mapping(map));
+                    });
+                }
+            }
+            Value::Sequence(list) => {
+                for (index, inner) in list.iter().enumerate() {
+                    with_each_value_replaced(inner, wrong, &mut |changed| {
+                        let mut list = list.clone();
+                        list[index] = changed;
+                        visit(Value::Sequence(list));
+                    });
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Says everything that can be said about a file; returns whether it was an error.
+    fn assert_kept(text: &str) -> bool {
+        let (said, is_error) = match parse(text) {
+            Err(error) => (format!("{error}\n{error:?}"), true),
+            Ok((config, warnings)) => {
+                let tls = config.load_tls().expect_err("no such files");
+                let files = config.check_keystore_files();
+                let debug = format!("{:?} {:?}", config.keystore_id, config.tls.password);
+                (format!("{warnings:?} {} {tls} {tls:?} {files:?} {debug}", join(&warnings)), false)
+            }
+        };
+        assert!(!said.contains("hunter2"), "a secret is shown: {said}\n{text}");
+        is_error
+    }
+
+    fn join(findings: &[Finding]) -> String {
+        findings.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+    }
+
+    #[test]
+    fn the_files_are_valid() {
+        for file in files() {
+            assert!(!assert_kept(&serde_yaml::to_string(&file).expect("YAML")));
+        }
+    }
+
+    #[test]
+    fn are_not_shown_wherever_they_stand() {
+        let wrongs = [
+            SECRET.into(),
+            format!("'{SECRET} {SECRET}'"),
+            format!("'kes:v1:{SECRET}'"),
+            format!("'{SECRET}://{SECRET}@host'"),
+            format!("'https://user:{SECRET}@host'"),
+            format!("'5{SECRET}'"),
+            format!("'INFO+{SECRET}'"),
+            "'${SECRET}'".into(),
+            format!("'${{{SECRET}/{SECRET}}}'"),
+            format!("[ {SECRET} ]"),
+            format!("[ [ {SECRET} ], {{ x: {SECRET} }} ]"),
+            format!("{{ x: {SECRET} }}"),
+            format!("{{ 'password:{SECRET}': x }}"),
+            format!("{{ '{SECRET} x': {SECRET} }}"),
+        ];
+        let (mut errors, mut files_tried) = (0, 0);
+        for file in files() {
+            for wrong in &wrongs {
+                let wrong: Value = serde_yaml::from_str(wrong).expect("YAML");
+                with_each_value_replaced(&file, &wrong, &mut |changed| {
+                    files_tried += 1;
+                    errors += usize::from(assert_kept(&serde_yaml::to_string(&changed).expect("YAML")));
+                });
+            }
+        }
+        assert!(errors > 3_000 && files_tried > errors, "{errors} errors in {files_tried} files");
+    }
+
+    #[test]
+    fn are_not_shown_by_errors_of_the_syntax() {
+        for wrong in [
+            "tls: { password: SECRET",
+            "tls: [ SECRET",
+            "  x: y\n SECRET",
+            "password:SECRET",
+            "password: SECRET: SECRET",
+            "x: 'SECRET",
+            "x: \"SECRET",
+            "x: \"\\qSECRET\"",
+            "x: *SECRET",
+            "x: &SECRET\n&SECRET",
+            "x: !SECRET y",
+            "x: !!int SECRET",
+            "x: !!bool SECRET",
+            "x: !!float 'SECRET'",
+            "x: !!null SECRET",
+            "x: %SECRET",
+            "x: @SECRET",
+            "x: `SECRET",
+            "x: |SECRET",
+            "\tx: SECRET",
+            "? [ SECRET ]\n: x",
+            "? { SECRET: x }\n: x",
+            "{ SECRET }",
+            "tls: { SECRET }",
+            "- SECRET",
+            "SECRET",
+            "%TAG SECRET\n---\nx: y",
+            "x: { y: SECRET, y: SECRET }",
+            "x: SECRET\nx: SECRET",
+            "x: { <<: SECRET }",
+            "x: { <<: [ SECRET ] }",
+            "x: ${UNSET}SECRET\nadmin: ${UNSET}",
+            "x: ${SECRET!}",
+            "x: ${ODD}\ntls: { password: SECRET }",
+            "x: SECRET\u{0}",
+            "root: SECRET",
+            "keys: { fs: { path: SECRET } }",
+            "keystore: { generic: { endpoint: SECRET } }",
+            "keystore: SECRET",
+            "keystore: [ SECRET ]",
+            "policy: { 'SECRET x': { allow: [ x ] } }",
+            "api: { '/v1/SECRET x': { skip_auth: true } }",
+            "version: SECRET",
+        ] {
+            let text = wrong.replace("SECRET", SECRET);
+            assert!(assert_kept(&text), "no error: {text}");
+            assert!(assert_kept(&format!("tls: {{ password: {SECRET} }} # {SECRET}\n{text}")), "no error: {text}");
+        }
+    }
+
+    #[test]
+    fn are_not_shown_by_warnings() {
+        let text = format!(
+            "admin: {{ identity: 'kes:v1:{SECRET}' }}
+tls: {{ key: k, cert: c, password: {SECRET} }}
+policy: {{ p: {{ paths: [ {SECRET} ], allow: }} }}
+keystore: {{ vault: {{ endpoint: 'https://h', name: {SECRET}, approle: {{ id: i, secret: {SECRET}, retry: {SECRET} }} }} }}
+---
+{SECRET}
+"
+        );
+        let (_, warnings) = parse(&text).expect("valid");
+        assert_eq!(warnings.len(), 6, "{}", join(&warnings));
+        assert!(!assert_kept(&text));
+    }
+
+    #[test]
+    fn are_not_shown_when_a_config_is_printed() {
+        for file in files() {
+            let config = config(&serde_yaml::to_string(&file).expect("YAML"));
+            let shown = format!("{config:?}");
+            // Names of accounts are no secrets, though some may hold them for such.
+            let shown = shown.replace(&format!("id: \"{SECRET}\""), "").replace(&format!("username: \"{SECRET}\""), "");
+            let shown = shown.replace(&format!("accesskey: Some(\"{SECRET}\")"), "");
+            assert!(!shown.contains("hunter2"), "{shown}");
+        }
+    }
+}
+
+#[test]
+fn an_address_has_an_ip_and_a_port() {
+    for (text, address) in [
+        ("127.0.0.1:7373", "127.0.0.1:7373"),
+        ("'[::1]:1'", "[::1]:1"),
+        (":80", "0.0.0.0:80"),
+        ("''", "0.0.0.0:7373"),
+        ("~", "0.0.0.0:7373"),
+    ] {
+        assert_eq!(config(&format!("{MINIMAL}address: {text}")).address.to_string(), address, "{text}");
+    }
+    for text in ["7373", "localhost:7373", "127.0.0.1", "127.0.0.1:99999", ":", "::1"] {
+        assert!(error(&format!("address: '{text}'")).starts_with("config.yml:4:10: address: must be an IP"), "{text}");
+    }
+}
+
+#[test]
+fn an_identity_is_one_of_admin_proxy_and_member() {
+    let with = |admin: &str, proxy: &str, policies: &str| {
+        let text = format!(
+            "admin: {{ identity: {admin} }}\ntls: {{ key: k, cert: c, proxy: {{ identities: [ {proxy} ] }} }}\n\
+             policy: {policies}\nkeystore: {{ fs: {{ path: k }} }}\n"
+        );
+        parse(&text).map(drop).map_err(|error| error.to_string())
+    };
+    assert_eq!(with("a", "b, ''", "{ p: { identities: [ c ] }, q: { identities: [ d ] } }"), Ok(()));
+    for (admin, proxy, policies, start) in [
+        ("a", "b, a", "{}", "config.yml:2:46: tls.proxy.identities: "),
+        ("a", "", "{ p: { identities: [ b, a ] } }", "config.yml:3:33: policy.p.identities[1]: is the admin"),
+        ("a", "b", "{ p: { identities: [ b ] } }", "config.yml:3:30: policy.p.identities[0]: is a TLS proxy"),
+        ("a", "", "{ p: { identities: [ b, b ] } }", "config.yml:3:33: policy.p.identities[1]: is a member"),
+        (
+            "a",
+            "",
+            "{ q: { identities: [ b ] }, p: { identities: [ b ] } }",
+            "config.yml:3:30: policy.q.identities[0]: is a member of the policy 'p'",
+        ),
+    ] {
+        let error = with(admin, proxy, policies).expect_err(policies);
+        assert!(error.starts_with(start), "{error}");
+    }
+}
+
+#[test]
+fn values_come_from_the_environment_whatever_their_type() {
+    let lookup = |name: &str| {
+        let value = match name {
+            "V" => "v1",
+            "TRUE" => "true",
+            "SECONDS" => "7s",
+            "COUNT" => "12",
+            "LEVEL" => "WARN",
+            "PATTERN" => "/v1/*",
+            "ID" => IDENTITY,
+            "ZERO" => "0",
+            _ => return Err(env::Error::Unset),
+        };
+        Ok(Zeroizing::new(value.into()))
+    };
+    let text = "version: ${V}
+admin: { identity: '${ID}' }
+tls: { key: \"${ID}\", cert: c, password: '${ZERO}' }
+cache:
+  expiry: { any: \"${SECONDS}\" }
+  max_entries: ${COUNT}
+api:
+  /v1/ready:
+    skip_auth: ${TRUE}
+policy: { p: { allow: [ \"${PATTERN}\" ] } }
+log: { error: \"${LEVEL}\" }
+keystore: { fs: { path: '${ ID }' } }
+";
+    let file = FilePath::new("config.yml");
+    let (config, _) = Config::parse(file, Zeroizing::new(text.into()), &lookup).expect("valid");
+    assert_eq!(config.admin.as_str(), IDENTITY);
+    assert_eq!((config.cache.expiry.any, config.cache.max_entries), (Duration::from_secs(7), 12));
+    assert!(config.api["/v1/ready"].skip_auth);
+    assert_eq!(config.policy["p"].allow, ["/v1/*"]);
+    assert_eq!(config.log.error, Some(Level(4)));
+    let quoted = text.replace("skip_auth: ${TRUE}", "skip_auth: '${TRUE}'");
+    let error = Config::parse(file, Zeroizing::new(quoted), &lookup).expect_err("a text is no truth value");
+    assert_eq!(error.to_string(), "config.yml:9:16: api./v1/ready.skip_auth: must be true or false, without quotes");
+}
+
+#[test]
+fn the_key_store_is_the_same_while_its_values_are() {
+    let id = |keystore: &str| {
+        config(&format!("admin: {{ identity: a }}\ntls: {{ key: k, cert: c }}\nkeystore: {keystore}")).keystore_id
+    };
+    assert_eq!(id("{ fs: { path: keys } }"), id("\n  fs:\n    path: 'keys'\n"));
+    assert_ne!(id("{ fs: { path: keys } }"), id("{ fs: { path: other } }"));
+    assert_ne!(id("{ static: { key: a } }"), id("{ static: { key: b } }"));
+}
+
+#[test]
+fn a_migration_needs_the_key_store_only() {
+    let load = |text: &str| {
+        let loaded = Config::parse_keystore(FilePath::new("m.yml"), Zeroizing::new(text.into()), &environment);
+        loaded.map(|(keystore, _)| keystore.name()).map_err(|error| error.to_string())
+    };
+    assert_eq!(load("keystore: { fs: { path: '${PATH}' } }"), Ok("fs"));
+    assert_eq!(
+        load(
+            "admin: ${UNSET}\ntls: nonsense\nkeystore: { openbao: { endpoint: 'https://h', approle: { id: i, secret: s } } }"
+        ),
+        Ok("vault")
+    );
+    let missing = load("admin: { identity: a }").expect_err("no key store");
+    assert!(missing.starts_with("m.yml:1:1: keystore: is missing"), "{missing}");
+    let unset = load("keystore: { static: { key: '${UNSET}' } }").expect_err("not set");
+    assert!(unset.starts_with("m.yml:1:28: keystore.static.key: the environment variable 'UNSET'"), "{unset}");
+    assert!(load("keystore: { fs: { pth: x } }").is_err_and(|error| error.contains("did you mean 'path'?")));
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_named() {
+    let folder = tempfile::tempdir().expect("a directory");
+    let missing = folder.path().join("none.yml");
+    let error = Config::load(&missing).expect_err("no such file").to_string();
+    assert!(error.starts_with(&format!("{}: the config file cannot be read", missing.display())), "{error}");
+    let latin = folder.path().join("latin.yml");
+    std::fs::write(&latin, b"a: b\n# caf\xe9\n").expect("written");
+    let error = Config::load(&latin).expect_err("not UTF-8").to_string();
+    assert_eq!(error, format!("{}:2:6: not valid UTF-8 here; save the file as UTF-8", latin.display()));
+    let marked = folder.path().join("marked.yml");
+    std::fs::write(&marked, format!("\u{feff}{MINIMAL}").replace('\n', "\r\n")).expect("written");
+    Config::load(&marked).expect("a byte order mark and CRLF");
+}

@@ -19,6 +19,9 @@ use super::path::{Path, Step};
 /// The most keys and values of a file, those that aliases repeat included.
 const MAX_TURNS: usize = 1_000_000;
 
+/// What is said of a file without a value in it.
+pub(super) const EMPTY: &str = "the file has no content; 'kes-config.example.yml' shows every setting";
+
 /// A line and a column, both from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Position {
@@ -170,7 +173,7 @@ impl Node {
 pub(super) fn parse(text: &str) -> Result<(Node, bool), Malformed> {
     let mut documents = serde_yaml::Deserializer::from_str(text);
     let Some(first) = documents.next() else {
-        return Err(Malformed { position: None, message: "the file is empty" });
+        return Err(Malformed { position: None, message: EMPTY });
     };
     let walk = Walk::new(text, HashSet::new(), None);
     Seed(&walk).deserialize(first).map_err(|error| walk.malformed(&error))?;
@@ -215,7 +218,9 @@ impl<'t> Walk<'t> {
     /// What the library's error is for the operator. Its own text may quote the file.
     fn malformed(&self, error: &serde_yaml::Error) -> Malformed {
         let text = error.to_string();
-        let message = if *self.turn.borrow() > MAX_TURNS || text.starts_with("repetition limit") {
+        let message = if text.starts_with("EOF") {
+            EMPTY
+        } else if *self.turn.borrow() > MAX_TURNS || text.starts_with("repetition limit") {
             "the file repeats itself too often; use fewer aliases"
         } else if text.starts_with("recursion limit") {
             "sections are nested too deeply"

@@ -7,6 +7,7 @@
 mod bench;
 mod cli;
 mod client;
+mod config;
 mod curl;
 mod differences;
 mod docs;
