@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use crate::support::curl::{curl, curl_as};
 use crate::support::peer::program;
-use crate::support::{TestServer, certs};
+use crate::support::{TestServer, certs, eventually};
 
 fn url(server: &TestServer, path: &str) -> String {
     format!("https://localhost:{}{path}", server.address().port())
@@ -24,6 +24,22 @@ fn the_version_needs_no_certificate() {
             assert_eq!(answer.expect("an answer").status, 200, "with a certificate, TLS {tls}");
         }
     }
+}
+
+/// As the README has it.
+#[test]
+fn the_certificate_of_a_development_server_is_all_that_curl_needs() {
+    let server = TestServer::dev();
+    let exported = |name: &str| {
+        let start = format!("export {name}=");
+        let find = || server.stdout().lines().find_map(|line| line.strip_prefix(&start).map(str::to_owned));
+        eventually("the server says what to export", || find().is_some());
+        find().expect("it was there")
+    };
+    let (address, certificate) = (exported("MINIO_KES_SERVER"), exported("SSL_CERT_FILE"));
+    let answer = curl(&["--cacert", &certificate, &format!("{address}/version")]).expect("an answer");
+    assert_eq!(answer.json()["version"], env!("CARGO_PKG_VERSION"));
+    curl(&[&format!("{address}/version")]).expect_err("nobody else vouches for it");
 }
 
 #[test]
@@ -98,9 +114,7 @@ fn a_ca_is_no_client_and_the_log_says_what_to_do() {
     let answer = curl(&["--cert", &text(&certificate), "--key", &text(&key), &url(&server, "/v1/status")]);
     let answer = answer.expect("an answer");
     assert_eq!((answer.status, answer.json()["message"].as_str()), (400, Some("tls: client certificate is required")));
-    crate::support::eventually("the log explains it", || {
-        server.stderr().contains("basicConstraints=critical,CA:FALSE")
-    });
+    eventually("the log explains it", || server.stderr().contains("basicConstraints=critical,CA:FALSE"));
 }
 
 /// What `openssl s_client` says about a handshake.
