@@ -24,6 +24,10 @@ only NAME:
 bench:
     cargo bench
 
+# every fuzzer for SECONDS
+fuzz SECONDS="60":
+    fuzz/run {{ SECONDS }}
+
 # make the development certificates again
 certs:
     certs/make
