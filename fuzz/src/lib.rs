@@ -1,5 +1,7 @@
 //! What each fuzzer does with its input: reject it, or hold on to a promise about it. Never panic.
 
+mod keys;
+
 use std::path::Path as FilePath;
 
 use base64::Engine as _;
@@ -17,6 +19,8 @@ use claviger::server::proxy;
 use percent_encoding::{NON_ALPHANUMERIC, percent_encode};
 use secrecy::SecretString;
 
+use self::keys::KEYS;
+
 /// A stored key: what is read is written again and read as the same.
 pub fn stored_key(bytes: &[u8]) {
     let Ok(key) = Key::parse(&Blob::from(bytes.to_vec())) else { return };
@@ -27,14 +31,6 @@ pub fn stored_key(bytes: &[u8]) {
     assert_eq!(key.created_by(), again.created_by());
     assert_eq!(key.has_hmac(), again.has_hmac());
 }
-
-/// The keys that `ciphertext` tries, two of each format; their files are in `testdata/stored-keys`.
-pub const KEYS: [(&str, &[u8]); 4] = [
-    ("v0_10_1-create", include_bytes!("../../testdata/stored-keys/v0.10.1/v0_10_1-create")),
-    ("v0_22_3-create", include_bytes!("../../testdata/stored-keys/v0.22.3/v0_22_3-create")),
-    ("head-create", include_bytes!("../../testdata/stored-keys/HEAD/head-create")),
-    ("head-import", include_bytes!("../../testdata/stored-keys/HEAD/head-import")),
-];
 
 /// A ciphertext: the number of a key, the length of the context, the context, the ciphertext. What
 /// decrypts, encrypts and decrypts to the same again; and the ciphertext's bytes do as a plaintext.
@@ -81,7 +77,8 @@ pub fn request_body(bytes: &[u8]) {
 pub fn path(bytes: &[u8]) {
     let Ok(raw) = std::str::from_utf8(bytes) else { return };
     let Ok(path) = Path::parse(raw) else { return };
-    let segments = path.as_str().split('/').map(|segment| percent_encode(segment.as_bytes(), NON_ALPHANUMERIC).to_string());
+    let segments =
+        path.as_str().split('/').map(|segment| percent_encode(segment.as_bytes(), NON_ALPHANUMERIC).to_string());
     let encoded = segments.collect::<Vec<_>>().join("/");
     if let Ok(again) = Path::parse(&encoded) {
         assert_eq!(again.as_str(), path.as_str());
@@ -159,7 +156,3 @@ pub fn config(bytes: &[u8], file: &FilePath) {
     std::fs::write(file, bytes).expect("a file in memory");
     let _ = claviger::config::Config::load(file);
 }
-
-/// All fuzzers by name, with what makes their seeds.
-pub const TARGETS: [&str; 8] =
-    ["stored_key", "ciphertext", "request_body", "path", "name", "certificate", "pem_and_api_key", "config"];

@@ -73,19 +73,29 @@ async fn echo(_: Call<Tiny>, request: Text) -> Result<Reply, Error> {
     Ok(Reply::text("text/plain", request.text.unwrap_or_default()))
 }
 
+async fn guarded(call: Call<Tiny>) -> Result<Reply, Error> {
+    stream(call).await
+}
+
 async fn stream(_: Call<Tiny>) -> Result<Reply, Error> {
     Ok(Reply::stream("text/plain", futures_util::stream::pending(), CancellationToken::new()))
 }
 
 fn tiny() -> Arc<Tiny> {
+    tiny_of(Identity::parse("nobody").expect("valid"))
+}
+
+/// The service with an admin, who alone may read `/guarded`.
+fn tiny_of(admin: Identity) -> Arc<Tiny> {
     let routes = vec![
         Route::get("/hello", hello).any_identity(),
         Route::put("/fail", fail).max_body(1_000).any_identity(),
         Route::get("/wait", wait).any_identity(),
         Route::put("/echo", echo).max_body(1_000).any_identity(),
         Route::get("/stream", stream).timeout(None).any_identity(),
+        Route::get("/guarded", guarded).timeout(None),
     ];
-    let access = Access::new(Identity::parse("nobody").expect("valid"), Vec::new(), OffsetDateTime::UNIX_EPOCH);
+    let access = Access::new(admin, Vec::new(), OffsetDateTime::UNIX_EPOCH);
     let router = Router::new(routes, &BTreeMap::<String, RouteConfig>::new());
     Arc::new(Tiny { router, access, begun: AtomicU64::new(0) })
 }
@@ -115,6 +125,9 @@ impl Written {
 struct Running {
     address: SocketAddr,
     tls: Arc<rustls::ClientConfig>,
+    server_tls: Tls,
+    /// Of the client.
+    identity: Identity,
     handle: Handle<Tiny>,
     telemetry: Arc<Telemetry>,
     audited: Written,
@@ -138,11 +151,13 @@ impl Running {
             metrics: metrics::Metrics::default(),
         });
         let address = SocketAddr::from(([127, 0, 0, 1], 0));
+        let server_tls = tls.clone();
         let server = Server::bind(address, limits, telemetry.clone(), tiny(), tls).await.expect("a free port");
         let (address, handle) = (server.address().expect("bound"), server.handle());
         let (stop, stopped) = oneshot::channel();
         let ended = tokio::spawn(server.run(async { drop(stopped.await) }, std::future::pending()));
-        Self { address, tls: client_config(certificate), handle, telemetry, audited, logged, stop, ended }
+        let (tls, identity) = client_config(certificate);
+        Self { address, tls, server_tls, identity, handle, telemetry, audited, logged, stop, ended }
     }
 
     async fn connect(&self, alpn: &[u8]) -> TlsStream<TcpStream> {
@@ -183,17 +198,18 @@ fn certificate() -> (CertificateDer<'static>, PrivateKeyDer<'static>) {
     (certified.cert.der().clone(), key)
 }
 
-fn client_config(server: CertificateDer<'static>) -> Arc<rustls::ClientConfig> {
+fn client_config(server: CertificateDer<'static>) -> (Arc<rustls::ClientConfig>, Identity) {
     let mut roots = rustls::RootCertStore::empty();
     roots.add(server).expect("a certificate");
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let (certificate, key) = certificate();
+    let identity = crate::auth::peer::identify([certificate.as_ref()]).expect("a client's certificate");
     let config = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .expect("usable")
         .with_root_certificates(roots)
         .with_client_auth_cert(vec![certificate], key);
-    Arc::new(config.expect("usable"))
+    (Arc::new(config.expect("usable")), identity)
 }
 
 fn get(path: &str) -> Request<Full<Bytes>> {
@@ -499,6 +515,30 @@ async fn a_stream_ends_when_the_server_stops() {
     assert_eq!(answer(h1_stream).await.1, "");
     assert_eq!(answer(h2_stream).await.1, "");
     server.ended.await.expect("no panic").expect("no error");
+}
+
+#[tokio::test]
+async fn a_stream_ends_when_a_reload_takes_the_right_to_read_it() {
+    let server = Running::start().await;
+    let reload = |admin: &str| {
+        let admin = if admin == "client" { server.identity.clone() } else { Identity::parse(admin).expect("valid") };
+        server.handle.replace(tiny_of(admin), server.server_tls.clone());
+    };
+    for protocol in ["h1", "h2"] {
+        reload("client");
+        let response = match protocol {
+            "h1" => server.h1().await.send_request(get("/guarded")).await,
+            _ => server.h2().await.send_request(get("/guarded")).await,
+        };
+        let response = response.expect("headers at once");
+        assert_eq!(response.status(), StatusCode::OK);
+        let mut body = Box::pin(answer(response));
+        reload("client");
+        settle().await;
+        assert!(futures_util::poll!(&mut body).is_pending(), "the right is still there");
+        reload("somebody-else");
+        assert_eq!(body.await.1, "", "the stream ends");
+    }
 }
 
 #[tokio::test]

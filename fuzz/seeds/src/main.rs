@@ -1,5 +1,8 @@
 //! Writes the fuzzers' seeds, made of `testdata`, below the directory that is named.
 
+#[path = "../../src/keys.rs"]
+mod keys;
+
 use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
@@ -8,21 +11,16 @@ use serde_json::Value;
 
 fn main() {
     let to = PathBuf::from(std::env::args_os().nth(1).expect("usage: seeds DIRECTORY"));
-    let testdata = Path::new(env!("CARGO_MANIFEST_DIR")).join("../testdata");
-    for target in claviger_fuzz::TARGETS {
-        let seeds = Seeds::new(to.join(target));
-        match target {
-            "stored_key" => stored_keys(&testdata, seeds),
-            "ciphertext" => ciphertexts(&testdata, seeds),
-            "request_body" => recorded(&testdata, seeds, "body"),
-            "path" => recorded(&testdata, seeds, "path"),
-            "name" => recorded_names(&testdata, seeds),
-            "certificate" => certificates(&testdata, seeds),
-            "pem_and_api_key" => files(&testdata.join("identities"), seeds),
-            "config" => files(&testdata.join("config/files"), seeds),
-            _ => unreachable!("every fuzzer has seeds"),
-        }
-    }
+    let testdata = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata");
+    let seeds = |fuzzer: &str| Seeds::new(to.join(fuzzer));
+    stored_keys(&testdata, seeds("stored_key"));
+    ciphertexts(&testdata, seeds("ciphertext"));
+    recorded(&testdata, seeds("request_body"), "body");
+    recorded(&testdata, seeds("path"), "path");
+    names(&testdata, seeds("name"));
+    certificates(&testdata, seeds("certificate"));
+    files(&testdata.join("identities"), seeds("pem_and_api_key"));
+    files(&testdata.join("config/files"), seeds("config"));
 }
 
 struct Seeds {
@@ -66,7 +64,7 @@ fn ciphertexts(testdata: &Path, mut seeds: Seeds) {
             let Some(ciphertext) = bytes(&case["ciphertext"]) else { continue };
             let context = bytes(&case["context"]).unwrap_or_default();
             let Ok(len) = u8::try_from(context.len()) else { continue };
-            let number = claviger_fuzz::KEYS.iter().position(|(name, _)| case["key"] == *name).unwrap_or(0);
+            let number = keys::KEYS.iter().position(|(name, _)| case["key"] == *name).unwrap_or(0);
             seeds.add([&[u8::try_from(number).expect("few keys"), len][..], &context, &ciphertext].concat());
         }
     }
@@ -81,7 +79,7 @@ fn recorded(testdata: &Path, mut seeds: Seeds, part: &str) {
     }
 }
 
-fn recorded_names(testdata: &Path, mut seeds: Seeds) {
+fn names(testdata: &Path, mut seeds: Seeds) {
     for request in requests(testdata) {
         if let Some((_, name)) = request["path"].as_str().and_then(|path| path.rsplit_once('/')) {
             seeds.add(name);
@@ -95,11 +93,22 @@ fn recorded_names(testdata: &Path, mut seeds: Seeds) {
 fn certificates(testdata: &Path, mut seeds: Seeds) {
     for file in paths(&testdata.join("identities/certs")) {
         let file = std::fs::read(file).expect("readable");
-        for certificate in claviger::crypto::pem::certificates(&file).unwrap_or_default() {
-            seeds.add(certificate);
+        seeds.add(percent_encoded(&file));
+        for der in String::from_utf8_lossy(&file).split("-----BEGIN CERTIFICATE-----").skip(1).filter_map(der) {
+            seeds.add(der);
         }
-        seeds.add(file);
     }
+}
+
+/// What stands up to the end mark, decoded.
+fn der(pem: &str) -> Option<Vec<u8>> {
+    let text: String = pem.split("-----END").next()?.split_whitespace().collect();
+    STANDARD.decode(text).ok()
+}
+
+/// As a proxy forwards it.
+fn percent_encoded(pem: &[u8]) -> String {
+    pem.iter().map(|byte| format!("%{byte:02X}")).collect()
 }
 
 /// Every file below a directory.
