@@ -4,6 +4,7 @@
 #![expect(clippy::print_stderr, reason = "a failed test shows what its server said")]
 #![expect(unreachable_pub, reason = "nothing outside can reach a test binary; 'pub' says what a module offers")]
 
+mod api;
 mod bench;
 mod cli;
 mod client;
