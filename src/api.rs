@@ -30,7 +30,7 @@ pub fn routes() -> Vec<Route<State>> {
     let short = Some(Duration::from_secs(10));
     vec![
         Route::get("/version", status::version).open().timeout(short),
-        Route::get("/v1/ready", status::ready).vital(),
+        Route::get("/v1/ready", status::ready).overdue(error::not_reachable).vital(),
         Route::get("/v1/status", status::status).vital(),
         Route::get("/v1/metrics", status::metrics).vital(),
         Route::get("/v1/api", status::api).timeout(short),

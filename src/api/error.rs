@@ -39,10 +39,15 @@ struct Shared(Arc<keystore::Error>);
 /// What `/v1/ready` says when the keystore is not.
 pub(super) fn not_ready(error: keystore::Error) -> Error {
     match error {
-        keystore::Error::Unreachable(_) => Error::new(StatusCode::GATEWAY_TIMEOUT, "key store is not reachable"),
+        keystore::Error::Unreachable(_) => not_reachable(),
         _ => Error::new(StatusCode::BAD_GATEWAY, "key store is unavailable"),
     }
     .caused_by(error)
+}
+
+/// What `/v1/ready` says when there is no answer of the keystore.
+pub(super) fn not_reachable() -> Error {
+    Error::new(StatusCode::GATEWAY_TIMEOUT, "key store is not reachable")
 }
 
 /// There is no policy with this name.

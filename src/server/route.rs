@@ -19,6 +19,7 @@ use super::path::Path;
 use super::reply::{IntoReply, Reply};
 use super::{Error, Service};
 use crate::auth::{Caller, Requirement};
+use crate::clock;
 use crate::telemetry::audit::Patience;
 
 pub use self::name::Name;
@@ -43,6 +44,7 @@ pub struct Route<S> {
     requirement: Requirement,
     is_listing: bool,
     patience: Patience,
+    overdue: fn() -> Error,
     handler: Handler<S>,
 }
 
@@ -55,6 +57,7 @@ type Handler<S> = Box<dyn Fn(Call<S, String>, Incoming, Budget) -> Reaction + Se
 pub struct Budget {
     max_body: u64,
     deadline: Option<Instant>,
+    overdue: fn() -> Error,
 }
 
 impl<S: Service> Route<S> {
@@ -82,6 +85,7 @@ impl<S: Service> Route<S> {
             requirement: Requirement::Policy,
             is_listing: false,
             patience: Patience::Ordinary,
+            overdue,
             handler: handler.into_handler(),
         }
     }
@@ -96,6 +100,12 @@ impl<S: Service> Route<S> {
     #[must_use]
     pub fn timeout(self, timeout: Option<Duration>) -> Self {
         Self { timeout, ..self }
+    }
+
+    /// What clients are told when the time is over. Default 503, which they take for a reason to try again.
+    #[must_use]
+    pub fn overdue(self, overdue: fn() -> Error) -> Self {
+        Self { overdue, ..self }
     }
 
     /// Answers everybody, and makes no audit events.
@@ -150,7 +160,7 @@ impl<S: Service> Route<S> {
     /// Parses name and body, and lets the handler answer.
     pub(super) async fn answer(&self, call: Call<S, String>, body: Incoming, started: Instant) -> Result<Reply, Error> {
         let deadline = self.timeout.map(|timeout| started + timeout);
-        (self.handler)(call, body, Budget { max_body: self.max_body, deadline }).await
+        (self.handler)(call, body, Budget { max_body: self.max_body, deadline, overdue: self.overdue }).await
     }
 
     /// What follows the route's path, if `path` is this route's.
@@ -274,8 +284,12 @@ where
                     }
                 };
                 let request = budget.within(B::read(body, budget.max_body)).await.ok_or_else(too_slow)??;
+                // Nobody waits any more: then nothing is begun.
+                if budget.is_over() {
+                    return Err((budget.overdue)());
+                }
                 let call = Call { state: call.state, caller: call.caller, name };
-                let reply = budget.within(self(call, request)).await.ok_or_else(overdue)?;
+                let reply = budget.within(self(call, request)).await.ok_or_else(budget.overdue)?;
                 Ok(reply.map_err(Into::into)?.into_reply())
             })
         })
@@ -283,6 +297,10 @@ where
 }
 
 impl Budget {
+    fn is_over(self) -> bool {
+        self.deadline.is_some_and(|deadline| deadline <= clock::instant())
+    }
+
     async fn within<F: Future>(self, future: F) -> Option<F::Output> {
         match self.deadline {
             Some(deadline) => tokio::time::timeout_at(deadline.into(), future).await.ok(),
