@@ -7,6 +7,9 @@ use super::*;
 /// Stands wherever a secret, or a value that got into the wrong place, could stand.
 const SECRET: &str = "hunter2-S3CRET";
 
+/// The base64 of 32 bytes.
+const KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+
 const IDENTITY: &str = "0f6e9713c38c70bbb141d2ed163fe75471242eb0f8b17c2bdea007374c0c0042";
 
 const MINIMAL: &str = "admin: { identity: disabled }\ntls: { key: k, cert: c }\nkeystore: { fs: { path: keys } }\n";
@@ -15,6 +18,7 @@ fn environment(name: &str) -> Result<Zeroizing<String>, env::Error> {
     match name {
         "UNSET" => Err(env::Error::Unset),
         "ODD" => Err(env::Error::NotUtf8),
+        "MINIO_KMS_SECRET_KEY" => Ok(Zeroizing::new(format!("my-key:{KEY}"))),
         "SECRET" => Ok(Zeroizing::new(SECRET.into())),
         _ => Ok(Zeroizing::new(format!("value-of-{name}"))),
     }
@@ -161,7 +165,7 @@ keystore:
         let credentials = format!("{{ tenant_id: t, client_id: c, client_secret: {SECRET} }}");
         let stores = [
             "fs: { path: keys }".into(),
-            format!("static: {{ key: '{SECRET}' }}"),
+            format!("static: {{ key: '{SECRET}:{KEY}' }}"),
             format!(
                 "vault: {{ endpoint: 'https://h', engine: e, version: v2, namespace: n, prefix: p, \
                  transit: {{ engine: t, key: k }}, approle: {{ namespace: n, engine: a, id: {SECRET}, secret: {SECRET} }}, \
@@ -445,7 +449,7 @@ fn the_key_store_is_the_same_while_its_values_are() {
     };
     assert_eq!(id("{ fs: { path: keys } }"), id("\n  fs:\n    path: 'keys'\n"));
     assert_ne!(id("{ fs: { path: keys } }"), id("{ fs: { path: other } }"));
-    assert_ne!(id("{ static: { key: a } }"), id("{ static: { key: b } }"));
+    assert_ne!(id(&format!("{{ static: {{ key: 'a:{KEY}' }} }}")), id(&format!("{{ static: {{ key: 'b:{KEY}' }} }}")));
 }
 
 #[test]
@@ -466,6 +470,22 @@ fn a_migration_needs_the_key_store_only() {
     let unset = load("keystore: { static: { key: '${UNSET}' } }").expect_err("not set");
     assert!(unset.starts_with("m.yml:1:28: keystore.static.key: the environment variable 'UNSET'"), "{unset}");
     assert!(load("keystore: { fs: { pth: x } }").is_err_and(|error| error.contains("did you mean 'path'?")));
+}
+
+#[test]
+fn a_malformed_static_key_is_an_error_of_the_file() {
+    let load = |key: &str| {
+        let text = format!(
+            "admin: {{ identity: a }}\ntls: {{ key: k, cert: c }}\nkeystore: {{ static: {{ key: '{key}' }} }}\n"
+        );
+        parse(&text).map(drop).map_err(|error| error.to_string())
+    };
+    assert_eq!(load(&format!("my-key:{KEY}")), Ok(()));
+    for bad in [KEY, "my-key:AAEC", "my-key:?", "", &format!("a b:{KEY}")] {
+        let error = load(bad).expect_err(bad);
+        assert!(error.starts_with("config.yml:3:28: keystore.static.key: "), "{error}");
+        assert!(!error.contains("AAEC"), "{error}");
+    }
 }
 
 #[test]

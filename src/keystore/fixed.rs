@@ -8,18 +8,20 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use secrecy::{ExposeSecret as _, SecretString};
-use serde::Deserialize;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
 
 use super::{Access, Error, KeyStore, Listing};
 use crate::crypto::{Blob, Key, SecretKey, base64};
 use crate::name::KeyName;
+use crate::setting;
 
 /// The `keystore.static:` section of the config file.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// `<name>:<base64 of 32 bytes>`.
-    #[serde(deserialize_with = "crate::setting::secret")]
+    #[serde(deserialize_with = "key")]
     pub key: SecretString,
 }
 
@@ -47,6 +49,13 @@ impl Store {
         let (name, key) = parse(config.key.expose_secret()).map_err(|error| Error::Failed(error.into()))?;
         Ok(Self { name, value: Key::untyped(key).encode() })
     }
+}
+
+/// Reads a key, so that a malformed one is an error of the config file.
+fn key<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SecretString, D::Error> {
+    let key = setting::secret(deserializer)?;
+    parse(key.expose_secret()).map_err(D::Error::custom)?;
+    Ok(key)
 }
 
 fn parse(text: &str) -> Result<(KeyName, SecretKey), Malformed> {
