@@ -4,6 +4,8 @@ mod rfc1423;
 
 use ::pem::{EncodeConfig, LineEnding, Pem};
 use pkcs8::EncryptedPrivateKeyInfoRef;
+use pkcs8::pkcs5::EncryptionScheme;
+use pkcs8::pkcs5::pbes2::Kdf;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs1KeyDer, PrivatePkcs8KeyDer, PrivateSec1KeyDer};
 use secrecy::{ExposeSecret as _, SecretString};
@@ -101,12 +103,30 @@ fn encode(pem: Pem) -> Zeroizing<String> {
 fn decrypt_pkcs8(der: &[u8], password: &str) -> Result<Zeroizing<Vec<u8>>, Error> {
     // The library knows no other schemes and does not tell them from garbage.
     let encrypted = EncryptedPrivateKeyInfoRef::try_from(der).map_err(|_| Error::Cipher("no PBES2 scheme".into()))?;
+    if is_too_costly(&encrypted.encryption_algorithm) {
+        return Err(Error::Cipher("its password takes too much work".into()));
+    }
     match encrypted.decrypt(password) {
         Ok(document) => Ok(document.to_bytes()),
         Err(pkcs8::Error::EncryptedPrivateKey(pkcs8::pkcs5::Error::UnsupportedAlgorithm { oid })) => {
             Err(Error::Cipher(oid.to_string()))
         }
         Err(_) => Err(Error::WrongPassword),
+    }
+}
+
+/// Whether to make a key of the password takes more than some seconds, or more than 256 MiB. The file says how
+/// much work that is, and one that asks for hours is not to stop a server that reads it again. OpenSSL asks for a
+/// hundredth of these limits.
+fn is_too_costly(scheme: &EncryptionScheme) -> bool {
+    let EncryptionScheme::Pbes2(parameters) = scheme else { return false };
+    match &parameters.kdf {
+        Kdf::Pbkdf2(pbkdf2) => pbkdf2.iteration_count > 10_000_000,
+        Kdf::Scrypt(scrypt) => {
+            let memory = u64::from(scrypt.cost_parameter).saturating_mul(scrypt.block_size.into());
+            memory > 1 << 21 || memory.saturating_mul(scrypt.parallelization.into()) > 1 << 22
+        }
+        _ => true,
     }
 }
 
@@ -195,5 +215,20 @@ mod tests {
         for file in ["text-then-cert.pem", "cert-with-crlf.pem", "key-and-cert.pem", "ecparams-key-cert.pem"] {
             assert_eq!(certificates(&read(&format!("certs/{file}"))).expect(file).len(), 1, "{file}");
         }
+    }
+
+    #[test]
+    fn a_key_that_asks_for_too_much_work_is_refused() {
+        // Found by the fuzzer: scrypt with N = 2^14, r = 40, p = 33, of which OpenSSL makes r = 8, p = 1.
+        let costly = "-----BEGIN ENCRYPTED PRIVATE KEY-----
+MIHkME8GCSqGSIb3DQEFDTBCMCEGCSsGAQQB2kcECzAUBAiRWu0ULZZS6wICQAAC
+ASgCASEwHQYJYIZIAWUDBAEqBBBG/zONnIsxnDcInGe2vol4BIGQqrCcZEpuVmng
+hCvsd18Gzz9P7vVb1CpMFshccSEyIY/Rf3x4Bl2BK6ekbLeJkbAPuFqN2UMqD3FZ
+Nw2XPNdCCy1025jIKC1kRayihe42pVY34G+X5mzv5TABK4LaHMP36Ds4A5EXxzxP
+Q4PxfA6iL3qn0CkWe4nVGN6RkfmECn+2Xk9Wlwl1czg0OpbueaTQ
+-----END ENCRYPTED PRIVATE KEY-----
+";
+        let refused = private_key(costly.as_bytes(), Some(&SecretString::from("password")));
+        assert_eq!(refused.expect_err("refused"), Error::Cipher("its password takes too much work".into()));
     }
 }
