@@ -10,6 +10,7 @@ mod method;
 mod order;
 mod policy;
 mod status;
+mod timeout;
 
 use crate::support::{Client, Identity, Protocol, Response, TestServer};
 

@@ -70,21 +70,23 @@ fn document(differences: &[Difference]) -> String {
     document
 }
 
-/// The sentences of an area by topic, each once, with the number of its cases.
+/// The sentences of an area, each once, with the number of its cases, under the topic that most of them have.
 fn of_area<'a>(differences: &'a [Difference], area: &str) -> BTreeMap<String, Vec<(&'a str, usize)>> {
-    let mut topics: BTreeMap<String, Vec<(&str, usize)>> = BTreeMap::new();
+    let mut by_reason: Vec<(&str, BTreeMap<String, usize>)> = Vec::new();
     for difference in differences {
-        let mut of_topic: BTreeMap<String, usize> = BTreeMap::new();
+        let place = by_reason.iter().position(|(reason, _)| *reason == difference.reason).unwrap_or_else(|| {
+            by_reason.push((&difference.reason, BTreeMap::new()));
+            by_reason.len() - 1
+        });
         for case in difference.cases.iter().filter(|case| case.split('/').next() == Some(area)) {
-            *of_topic.entry(topic(case)).or_default() += 1;
+            *by_reason[place].1.entry(topic(case)).or_default() += 1;
         }
-        let count = of_topic.values().sum();
-        // It stands under the topic that most of its cases have.
-        let Some((topic, _)) = of_topic.into_iter().max_by_key(|(_, count)| *count) else { continue };
-        let sentences = topics.entry(topic).or_default();
-        match sentences.iter_mut().find(|(reason, _)| *reason == difference.reason) {
-            Some((_, sum)) => *sum += count,
-            None => sentences.push((&difference.reason, count)),
+    }
+    let mut topics: BTreeMap<String, Vec<(&str, usize)>> = BTreeMap::new();
+    for (reason, cases) in by_reason {
+        let count = cases.values().sum();
+        if let Some((topic, _)) = cases.into_iter().max_by_key(|(_, count)| *count) {
+            topics.entry(topic).or_default().push((reason, count));
         }
     }
     topics

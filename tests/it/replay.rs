@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 use self::answer::Expected;
 use self::case::{Case, File};
 use crate::support::differences::Differences;
+use crate::support::server::fixture_config;
 use crate::support::{Client, Identity, Protocol, TestServer, block_on, testdata};
 
 /// Declares a test for each file whose requests need nothing but the fixture.
@@ -55,6 +56,16 @@ replays! {
 /// The files that need more, each with a test of its own.
 const OTHERS: &[&str] =
     &["fs-odd-entries", "keystore-trouble", "log-streams", "log-streams-by-version", "metrics", "skip-auth"];
+
+#[test]
+fn skip_auth() {
+    let config = || {
+        fixture_config(|config| {
+            format!("{config}api:\n  /v1/ready:\n    skip_auth: true\n  /v1/metrics:\n    timeout: 7s\n")
+        })
+    };
+    replay("skip-auth", || TestServer::with_config(&config()));
+}
 
 #[test]
 fn every_file_has_a_test() {

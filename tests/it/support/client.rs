@@ -219,6 +219,8 @@ pub struct Request {
     pub body: Option<Bytes>,
     /// Do not say beforehand how long the body is.
     pub chunked: bool,
+    /// Do not send the end of the body.
+    pub stalled: bool,
 }
 
 impl Request {
@@ -301,7 +303,7 @@ pub async fn send_h1(tls: &mut TlsStream<TcpStream>, request: &Request) -> std::
         head.push_str("Transfer-Encoding: chunked\r\n");
         body = in_chunks(&body);
     } else if request.body.is_some() && !has_length {
-        head.push_str(&format!("Content-Length: {}\r\n", body.len()));
+        head.push_str(&format!("Content-Length: {}\r\n", body.len() + usize::from(request.stalled)));
     }
     head.push_str("\r\n");
     let (mut reader, mut writer) = tokio::io::split(tls);
@@ -378,7 +380,11 @@ async fn send_h2(
         builder = builder.header(name, value);
     }
     let body = Full::new(request.body.unwrap_or_default());
-    let body = if request.chunked { Either::Left(Unsized(body)) } else { Either::Right(body) };
+    let body = if request.chunked || request.stalled {
+        Either::Left(Unsized { body, stalled: request.stalled })
+    } else {
+        Either::Right(body)
+    };
     let request = builder.body(body).map_err(other)?;
     let response = sender.send_request(request).await.map_err(other)?;
     let (head, body) = response.into_parts();
@@ -391,7 +397,10 @@ async fn send_h2(
 }
 
 /// A body that does not say how long it is.
-pub struct Unsized(Full<Bytes>);
+pub struct Unsized {
+    body: Full<Bytes>,
+    stalled: bool,
+}
 
 impl hyper::body::Body for Unsized {
     type Data = Bytes;
@@ -401,7 +410,10 @@ impl hyper::body::Body for Unsized {
         mut self: std::pin::Pin<&mut Self>,
         context: &mut std::task::Context<'_>,
     ) -> std::task::Poll<Option<Result<hyper::body::Frame<Bytes>, Self::Error>>> {
-        std::pin::Pin::new(&mut self.0).poll_frame(context)
+        match std::pin::Pin::new(&mut self.body).poll_frame(context) {
+            std::task::Poll::Ready(None) if self.stalled => std::task::Poll::Pending,
+            frame => frame,
+        }
     }
 }
 
