@@ -32,7 +32,8 @@ impl Syncs {
 #[derive(Debug, Default)]
 struct Group {
     state: Mutex<State>,
-    ended: Condvar,
+    /// Where callers wait for the syncs with even and with odd numbers: only those are woken who have a reason.
+    ended: [Condvar; 2],
 }
 
 #[derive(Debug, Default)]
@@ -50,7 +51,8 @@ impl Group {
         let needed = state.begun + 1;
         while state.succeeded < needed {
             if state.running {
-                state = self.ended.wait(state).unwrap_or_else(PoisonError::into_inner);
+                let awaited = state.begun.max(needed);
+                state = self.ended(awaited).wait(state).unwrap_or_else(PoisonError::into_inner);
                 continue;
             }
             state.running = true;
@@ -60,12 +62,20 @@ impl Group {
             let result = sync();
             state = self.lock();
             state.running = false;
-            self.ended.notify_all();
-            // After a failure those who waited try for themselves, and are told by the kernel as well.
+            if result.is_ok() {
+                state.succeeded = number;
+            }
+            // After a failure those who shared it try for themselves, and are told by the kernel as well.
+            self.ended(number).notify_all();
+            // One of those who came meanwhile begins the next.
+            self.ended(number + 1).notify_one();
             result?;
-            state.succeeded = number;
         }
         Ok(())
+    }
+
+    fn ended(&self, number: u64) -> &Condvar {
+        &self.ended[usize::from(number % 2 == 1)]
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
