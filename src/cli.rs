@@ -4,6 +4,7 @@ mod bench;
 mod completions;
 mod config;
 mod connection;
+mod doctor;
 mod environment;
 mod explain;
 mod identity;
@@ -44,6 +45,7 @@ const TEMPLATE: &str = "\
 Run a server
   server       Start a key server
   config       Check a config file
+  doctor       Find what is wrong with a server's config, files and key store
   explain      Say which rule of a config allows or denies a request
 
 Work with keys
@@ -99,6 +101,7 @@ enum Command {
     Server(server::Args),
     /// Check a config file
     Config(config::Args),
+    Doctor(doctor::Args),
     Explain(explain::Args),
     Key(key::Args),
     Ls(ls::Args),
@@ -167,9 +170,10 @@ fn run(args: Args, out: &mut Out) -> anyhow::Result<()> {
     }
 }
 
-/// Runs a command that asks a server.
+/// Runs a command that waits for answers.
 async fn ask(command: Command, out: &mut Out) -> anyhow::Result<()> {
     match command {
+        Command::Doctor(args) => doctor::run(args, out).await,
         Command::Key(args) => key::run(args, out).await,
         Command::Ls(args) => ls::run(args, out).await,
         Command::Identity(args) => identity::run(args, out).await,

@@ -70,20 +70,19 @@ pub fn usable_cpus() -> usize {
 pub enum Lock {
     /// All of it is locked, what is allocated later included.
     Enabled,
-    /// None of it is; says why, and how to change that.
+    /// None of it is; says why. [`ALLOW_LOCK`] says how to change that.
     Disabled(String),
 }
+
+/// What lets the program lock its memory.
+pub const ALLOW_LOCK: &str = "LimitMEMLOCK=infinity, 'ulimit -l unlimited' or CAP_IPC_LOCK";
 
 /// Locks all memory, unless a finite limit would make later allocations fail.
 pub fn lock() -> Lock {
     let unlimited = getrlimit(Resource::Memlock).current.is_none();
     let capable = capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::IPC_LOCK));
     if !unlimited && !capable {
-        return Lock::Disabled(
-            "the limit RLIMIT_MEMLOCK is finite; allow it with LimitMEMLOCK=infinity, 'ulimit -l unlimited' or \
-             CAP_IPC_LOCK"
-                .into(),
-        );
+        return Lock::Disabled("the limit RLIMIT_MEMLOCK is finite".into());
     }
     match mlockall(MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT) {
         Ok(()) => Lock::Enabled,

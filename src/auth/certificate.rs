@@ -1,5 +1,7 @@
 //! X.509 certificates: what the server and the command line ask of them.
 
+use std::net::IpAddr;
+
 use time::OffsetDateTime;
 use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
 
@@ -38,6 +40,32 @@ impl<'a> Certificate<'a> {
         let is_host = |name: &GeneralName<'_>| matches!(name, GeneralName::DNSName(_) | GeneralName::IPAddress(_));
         let names = self.0.subject_alternative_name().ok().flatten();
         names.is_some_and(|names| names.value.general_names.iter().any(is_host))
+    }
+
+    /// The DNS names and IP addresses it is for.
+    pub fn hosts(&self) -> Vec<String> {
+        let names = self.0.subject_alternative_name().ok().flatten();
+        let names = names.map_or(&[][..], |names| &names.value.general_names);
+        let host = |name: &GeneralName<'_>| match name {
+            GeneralName::DNSName(name) => Some((*name).to_owned()),
+            GeneralName::IPAddress(bytes) => match (<[u8; 4]>::try_from(*bytes), <[u8; 16]>::try_from(*bytes)) {
+                (Ok(v4), _) => Some(IpAddr::from(v4).to_string()),
+                (_, Ok(v6)) => Some(IpAddr::from(v6).to_string()),
+                _ => None,
+            },
+            _ => None,
+        };
+        names.iter().filter_map(host).collect()
+    }
+
+    /// Whose it is, as the certificate says it: `CN=my-server`.
+    pub fn subject(&self) -> String {
+        self.0.subject().to_string()
+    }
+
+    /// The first moment at which it is valid.
+    pub fn not_before(&self) -> OffsetDateTime {
+        self.0.validity().not_before.to_datetime()
     }
 
     /// The last moment at which it is valid.

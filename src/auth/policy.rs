@@ -75,13 +75,14 @@ pub enum Decision<'a> {
 
 /// A path pattern: a prefix when it ends in `*`, else one exact path. `*` elsewhere is a literal.
 #[derive(Debug)]
-struct Rule {
+pub struct Rule {
     pattern: Box<str>,
     is_prefix: bool,
 }
 
 impl Rule {
-    fn parse(pattern: String) -> Self {
+    /// Every text is a pattern.
+    pub fn parse(pattern: String) -> Self {
         Self { is_prefix: pattern.ends_with('*'), pattern: pattern.into() }
     }
 
@@ -96,6 +97,29 @@ impl Rule {
             [prefix @ .., _] if self.is_prefix => path.as_bytes().starts_with(prefix),
             exact => path.as_bytes() == exact,
         }
+    }
+
+    /// Whether every path that `other` matches, this matches, too.
+    pub fn covers(&self, other: &Self) -> bool {
+        match other.prefix() {
+            Some(begin) => self.prefix().is_some_and(|own| begin.starts_with(own)),
+            None => other.pattern.is_empty() || self.matches(&other.pattern),
+        }
+    }
+
+    /// Whether a request for `route`, a path of the API, may match. Where a route ends in `/` an argument follows.
+    pub fn can_match(&self, route: &str) -> bool {
+        let (pattern, route) = (self.pattern.as_bytes(), route.as_bytes());
+        let takes_more = |path: &[u8]| route.ends_with(b"/") && path.len() > route.len() && path.starts_with(route);
+        match self.prefix() {
+            Some(begin) => route.starts_with(begin) || takes_more(begin),
+            None => pattern == route || takes_more(pattern),
+        }
+    }
+
+    /// What paths begin with, for a pattern that ends in `*`.
+    fn prefix(&self) -> Option<&[u8]> {
+        self.pattern.as_bytes().strip_suffix(b"*")
     }
 }
 
@@ -132,6 +156,36 @@ mod tests {
         assert_eq!(policy.decide("/v1/key/xy"), Decision::Denied("/v1/key/x*"));
         assert_eq!(policy.decide("/v1/key/y"), Decision::Allowed("/v1/key/*"));
         assert_eq!(policy.decide("/version"), Decision::NoRule);
+    }
+
+    #[test]
+    fn a_rule_covers_another_when_it_matches_all_its_paths() {
+        let covers = |a: &str, b: &str| Rule::parse(a.into()).covers(&Rule::parse(b.into()));
+        for (wide, narrow) in [("*", "/v1/*"), ("/v1/*", "/v1/key/x"), ("/v1/*", "/v1/*"), ("/a", "/a"), ("/a", "")] {
+            assert!(covers(wide, narrow), "{wide} {narrow}");
+        }
+        for (narrow, wide) in [("/v1/*", "*"), ("/v1/key/x", "/v1/key/x*"), ("/a", "/b"), ("", "/a"), ("/a/*", "/a")] {
+            assert!(!covers(narrow, wide), "{narrow} {wide}");
+        }
+    }
+
+    #[test]
+    fn a_rule_can_match_the_paths_that_there_are() {
+        let can = |rule: &str, route: &str| Rule::parse(rule.into()).can_match(route);
+        for (rule, route) in [
+            ("*", "/v1/status"),
+            ("/v1/st*", "/v1/status"),
+            ("/v1/status", "/v1/status"),
+            ("/v1/key/list/", "/v1/key/list/"),
+            ("/v1/key/create/a", "/v1/key/create/"),
+            ("/v1/key/create/a*", "/v1/key/create/"),
+        ] {
+            assert!(can(rule, route), "{rule} {route}");
+        }
+        for (rule, route) in [("", "/v1/status"), ("v1/*", "/v1/status"), ("/v1/status/", "/v1/status")] {
+            assert!(!can(rule, route), "{rule} {route}");
+        }
+        assert!(!can("/v1/key/*/a", "/v1/key/create/") && !can("/v1/statusx*", "/v1/status"));
     }
 
     #[test]

@@ -36,3 +36,10 @@ pub struct Finding {
     pub(super) place: Place,
     pub(super) message: String,
 }
+
+impl Finding {
+    /// The path to the value, such as `tls.cert`; empty when it is about the whole file.
+    pub fn key(&self) -> &str {
+        &self.place.key
+    }
+}

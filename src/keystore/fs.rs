@@ -62,6 +62,11 @@ impl Store {
         Ok(place.await?.map(|place| Self(Arc::new(place))))
     }
 
+    /// The files that killed processes left half-written, which [`Store::open`] removes.
+    pub async fn leftovers(&self) -> Result<Vec<String>, Error> {
+        self.run(temporary::leftovers).await
+    }
+
     async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Directory<'_>) -> Result<T, error::Error> + Send + 'static,
@@ -211,7 +216,8 @@ mod tests {
         live.lock().expect("locked");
 
         let all = files(directory.path()).len();
-        assert!(open_existing(directory.path()).await.is_some());
+        let reader = open_existing(directory.path()).await.expect("there");
+        assert_eq!(reader.leftovers().await.expect("listed"), [".claviger-left"]);
         assert_eq!(files(directory.path()).len(), all, "a reader removes nothing");
 
         open(directory.path()).await;

@@ -56,6 +56,24 @@ pub enum ClientAuth {
     On,
 }
 
+impl Config {
+    /// The certificates that `cert` names, leaf first.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or holds no certificate.
+    pub fn chain(&self) -> Result<Vec<CertificateDer<'static>>, Error> {
+        load_certificates(&self.cert, "cert")
+    }
+
+    /// The CA certificates that `ca` names; none when it names nothing.
+    ///
+    /// # Errors
+    /// When a file cannot be read, or holds something else.
+    pub fn authorities(&self) -> Result<Vec<CertificateDer<'static>>, Error> {
+        self.ca.as_deref().map_or(Ok(Vec::new()), trust::load_roots)
+    }
+}
+
 /// The `tls.proxy:` section.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -187,7 +205,7 @@ impl Tls {
     /// Loads every file that `config` names. `client_optional` is set when some route needs no client
     /// certificate.
     pub fn load(config: &Config, client_optional: bool) -> Result<Self, Error> {
-        let (chain, not_after) = load_chain(&config.cert)?;
+        let (chain, not_after) = load_chain(config)?;
         let key_pem = read(&config.key, "key")?;
         let key = pem::private_key(key_pem.expose(), Some(&config.password))
             .map_err(|source| Error::Key { path: config.key.clone(), source })?;
@@ -280,10 +298,10 @@ fn load_certificates(path: &Path, setting: &'static str) -> Result<Vec<Certifica
     })
 }
 
-fn load_chain(path: &Path) -> Result<(Vec<CertificateDer<'static>>, OffsetDateTime), Error> {
-    let chain = load_certificates(path, "cert")?;
+fn load_chain(config: &Config) -> Result<(Vec<CertificateDer<'static>>, OffsetDateTime), Error> {
+    let chain = config.chain()?;
     let leaf = chain.first().and_then(|leaf| Certificate::parse(leaf).ok());
-    let leaf = leaf.filter(Certificate::has_san).ok_or_else(|| Error::NoSan(path.into()))?;
+    let leaf = leaf.filter(Certificate::has_san).ok_or_else(|| Error::NoSan(config.cert.clone()))?;
     let not_after = leaf.not_after();
     Ok((chain, not_after))
 }

@@ -12,6 +12,7 @@ mod config;
 mod curl;
 mod differences;
 mod docs;
+mod doctor;
 mod hostile;
 mod identities;
 mod keystore;

@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use crate::auth::Identity;
 use crate::config;
 use crate::keystore::KeyStore;
-use crate::memory::Lock;
+use crate::memory::{ALLOW_LOCK, Lock};
 use crate::telemetry::audit;
 
 /// The start message.
@@ -49,7 +49,7 @@ impl Message<'_> {
         }
         match self.lock {
             Lock::Enabled => line("MLock", &"enabled"),
-            Lock::Disabled(why) => line("MLock", &format!("disabled: {why}")),
+            Lock::Disabled(why) => line("MLock", &format!("disabled: {why}; allow it with {ALLOW_LOCK}")),
         }
         text
     }

@@ -165,16 +165,13 @@ fn has_no_locks(errno: Errno) -> bool {
 /// Removes the files that processes which live no more left half-written. One that cannot be
 /// removed is in nobody's way: it is logged.
 pub(super) fn remove_leftovers(directory: &Directory<'_>) {
-    let mut found = Vec::new();
-    let listed = directory.each(|name, kind| {
-        if name.starts_with(PREFIX) && matches!(kind, FileType::RegularFile | FileType::Unknown) {
-            found.push(name.to_owned());
+    let found = match unfinished(directory) {
+        Ok(found) => found,
+        Err(error) => {
+            let error = crate::telemetry::log::causes(&error);
+            return tracing::warn!(error, "cannot look for unfinished files in the directory of keys");
         }
-    });
-    if let Err(error) = listed {
-        let error = crate::telemetry::log::causes(&error);
-        return tracing::warn!(error, "cannot look for unfinished files in the directory of keys");
-    }
+    };
     for name in found {
         match remove_leftover(directory, &name) {
             Ok(true) => tracing::info!(file = name, "removed an unfinished file that a killed process left"),
@@ -185,6 +182,32 @@ pub(super) fn remove_leftovers(directory: &Directory<'_>) {
             }
         }
     }
+}
+
+/// The names of the files that [`remove_leftovers`] would remove, as far as this user can tell.
+pub(super) fn leftovers(directory: &Directory<'_>) -> Result<Vec<String>, Error> {
+    let mut found = unfinished(directory)?;
+    found.retain(|name| is_leftover(directory, name));
+    found.sort_unstable();
+    Ok(found)
+}
+
+/// The names of all temporary files.
+fn unfinished(directory: &Directory<'_>) -> Result<Vec<String>, Error> {
+    let mut found = Vec::new();
+    directory.each(|name, kind| {
+        if name.starts_with(PREFIX) && matches!(kind, FileType::RegularFile | FileType::Unknown) {
+            found.push(name.to_owned());
+        }
+    })?;
+    Ok(found)
+}
+
+/// Whether no process holds the file's lock. A writer that comes for it just now takes another name.
+fn is_leftover(directory: &Directory<'_>, name: &str) -> bool {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = openat(&directory.fd, name, flags, Mode::empty());
+    file.is_ok_and(|file| flock(&file, FlockOperation::NonBlockingLockShared).is_ok())
 }
 
 /// Whether the file was a leftover, and is removed.

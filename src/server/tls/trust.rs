@@ -128,7 +128,7 @@ fn chain_verifier(
 }
 
 /// The certificates of a file, or of every file in a directory.
-fn load_roots(path: &Path) -> Result<Roots, Error> {
+pub(super) fn load_roots(path: &Path) -> Result<Roots, Error> {
     let unreadable = |source| Error::Read { setting: "ca", source };
     if !std::fs::metadata(path).map_err(unreadable)?.is_dir() {
         return load_certificates(path, "ca");

@@ -1,0 +1,157 @@
+//! `claviger doctor`: what is wrong, or will be, with a server's config, its files, its key store and this machine.
+//!
+//! It looks, and changes nothing. A new check is a function that adds to the [`Report`], and a line in [`examine`].
+
+mod access;
+mod cache;
+mod config;
+mod fs;
+mod keystore;
+mod process;
+mod tls;
+
+use std::io::{self, Write as _};
+use std::path::PathBuf;
+
+use anyhow::bail;
+use serde::Serialize;
+
+use super::out::{BAD, GOOD, LABEL, Out, WARNING, printable};
+
+/// Find what is wrong with a server's config, files and key store
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The config file of the server
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// Write JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the command.
+pub(super) async fn run(args: Args, out: &mut Out) -> anyhow::Result<()> {
+    let report = examine(&args).await;
+    match args.json {
+        true => out.json(&report.0)?,
+        false => report.print(out)?,
+    }
+    match report.count(Status::Failed) {
+        0 => Ok(()),
+        1 => bail!("1 check failed"),
+        failed => bail!("{failed} checks failed"),
+    }
+}
+
+async fn examine(args: &Args) -> Report {
+    let mut report = Report::default();
+    // First, since it also keeps what the others read out of core files.
+    process::core_dumps(&mut report);
+    process::memory_lock(&mut report);
+    process::clock(&mut report);
+    let Some(config) = config::check(&args.config, &mut report) else { return report };
+    tls::check(&config, &mut report);
+    keystore::check(&config, &mut report).await;
+    cache::check(&config, &mut report);
+    access::admin(&config, &mut report);
+    access::policies(&config, &mut report);
+    access::keys(&config, &mut report);
+    report
+}
+
+/// What the checks found, in order.
+#[derive(Debug, Default)]
+struct Report(Vec<Check>);
+
+/// One finding of one check.
+#[derive(Debug, Serialize)]
+struct Check {
+    /// Which check; scripts go by it, so it never changes. A check that finds several things stands there several times.
+    id: &'static str,
+    status: Status,
+    message: String,
+    /// What to do.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fix: Option<String>,
+}
+
+/// How bad it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Status {
+    /// As it should be.
+    Ok,
+    /// It works, and may not be meant.
+    Warning,
+    /// It does not work.
+    Failed,
+}
+
+impl Report {
+    fn ok(&mut self, id: &'static str, message: impl Into<String>) {
+        self.0.push(Check { id, status: Status::Ok, message: message.into(), fix: None });
+    }
+
+    fn warning(&mut self, id: &'static str, message: impl Into<String>, fix: impl Into<String>) {
+        self.0.push(Check { id, status: Status::Warning, message: message.into(), fix: Some(fix.into()) });
+    }
+
+    fn failed(&mut self, id: &'static str, message: impl Into<String>, fix: impl Into<String>) {
+        self.0.push(Check { id, status: Status::Failed, message: message.into(), fix: Some(fix.into()) });
+    }
+
+    /// Whether this check found nothing so far.
+    fn is_clean(&self, id: &str) -> bool {
+        self.0.iter().all(|check| check.id != id)
+    }
+
+    fn count(&self, status: Status) -> usize {
+        self.0.iter().filter(|check| check.status == status).count()
+    }
+
+    fn print(&self, out: &mut Out) -> io::Result<()> {
+        let width = self.0.iter().map(|check| check.id.len()).max().unwrap_or(0);
+        for Check { id, status, message, fix } in &self.0 {
+            let (style, word) = match status {
+                Status::Ok => (GOOD, "ok"),
+                Status::Warning => (WARNING, "warning"),
+                Status::Failed => (BAD, "failed"),
+            };
+            let word = out.paint(style, format!("{word:<7}"));
+            writeln!(out, "{word}  {id:<width$}  {}", printable(message))?;
+            if let Some(fix) = fix {
+                let label = out.paint(LABEL, format!("{:indent$}fix:", "", indent = width + 11));
+                writeln!(out, "{label} {}", printable(fix))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// So many of something: `1 key`, `2 keys`.
+fn count(number: usize, one: &str) -> String {
+    if number == 1 { format!("1 {one}") } else { format!("{number} {one}s") }
+}
+
+/// The first of a list, and how many more there are.
+fn some(texts: &[String]) -> String {
+    const SHOWN: usize = 20;
+    let first = texts[..texts.len().min(SHOWN)].join(", ");
+    match texts.len().saturating_sub(SHOWN) {
+        0 => first,
+        more => format!("{first} and {more} more"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_lists_are_cut() {
+        let texts = |count: usize| (0..count).map(|n| n.to_string()).collect::<Vec<_>>();
+        assert_eq!((some(&texts(0)), some(&texts(2))), (String::new(), "0, 1".into()));
+        assert!(some(&texts(20)).ends_with("18, 19"));
+        assert!(some(&texts(22)).ends_with("18, 19 and 2 more"));
+    }
+}

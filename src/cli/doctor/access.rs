@@ -1,0 +1,125 @@
+//! `admin`, `policy`, `keys`: who may do what, and rules that hardly mean what they say.
+
+use super::{Report, count};
+use crate::api;
+use crate::auth::policy::{self, Rule};
+use crate::config::Config;
+use crate::name::KeyName;
+
+/// What is done with a key that a config creates.
+const USES: [&str; 3] = ["/v1/key/generate/", "/v1/key/encrypt/", "/v1/key/decrypt/"];
+
+/// Looks at the admin. What is no hash is not shown: it may be a secret in the wrong place.
+pub(super) fn admin(config: &Config, report: &mut Report) {
+    const ID: &str = "admin";
+    let admin = &config.admin;
+    let has_members = config.policy.values().any(has_members);
+    match admin.is_hash() {
+        true => report.ok(ID, format!("may do everything: {admin}")),
+        false if !has_members => report.warning(
+            ID,
+            "there is no admin, and no policy has a member: nobody may do anything",
+            "give a policy identities, or write the admin's: the 64 hex digits that 'claviger identity of' prints",
+        ),
+        false if admin.as_str() == "disabled" => report.ok(ID, "disabled: only policies say who may do what"),
+        false => report.warning(
+            ID,
+            "no client can have the admin's identity, so nobody is admin",
+            "write the 64 hex digits that 'claviger identity of' prints, or 'disabled'",
+        ),
+    }
+}
+
+/// Looks at every policy.
+pub(super) fn policies(config: &Config, report: &mut Report) {
+    const ID: &str = "policy";
+    for (name, policy) in &config.policy {
+        for (message, fix) in odd_members(policy).into_iter().chain(odd_rules(policy)) {
+            report.warning(ID, format!("policy.{name}{message}"), fix);
+        }
+    }
+    if report.is_clean(ID) {
+        report.ok(
+            ID,
+            if config.policy.len() == 1 { "1 policy".into() } else { format!("{} policies", config.policy.len()) },
+        );
+    }
+}
+
+/// Looks at the keys that the config creates.
+pub(super) fn keys(config: &Config, report: &mut Report) {
+    const ID: &str = "keys";
+    let unused = |name: &&KeyName| !config.admin.is_hash() && !config.policy.values().any(|p| may_use(p, name));
+    let unused: Vec<_> = config.keys.iter().filter(unused).collect();
+    for name in &unused {
+        let message = format!("the key '{name}' is created, and nobody may use it");
+        report.warning(ID, message, format!("let a policy with members allow {}{name} and the like", USES[0]));
+    }
+    if unused.is_empty() {
+        report.ok(ID, format!("{} to create where missing", count(config.keys.len(), "key")));
+    }
+}
+
+fn has_members(policy: &policy::Config) -> bool {
+    policy.identities.iter().any(crate::auth::Identity::is_hash)
+}
+
+fn may_use(policy: &policy::Config, key: &KeyName) -> bool {
+    let allowed = |rules: &[String], path: &str| {
+        let path = Rule::parse(path.to_owned());
+        rules.iter().any(|rule| Rule::parse(rule.clone()).covers(&path))
+    };
+    let paths = USES.map(|path| format!("{path}{key}"));
+    has_members(policy) && paths.iter().any(|path| allowed(&policy.allow, path) && !allowed(&policy.deny, path))
+}
+
+/// A message, and what to do.
+type Odd = (String, &'static str);
+
+fn odd_members(policy: &policy::Config) -> Vec<Odd> {
+    if policy.identities.is_empty() {
+        return vec![(" is for nobody: it has no identities".into(), "add identities, or remove the policy")];
+    }
+    let nobody = policy.identities.iter().enumerate().filter(|(_, identity)| !identity.is_hash());
+    nobody
+        .map(|(index, _)| {
+            let message = format!(".identities[{index}] is no client's: it is not 64 lower-case hex digits");
+            (message, "write what 'claviger identity of' prints")
+        })
+        .collect()
+}
+
+fn odd_rules(policy: &policy::Config) -> Vec<Odd> {
+    let rules = |patterns: &[String]| patterns.iter().cloned().map(Rule::parse).collect::<Vec<_>>();
+    let (allow, deny) = (rules(&policy.allow), rules(&policy.deny));
+    let mut odd = Vec::new();
+    for (list, rules) in [("allow", &allow), ("deny", &deny)] {
+        let dead = rules.iter().enumerate().filter(|(_, rule)| !can_match(rule));
+        odd.extend(dead.map(|(index, _)| {
+            let message = format!(".{list}[{index}] matches no request");
+            (message, "write a path that 'claviger status --api' lists, from the first '/' on; only a final '*' stands for more")
+        }));
+    }
+    if allow.iter().all(|rule| !can_match(rule)) {
+        odd.push((" allows nothing".into(), "add an allow rule, or remove the policy"));
+    } else if allow.iter().all(|rule| deny.iter().any(|deny| deny.covers(rule))) {
+        odd.push((" allows nothing: its deny rules cover whatever it allows".into(), "narrow the deny rules"));
+    } else {
+        odd.extend(wide(&allow));
+    }
+    odd
+}
+
+/// Rules that allow the whole API.
+fn wide(allow: &[Rule]) -> impl Iterator<Item = Odd> {
+    let all = Rule::parse("/v1/*".into());
+    allow.iter().enumerate().filter(move |(_, rule)| rule.covers(&all)).map(|(index, _)| {
+        let message =
+            format!(".allow[{index}] allows everything, deleting keys included, but for what deny rules name");
+        (message, "allow the paths that are needed")
+    })
+}
+
+fn can_match(rule: &Rule) -> bool {
+    api::routes().iter().any(|route| rule.can_match(route.describe().1))
+}
