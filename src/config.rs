@@ -210,7 +210,7 @@ impl Config {
         self.place(&format!("keystore.{key}"))
     }
 
-    fn place(&self, key: &str) -> Place {
+    pub fn place(&self, key: &str) -> Place {
         self.places.get(key).cloned().expect("noted when the file was read")
     }
 
