@@ -123,7 +123,7 @@ fn is_too_costly(scheme: &EncryptionScheme) -> bool {
     match &parameters.kdf {
         Kdf::Pbkdf2(pbkdf2) => pbkdf2.iteration_count > 10_000_000,
         Kdf::Scrypt(scrypt) => {
-            let memory = u64::from(scrypt.cost_parameter).saturating_mul(scrypt.block_size.into());
+            let memory = scrypt.cost_parameter.saturating_mul(scrypt.block_size.into());
             memory > 1 << 21 || memory.saturating_mul(scrypt.parallelization.into()) > 1 << 22
         }
         _ => true,
