@@ -108,6 +108,34 @@ fn without_a_certificate_the_handshake_fails_when_auth_is_on() {
     }
 }
 
+/// One path that needs no certificate makes it optional in the handshake, and for that path only. Who shows
+/// one must show a good one.
+#[test]
+fn with_skip_auth_a_certificate_is_optional_when_auth_is_on() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let root = Authority::new("root");
+    root.write(directory.path().join("ca.crt"));
+    let ca = format!("  auth: on\n  ca: {}\n", directory.path().join("ca.crt").display());
+    let member = root.issue(leaf("member"));
+    let config = config(&[identity_of(&member)], &ca);
+    let server = TestServer::with_config(&format!("{config}api:\n  /v1/ready:\n    skip_auth: true\n"));
+    for (protocol, version) in transports() {
+        let what = format!("{protocol:?} {version:?}");
+        let stranger = Client::with_tls(server.address(), super::tls(None, protocol, version), protocol);
+        assert_eq!(block_on(stranger.get("/v1/ready")).status, 200, "{what}");
+        assert_eq!(block_on(stranger.get("/version")).status, 200, "{what}");
+        for target in [TARGET, "/v1/status", "/v1/identity/self/describe"] {
+            let answer = block_on(stranger.get(target));
+            assert_eq!((answer.status, answer.message().as_str()), (400, super::NEEDED), "{what} {target}");
+        }
+        let answer = block_on(ask(&server, Some(copy(&member)), protocol, version)).expect(&what);
+        assert_eq!(answer.status, 200, "{what}");
+        let unknown = super::tls(Some(self_signed(leaf("unknown"))), protocol, version);
+        let unknown = Client::with_tls(server.address(), unknown, protocol);
+        assert!(block_on(unknown.send(Request::new("GET", "/v1/ready"))).is_err(), "{what}");
+    }
+}
+
 /// The recorded answers are those of our list, so that a new recording cannot be forgotten.
 #[test]
 fn every_recorded_outcome_is_among_them() {
