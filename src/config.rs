@@ -210,8 +210,7 @@ impl Config {
         self.place(&format!("keystore.{key}"))
     }
 
-    /// Where a key stands that names something outside the file.
-    pub fn place(&self, key: &str) -> Place {
+    fn place(&self, key: &str) -> Place {
         self.places.get(key).cloned().expect("noted when the file was read")
     }
 

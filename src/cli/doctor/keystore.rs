@@ -32,15 +32,14 @@ fn missing(config: &Config, report: &mut Report) {
     report.warning(
         ID,
         format!(
-            "what {}.{} names does not exist: a server would make it, and an object store new keys in it",
-            config.place("keystore"),
-            config.keystore.name()
+            "what {} names does not exist: a server would make it, and an object store new keys in it",
+            config.keystore_place("")
         ),
         "correct the path, or mount what belongs there; when there are no keys yet, start the server",
     );
 }
 
 fn unreachable(config: &Config, error: &Error, report: &mut Report) {
-    let message = format!("{}.{}: {}", config.place("keystore"), config.keystore.name(), causes(error));
+    let message = format!("{}: {}", config.keystore_place(""), causes(error));
     report.failed(ID, message, "see to what the message says; until then a server answers no request for a key");
 }
