@@ -46,7 +46,7 @@ const FAREWELL: Duration = Duration::from_secs(5);
 /// Requests that one HTTP/2 connection may have in flight.
 const MAX_STREAMS: u32 = 250;
 
-/// The largest request head over HTTP/1.1, in bytes.
+/// The largest request head, in bytes.
 const MAX_HEAD: usize = 64 * 1024;
 
 /// What the server knows of a connection while it lasts.
@@ -218,7 +218,7 @@ pub(super) async fn run<S: Service>(shared: Arc<Shared<S>>, connection: Arc<Conn
     };
     if is_http2 {
         let mut builder = http2::Builder::new(Executor);
-        builder.timer(TokioTimer::new()).max_concurrent_streams(MAX_STREAMS);
+        builder.timer(TokioTimer::new()).max_concurrent_streams(MAX_STREAMS).max_header_list_size(MAX_HEAD as u32);
         until_end(builder.serve_connection(TokioIo::new(tls), service), &connection, End::Leave).await;
     } else {
         let mut builder = http1::Builder::new();

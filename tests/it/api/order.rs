@@ -96,3 +96,20 @@ fn whatever_follows_a_question_mark_is_ignored() {
         }
     }
 }
+
+/// The same over both protocols; the connection need not survive it.
+#[test]
+fn a_request_head_is_bounded() {
+    let server = TestServer::fixture();
+    for protocol in Protocol::ALL {
+        let admin = client_over(&server, "admin", protocol);
+        let send = |len| block_on(admin.send(Request::new("GET", "/version").header("x-large", &"a".repeat(len))));
+        assert_eq!(send(60_000).expect("an answer").status, 200, "{protocol:?}");
+        match send(200_000) {
+            Ok(answer) => assert_eq!(answer.status, 431, "{protocol:?}"),
+            // A client that knows the limit does not even send it.
+            Err(_) => assert_eq!(protocol, Protocol::H2),
+        }
+        assert_eq!(send(1).expect("an answer").status, 200, "{protocol:?}");
+    }
+}
