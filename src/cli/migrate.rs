@@ -169,13 +169,13 @@ fn plan_text(report: &Report, on_conflict: OnConflict, prove: Prove) -> String {
     };
     let reads = if prove == Prove::ReadBack { writes } else { 0 };
     format!(
-        "Source: {} ({}, {} selected)\nTarget: {} ({})\nPlan: {} missing on the target, {} identical, {} different\n\
+        "Source: {} ({}, {} selected)\nTarget: {}{}\nPlan: {} missing on the target, {} identical, {} different\n\
          To come: {writes} writes and {reads} reads on the target, one listing of the source",
         report.source.store,
         keys(report.source.keys),
         report.keys.len(),
         report.target.store,
-        keys(report.target.keys),
+        report.target.identity.as_ref().map_or(String::new(), |_| format!(" ({})", keys(report.target.keys))),
         counts.missing,
         counts.identical,
         counts.different,

@@ -10,6 +10,11 @@ fn cli() {
     run("docs/cli.md");
 }
 
+#[test]
+fn migration() {
+    run("docs/migration.md");
+}
+
 fn run(document: &str) {
     let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(document)).expect(document);
     let steps = console::of_markdown(&text);
