@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use rustls::ClientConfig;
 use rustls::client::ResolvesClientCert;
-use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use time::OffsetDateTime;
 
-use super::trust::{AnyServer, KnownServers};
+use super::trust::Verifier;
 use crate::auth::Identity;
 use crate::auth::api_key::ApiKey;
 use crate::auth::certificate::Certificate;
@@ -90,19 +90,12 @@ fn config(trust: &Trust, client: Option<Arc<dyn ResolvesClientCert>>) -> Result<
     let builder = ClientConfig::builder_with_provider(provider.clone())
         .with_protocol_versions(rustls::DEFAULT_VERSIONS)
         .expect("the provider has what the default versions need")
-        .dangerous();
-    let builder = match trust {
-        Trust::Anybody => builder.with_custom_certificate_verifier(Arc::new(AnyServer(provider))),
-        Trust::System { also } => builder.with_custom_certificate_verifier(known_servers(also, provider)?),
-    };
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Verifier::new(trust, provider)?));
     let mut config = match client {
         Some(client) => builder.with_client_cert_resolver(client),
         None => builder.with_no_client_auth(),
     };
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(Arc::new(config))
-}
-
-fn known_servers(also: &Option<PathBuf>, provider: Arc<CryptoProvider>) -> Result<Arc<KnownServers>, Error> {
-    KnownServers::load(also.as_deref(), provider).map(Arc::new)
 }

@@ -10,29 +10,47 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, DigitallySignedStruct, RootCertStore, SignatureScheme};
 
-use super::tls::Error;
+use super::tls::{Error, Trust};
 use crate::auth::certificate::Certificate;
 
-/// Believes certificates of known authorities, and those that are known themselves.
+/// Believes servers that hold the key of a certificate which is good enough.
 #[derive(Debug)]
-pub(super) struct KnownServers {
+pub(super) struct Verifier {
+    /// Which certificates are; none: any.
+    known: Option<Known>,
+    provider: Arc<CryptoProvider>,
+}
+
+/// Certificates of known authorities, and those that are known themselves.
+#[derive(Debug)]
+struct Known {
     /// None when there is no authority at all.
     authorities: Option<Arc<WebPkiServerVerifier>>,
     /// Certificates that were given, not found: they may be a server's own.
     given: Vec<CertificateDer<'static>>,
-    provider: Arc<CryptoProvider>,
 }
 
-impl KnownServers {
+impl Verifier {
+    /// What `trust` says.
+    pub(super) fn new(trust: &Trust, provider: Arc<CryptoProvider>) -> Result<Self, Error> {
+        let known = match trust {
+            Trust::Anybody => None,
+            Trust::System { also } => Some(Known::load(also.as_deref(), &provider)?),
+        };
+        Ok(Self { known, provider })
+    }
+}
+
+impl Known {
     /// The system's authorities, and the certificates of a PEM file.
-    pub(super) fn load(also: Option<&Path>, provider: Arc<CryptoProvider>) -> Result<Self, Error> {
+    fn load(also: Option<&Path>, provider: &Arc<CryptoProvider>) -> Result<Self, Error> {
         let given = also.map(load_file).transpose()?.unwrap_or_default();
         let mut roots = RootCertStore::empty();
         // What the system holds beside usable ones is no business of ours.
         roots.add_parsable_certificates(system_authorities());
         roots.add_parsable_certificates(given.iter().cloned());
         let builder = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone());
-        Ok(Self { authorities: builder.build().ok(), given, provider })
+        Ok(Self { authorities: builder.build().ok(), given })
     }
 
     /// Whether the certificate is one that was given, and valid for this server now. Such a one need not be
@@ -62,7 +80,7 @@ fn load_file(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
     crate::crypto::pem::certificates(&file).map_err(|error| Error::Roots(path.into(), error.into()))
 }
 
-impl ServerCertVerifier for KnownServers {
+impl ServerCertVerifier for Verifier {
     fn verify_server_cert(
         &self,
         certificate: &CertificateDer<'_>,
@@ -71,12 +89,13 @@ impl ServerCertVerifier for KnownServers {
         ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        if self.is_given(certificate, name, now) {
-            return Ok(ServerCertVerified::assertion());
-        }
-        match &self.authorities {
-            Some(authorities) => authorities.verify_server_cert(certificate, intermediates, name, ocsp, now),
-            None => Err(CertificateError::UnknownIssuer.into()),
+        match &self.known {
+            None => Ok(ServerCertVerified::assertion()),
+            Some(known) if known.is_given(certificate, name, now) => Ok(ServerCertVerified::assertion()),
+            Some(Known { authorities: Some(authorities), .. }) => {
+                authorities.verify_server_cert(certificate, intermediates, name, ocsp, now)
+            }
+            Some(_) => Err(CertificateError::UnknownIssuer.into()),
         }
     }
 
@@ -100,44 +119,5 @@ impl ServerCertVerifier for KnownServers {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.provider.signature_verification_algorithms.supported_schemes()
-    }
-}
-
-/// Believes everybody who holds the key of the certificate shown.
-#[derive(Debug)]
-pub(super) struct AnyServer(pub(super) Arc<CryptoProvider>);
-
-impl ServerCertVerifier for AnyServer {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
     }
 }

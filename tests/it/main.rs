@@ -22,7 +22,6 @@ mod prometheus;
 mod proxy;
 mod reload;
 mod replay;
-#[allow(dead_code, reason = "a helper may wait for its test")]
 mod support;
 mod telemetry;
 mod vectors;

@@ -81,7 +81,3 @@ impl Differences {
         assert!(idle.is_empty(), "differences.toml has entries that no case needs: {idle:?}");
     }
 }
-
-fn is_of(case: &str, area: &str) -> bool {
-    case.strip_prefix(area).is_some_and(|rest| rest.starts_with(['/', '#']))
-}
