@@ -51,6 +51,14 @@ impl<'de> Deserialize<'de> for Url {
     }
 }
 
+/// The `tls:` section of a key store that knows no client certificates.
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ServerTls {
+    /// PEM file, or directory of such, with the CAs of the key store; none: the system's.
+    pub ca: Option<PathBuf>,
+}
+
 /// Reads a text that is not empty.
 pub fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     not_empty(String::deserialize(deserializer)?, String::is_empty)

@@ -1,11 +1,11 @@
 //! The `keystore.entrust` section of the config file. The backend is not built yet.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use secrecy::SecretString;
 use serde::Deserialize;
 
-use crate::setting::{self, Url};
+use crate::setting::{self, ServerTls, Url};
 
 /// The `keystore.entrust:` section of the config file.
 #[derive(Debug, Deserialize)]
@@ -31,7 +31,7 @@ pub struct KeyControl {
     pub credentials: Credentials,
     /// Certificates.
     #[serde(default)]
-    pub tls: Tls,
+    pub tls: ServerTls,
 }
 
 /// The `keystore.entrust.keycontrol.credentials:` section.
@@ -44,14 +44,6 @@ pub struct Credentials {
     /// The user's password.
     #[serde(deserialize_with = "setting::secret")]
     pub password: SecretString,
-}
-
-/// The `keystore.entrust.keycontrol.tls:` section.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Tls {
-    /// PEM file, or directory of such, with the CAs of KeyControl; none: the system's.
-    pub ca: Option<PathBuf>,
 }
 
 impl Config {

@@ -1,11 +1,11 @@
 //! The `keystore.fortanix` section of the config file. The backend is not built yet.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use secrecy::SecretString;
 use serde::Deserialize;
 
-use crate::setting::{self, Url};
+use crate::setting::{self, ServerTls, Url};
 
 /// The `keystore.fortanix:` section of the config file.
 #[derive(Debug, Deserialize)]
@@ -27,7 +27,7 @@ pub struct Sdkms {
     pub credentials: Credentials,
     /// Certificates.
     #[serde(default)]
-    pub tls: Tls,
+    pub tls: ServerTls,
 }
 
 /// The `keystore.fortanix.sdkms.credentials:` section.
@@ -37,14 +37,6 @@ pub struct Credentials {
     /// The application's API key.
     #[serde(deserialize_with = "setting::secret")]
     pub key: SecretString,
-}
-
-/// The `keystore.fortanix.sdkms.tls:` section.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Tls {
-    /// PEM file, or directory of such, with the CAs of SDKMS; none: the system's.
-    pub ca: Option<PathBuf>,
 }
 
 impl Config {

@@ -1,12 +1,12 @@
 //! The `keystore.gemalto` section of the config file. The backend is not built yet.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use secrecy::SecretString;
 use serde::Deserialize;
 
-use crate::setting::{self, Url};
+use crate::setting::{self, ServerTls, Url};
 
 /// The `keystore.gemalto:` section of the config file.
 #[derive(Debug, Deserialize)]
@@ -26,7 +26,7 @@ pub struct KeySecure {
     pub credentials: Credentials,
     /// Certificates.
     #[serde(default)]
-    pub tls: Tls,
+    pub tls: ServerTls,
 }
 
 /// The `keystore.gemalto.keysecure.credentials:` section.
@@ -41,14 +41,6 @@ pub struct Credentials {
     /// How long to wait after a failed login. Default 15 seconds.
     #[serde(default = "retry", deserialize_with = "crate::duration::deserialize")]
     pub retry: Duration,
-}
-
-/// The `keystore.gemalto.keysecure.tls:` section.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Tls {
-    /// PEM file, or directory of such, with the CAs of KeySecure; none: the system's.
-    pub ca: Option<PathBuf>,
 }
 
 impl Config {
