@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hyper::body::Incoming;
+use hyper::header::HeaderValue;
 use hyper::{Method, StatusCode};
 use serde::Deserialize;
 
@@ -218,12 +219,14 @@ pub struct Call<S, N = ()> {
     state: Arc<S>,
     caller: Caller,
     name: N,
+    accept: Option<HeaderValue>,
 }
 
 impl<S, N> Call<S, N> {
-    /// A call by `caller`. That there is one proves that the request may be answered.
-    pub(super) fn new(state: Arc<S>, caller: Caller, name: N) -> Self {
-        Self { state, caller, name }
+    /// A call by `caller`, who wants the content types `accept`. That there is one proves that the request may be
+    /// answered.
+    pub(super) fn new(state: Arc<S>, caller: Caller, name: N, accept: Option<HeaderValue>) -> Self {
+        Self { state, caller, name, accept }
     }
 
     /// What the server serves; the same for the whole request.
@@ -239,6 +242,12 @@ impl<S, N> Call<S, N> {
     /// What the path names.
     pub fn name(&self) -> &N {
         &self.name
+    }
+
+    /// Whether the caller asks for this content type by its name; `*/*` is no name.
+    pub fn asks_for(&self, content_type: &str) -> bool {
+        let ranges = self.accept.as_ref().and_then(|accept| accept.to_str().ok()).unwrap_or_default().split(',');
+        ranges.map(|range| range.split(';').next().unwrap_or_default()).any(|name| name.trim() == content_type)
     }
 }
 
@@ -288,7 +297,7 @@ where
                 if budget.is_over() {
                     return Err((budget.overdue)());
                 }
-                let call = Call { state: call.state, caller: call.caller, name };
+                let call = Call { state: call.state, caller: call.caller, name, accept: call.accept };
                 let reply = budget.within(self(call, request)).await.ok_or_else(budget.overdue)?;
                 Ok(reply.map_err(Into::into)?.into_reply())
             })

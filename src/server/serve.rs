@@ -172,7 +172,8 @@ impl<S: Service> Exchange<'_, S> {
                 return Err(denied(reason));
             }
         };
-        let call = Call::new(state.clone(), caller, path[*name_at..].to_owned());
+        let accept = head.headers.get(ACCEPT).cloned();
+        let call = Call::new(state.clone(), caller, path[*name_at..].to_owned(), accept);
         route.answer(call, body, started).await
     }
 
