@@ -15,6 +15,11 @@ fn migration() {
     run("docs/migration.md");
 }
 
+#[test]
+fn operation() {
+    run("docs/operation.md");
+}
+
 fn run(document: &str) {
     let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(document)).expect(document);
     let steps = console::of_markdown(&text);
