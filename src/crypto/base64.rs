@@ -1,9 +1,9 @@
 //! Standard base64 as the archived server reads it: line breaks anywhere are skipped, padding is
 //! needed, the unused bits before it are not looked at.
 
+use base64::Engine as _;
 use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
-use base64::{Engine as _, encoded_len};
 use zeroize::Zeroizing;
 
 const ENGINE: GeneralPurpose = GeneralPurpose::new(
@@ -15,24 +15,30 @@ const ENGINE: GeneralPurpose = GeneralPurpose::new(
 
 /// Decodes `text`; `None` when it is no base64.
 pub(crate) fn decode(text: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
-    if !text.iter().any(|b| is_line_break(*b)) {
-        return decode_one_line(text);
-    }
-    let mut line = Zeroizing::new(Vec::with_capacity(text.len()));
-    line.extend(text.iter().filter(|b| !is_line_break(**b)));
-    decode_one_line(&line)
+    decode_one_line(text).or_else(|| {
+        let mut line = Zeroizing::new(Vec::with_capacity(text.len()));
+        line.extend(text.iter().filter(|b| !matches!(b, b'\n' | b'\r')));
+        (line.len() < text.len()).then(|| decode_one_line(&line)).flatten()
+    })
 }
 
 /// Encodes `bytes` with padding and without line breaks, into a buffer that never grows.
 pub(crate) fn encode(bytes: &[u8]) -> Zeroizing<String> {
-    let len = encoded_len(bytes.len(), true).expect("the text of bytes in memory has less than 2^64 characters");
-    let mut text = Zeroizing::new(String::with_capacity(len));
+    let mut text = Zeroizing::new(String::with_capacity(encoded_len(bytes)));
     ENGINE.encode_string(bytes, &mut text);
     text
 }
 
-fn is_line_break(b: u8) -> bool {
-    b == b'\n' || b == b'\r'
+/// How long the text of `bytes` is.
+pub(crate) fn encoded_len(bytes: &[u8]) -> usize {
+    ::base64::encoded_len(bytes.len(), true).expect("the text of bytes in memory has less than 2^64 characters")
+}
+
+/// Adds the text of `bytes` to `buffer`, which must have room for it if they are secret.
+pub(crate) fn append(bytes: &[u8], buffer: &mut Vec<u8>) {
+    let at = buffer.len();
+    buffer.resize(at + encoded_len(bytes), 0);
+    ENGINE.encode_slice(bytes, &mut buffer[at..]).expect("there is as much room as the text is long");
 }
 
 fn decode_one_line(text: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
@@ -62,5 +68,9 @@ mod tests {
     fn writes_padded_text() {
         assert_eq!(*encode(b"secret!"), "c2VjcmV0IQ==");
         assert_eq!(*encode(&[0xfb, 0xff]), "+/8=");
+        let mut buffer = b"<".to_vec();
+        append(&[0xfb, 0xff], &mut buffer);
+        append(b"", &mut buffer);
+        assert_eq!(buffer, b"<+/8=");
     }
 }

@@ -35,6 +35,11 @@ impl Reply {
         let mut bytes = Zeroizing::new(Vec::with_capacity(capacity));
         // Writing to memory cannot fail, and our replies hold nothing that JSON cannot express.
         let _ = serde_json::to_writer(&mut *bytes, value);
+        Self::written_json(bytes)
+    }
+
+    /// 200 with JSON that is written already. It is wiped when it has been sent.
+    pub fn written_json(bytes: Zeroizing<Vec<u8>>) -> Self {
         Self::with_body("application/json", ReplyBody::full(Bytes::from_owner(bytes)))
     }
 
@@ -54,7 +59,9 @@ impl Reply {
     }
 
     fn with_body(content_type: &'static str, body: ReplyBody) -> Self {
-        let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static(content_type))]);
+        // Room for the length and the date, too.
+        let mut headers = HeaderMap::with_capacity(4);
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
         Self { status: StatusCode::OK, headers, body }
     }
 
