@@ -10,10 +10,13 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt as _;
+use futures_util::future::Either;
 use hyper::body::Incoming;
 use hyper::header::HeaderValue;
 use hyper::{Method, StatusCode};
 use serde::Deserialize;
+use tokio::time::timeout_at;
 
 use super::body::{self, FromBody};
 use super::path::Path;
@@ -292,14 +295,23 @@ where
                         return Err(invalid);
                     }
                 };
-                let request = budget.within(B::read(body, budget.max_body)).await.ok_or_else(too_slow)??;
-                // Nobody waits any more: then nothing is begun.
-                if budget.is_over() {
-                    return Err((budget.overdue)());
+                // One timer for both: setting one is a good part of what a request costs outside of HTTP.
+                let mut has_arrived = false;
+                let answer = budget.within(async {
+                    let request = B::read(body, budget.max_body).await?;
+                    // Nobody waits any more: then nothing is begun.
+                    if budget.is_over() {
+                        return Err((budget.overdue)());
+                    }
+                    has_arrived = true;
+                    let call = Call { state: call.state, caller: call.caller, name, accept: call.accept };
+                    self(call, request).await.map(IntoReply::into_reply).map_err(Into::into)
+                });
+                match answer.await {
+                    Some(reply) => reply,
+                    None if has_arrived => Err((budget.overdue)()),
+                    None => Err(too_slow()),
                 }
-                let call = Call { state: call.state, caller: call.caller, name, accept: call.accept };
-                let reply = budget.within(self(call, request)).await.ok_or_else(budget.overdue)?;
-                Ok(reply.map_err(Into::into)?.into_reply())
             })
         })
     }
@@ -310,10 +322,10 @@ impl Budget {
         self.deadline.is_some_and(|deadline| deadline <= clock::instant())
     }
 
-    async fn within<F: Future>(self, future: F) -> Option<F::Output> {
+    fn within<F: Future>(self, future: F) -> impl Future<Output = Option<F::Output>> {
         match self.deadline {
-            Some(deadline) => tokio::time::timeout_at(deadline.into(), future).await.ok(),
-            None => Some(future.await),
+            Some(deadline) => Either::Left(timeout_at(deadline.into(), future).map(Result::ok)),
+            None => Either::Right(future.map(Some)),
         }
     }
 }
