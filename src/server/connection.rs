@@ -2,8 +2,9 @@
 
 mod heard;
 
+use std::fmt::Display;
 use std::net::IpAddr;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -199,39 +200,32 @@ impl Connection {
 
 /// Serves a connection until it ends.
 pub(super) async fn run<S: Service>(shared: Arc<Shared<S>>, connection: Arc<Connection>, socket: TcpStream) {
-    let handshake = tokio::time::timeout(HANDSHAKE, handshake(&shared, &connection, socket));
-    let tls = tokio::select! {
-        tls = handshake => match tls {
-            Ok(Ok(tls)) => tls,
-            Ok(Err(error)) => return shared.denials.note_handshake(&error, connection.ip, clock::instant()),
-            Err(_) => return shared.denials.note_handshake(&"it took too long", connection.ip, clock::instant()),
-        },
-        _ = connection.ended(End::Drain) => return,
-    };
+    // Boxed, since it is large and soon over: a connection lasts.
+    let Some(tls) = Box::pin(establish(&shared, &connection, socket)).await else { return };
     let is_http2 = tls.get_ref().1.alpn_protocol() == Some(b"h2");
     let service = {
         let connection = connection.clone();
         service_fn(move |request| {
             let (shared, connection) = (shared.clone(), connection.clone());
-            async move { Ok::<_, std::convert::Infallible>(serve(&shared, &connection, request).await) }
+            // Boxed, since HTTP/2 moves it five times before it runs.
+            Box::pin(async move { Ok::<_, std::convert::Infallible>(serve(&shared, &connection, request).await) })
         })
     };
     if is_http2 {
         let mut builder = http2::Builder::new(Executor);
         builder.timer(TokioTimer::new()).max_concurrent_streams(MAX_STREAMS).max_header_list_size(MAX_HEAD as u32);
-        until_end(builder.serve_connection(TokioIo::new(tls), service), &connection, End::Leave).await;
+        until_end(pin!(builder.serve_connection(TokioIo::new(tls), service)), &connection, End::Leave).await;
     } else {
         let mut builder = http1::Builder::new();
         // Its timer would also run while a connection is idle: `Connection::check` has our own.
         builder.max_buf_size(MAX_HEAD).header_read_timeout(None);
         let io = Heard::new(TokioIo::new(tls), connection.clone());
-        until_end(builder.serve_connection(io, service), &connection, End::Drain).await;
+        until_end(pin!(builder.serve_connection(io, service)), &connection, End::Drain).await;
     }
 }
 
 /// Answers requests until the client or [`Connection::end`] says that it is over; no more come from `last` on.
-async fn until_end(served: impl GracefulConnection, connection: &Connection, last: End) {
-    let mut served = pin!(served);
+async fn until_end(mut served: Pin<&mut impl GracefulConnection>, connection: &Connection, last: End) {
     let mut at_least = last;
     loop {
         tokio::select! {
@@ -246,6 +240,24 @@ async fn until_end(served: impl GracefulConnection, connection: &Connection, las
             }
         }
     }
+}
+
+/// The handshake, within its time. What goes wrong is noted.
+async fn establish<S: Service>(
+    shared: &Shared<S>,
+    connection: &Connection,
+    socket: TcpStream,
+) -> Option<TlsStream<TcpStream>> {
+    let failed = |error: &dyn Display| shared.denials.note_handshake(error, connection.ip, clock::instant());
+    tokio::select! {
+        tls = tokio::time::timeout(HANDSHAKE, handshake(shared, connection, socket)) => match tls {
+            Ok(Ok(tls)) => return Some(tls),
+            Ok(Err(error)) => failed(&error),
+            Err(_) => failed(&"it took too long"),
+        },
+        _ = connection.ended(End::Drain) => {}
+    }
+    None
 }
 
 async fn handshake<S: Service>(
