@@ -143,14 +143,15 @@ impl<S: Service> Exchange<'_, S> {
     /// Waits until the event of this request is sure of its place.
     async fn audit(&self) -> Option<Audited<'_>> {
         let Found { route, path, .. } = &self.found;
+        let audit = &self.shared.telemetry.audit;
         if !self.snapshot.state.router().is_audited(route) {
             return None;
         }
         // A client that leaves now has asked for nothing.
-        self.shared.telemetry.audit.ready(route.patience()).await;
+        audit.ready(route.patience()).await;
         let identity = self.identity().map_or("", Identity::as_str);
         let (ip, arrived) = (self.ip, self.arrived);
-        Some(Audited { audit: &self.shared.telemetry.audit, path, ip, identity, arrived, code: ABANDONED })
+        Some(Audited { audit, path, ip, identity, arrived, code: ABANDONED })
     }
 
     /// The rest of the steps.
@@ -219,6 +220,9 @@ struct Audited<'a> {
 
 impl Drop for Audited<'_> {
     fn drop(&mut self) {
+        if !self.audit.is_wanted() {
+            return;
+        }
         let took = clock::instant().saturating_duration_since(self.arrived);
         let (time, code) = (clock::now() - took, self.code);
         let (path, ip, identity) = (self.path, self.ip, self.identity);

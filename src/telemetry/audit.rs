@@ -24,6 +24,10 @@ const QUEUE: usize = 4_096;
 /// How many more before those wait that ask how the server is.
 const RESERVE: usize = 1_024;
 
+/// How long events gather before they are written together: to wake the thread for each would cost more than all else
+/// that is done for an event.
+const GATHER: Duration = Duration::from_millis(2);
+
 /// Which requests wait when the queue is full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Patience {
@@ -103,6 +107,11 @@ impl Audit {
     /// Whether events are written to the target. Readers of the stream get them in any case.
     pub fn set_on(&self, on: bool) {
         self.on.store(on, Ordering::Relaxed);
+    }
+
+    /// Whether anybody takes events now; if not, nothing is recorded.
+    pub fn is_wanted(&self) -> bool {
+        self.on.load(Ordering::Relaxed) || self.events.has_readers()
     }
 
     /// Waits while the queue is full. To be called before a request is answered whose event is then recorded.
@@ -233,7 +242,7 @@ struct Writer<T: Write> {
 impl<T: Write> Writer<T> {
     fn run(mut self, mut lines: mpsc::UnboundedReceiver<Line>) {
         let mut batch = Vec::new();
-        while lines.blocking_recv_many(&mut batch, 256) > 0 {
+        while lines.blocking_recv_many(&mut batch, QUEUE) > 0 {
             let mut flushes = Vec::new();
             let mut written = Ok(());
             let mut count = 0;
@@ -253,6 +262,7 @@ impl<T: Write> Writer<T> {
             for done in flushes {
                 let _ = done.send(());
             }
+            gather();
         }
     }
 
@@ -264,6 +274,11 @@ impl<T: Write> Writer<T> {
             );
         }
     }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the thread that writes events serves no request")]
+fn gather() {
+    std::thread::sleep(GATHER);
 }
 
 #[cfg(test)]
