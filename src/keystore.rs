@@ -166,6 +166,30 @@ pub trait KeyStore: fmt::Display + Send + Sync + 'static {
         self.status().await.map(drop)
     }
 
+    /// How many keys at a time [`KeyStore::get_batch`] and [`KeyStore::create_batch`] had best be given: 1 where a
+    /// batch costs as much as its parts.
+    fn batch(&self) -> usize {
+        1
+    }
+
+    /// [`KeyStore::get`] for each of these, with an answer for each, in their order.
+    async fn get_batch(&self, names: &[KeyName]) -> Vec<Result<Blob, Error>> {
+        let mut answers = Vec::with_capacity(names.len());
+        for name in names {
+            answers.push(self.get(name).await);
+        }
+        answers
+    }
+
+    /// [`KeyStore::create`] for each of these, with an answer for each, in their order.
+    async fn create_batch(&self, keys: &[(&KeyName, &Blob)]) -> Vec<Result<(), Error>> {
+        let mut answers = Vec::with_capacity(keys.len());
+        for (name, value) in keys {
+            answers.push(self.create(name, value).await);
+        }
+        answers
+    }
+
     /// What tells this store from every other: the same text for the same place, however it is
     /// reached. Shown in reports; holds no secret.
     async fn identity(&self) -> Result<String, Error> {

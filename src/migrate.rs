@@ -117,3 +117,9 @@ impl Migration {
 fn failed(side: Side, verb: &'static str) -> impl FnOnce(keystore::Error) -> Error {
     move |source| Error::Store { side, verb, source }
 }
+
+/// Cuts a list into batches: as large as a store likes them, but enough of them to be in flight at once.
+fn batches<T: Clone>(list: &[T], largest: usize, in_flight: usize) -> Vec<Vec<T>> {
+    let size = list.len().div_ceil(in_flight).clamp(1, largest);
+    list.chunks(size).map(<[T]>::to_vec).collect()
+}

@@ -29,6 +29,7 @@ pub async fn run(store: &dyn KeyStore) {
     racing_creates_have_one_winner(store, &names.next("create-race")).await;
     values_come_back_byte_for_byte(store, &names).await;
     a_missing_key_is_not_found(store, &names.next("missing")).await;
+    a_batch_answers_for_each_of_its_keys(store, &names).await;
     replace_wants_the_expected_value(store, &names.next("replace")).await;
     replace_creates_nothing(store, &names.next("replace-missing")).await;
     a_replaced_key_is_never_missing(store, &names.next("replace-read")).await;
@@ -159,6 +160,24 @@ async fn a_missing_key_is_not_found(store: &dyn KeyStore, name: &KeyName) {
     // Some stores cannot tell.
     let deleted = store.delete(name).await;
     assert!(matches!(deleted, Err(Error::NotFound) | Ok(())), "deleting it is no failure: {deleted:?}");
+}
+
+async fn a_batch_answers_for_each_of_its_keys(store: &dyn KeyStore, names: &Names) {
+    assert!(store.batch() >= 1, "a batch has at least one key");
+    assert!(store.create_batch(&[]).await.is_empty() && store.get_batch(&[]).await.is_empty(), "nothing asked");
+    let all = ["batch-0", "batch-1", "batch-2"].map(|name| names.next(name));
+    let values = [text(40), text(50), text(60)];
+    create(store, &all[1], &values[1]).await;
+    let keys: Vec<_> = all.iter().zip(&values).collect();
+    let created = store.create_batch(&keys).await;
+    assert!(matches!(created[..], [Ok(()), Err(Error::Exists), Ok(())]), "one of three exists: {created:?}");
+
+    delete(store, &all[1]).await;
+    let found = store.get_batch(&all).await;
+    let [Ok(first), Err(Error::NotFound), Ok(third)] = &found[..] else { panic!("one of three is missing: {found:?}") };
+    assert!(first.is_same(&values[0]) && third.is_same(&values[2]), "in the order of the names");
+    delete(store, &all[0]).await;
+    delete(store, &all[2]).await;
 }
 
 async fn replace_wants_the_expected_value(store: &dyn KeyStore, name: &KeyName) {

@@ -20,6 +20,7 @@ use self::directory::{Directory, Place};
 use super::{Access, Error, KeyStore, Listing};
 use crate::crypto::Blob;
 use crate::name::KeyName;
+use crate::telemetry::log::causes;
 
 /// The `keystore.fs:` section of the config file.
 #[derive(Debug, Deserialize)]
@@ -29,6 +30,9 @@ pub struct Config {
     #[serde(deserialize_with = "crate::setting::path")]
     pub path: PathBuf,
 }
+
+/// How many keys one call on a thread for blocking work is for: enough to make the way there and back cheap.
+const BATCH: usize = 32;
 
 /// A directory of keys.
 ///
@@ -73,6 +77,25 @@ impl Store {
     ) -> Result<T, Error> {
         let place = self.0.clone();
         blocking(move || work(&place.open()?)).await
+    }
+
+    /// Runs what has `count` answers. Without a directory all of them are the same.
+    async fn run_all<T: Send + 'static>(
+        &self,
+        count: usize,
+        work: impl FnOnce(&Directory<'_>) -> Vec<Result<T, error::Error>> + Send + 'static,
+    ) -> Vec<Result<T, Error>> {
+        let place = self.0.clone();
+        let answers = blocking(move || {
+            Ok(match place.open() {
+                Ok(directory) => work(&directory),
+                Err(error) => (0..count).map(|_| Err(error.clone())).collect(),
+            })
+        });
+        match answers.await {
+            Ok(answers) => answers.into_iter().map(|answer| answer.map_err(Error::from)).collect(),
+            Err(error) => (0..count).map(|_| Err(Error::Failed(causes(&error).into()))).collect(),
+        }
     }
 }
 
@@ -129,6 +152,20 @@ impl KeyStore for Store {
         self.run(move |directory| directory.check(writes)).await
     }
 
+    fn batch(&self) -> usize {
+        BATCH
+    }
+
+    async fn get_batch(&self, names: &[KeyName]) -> Vec<Result<Blob, Error>> {
+        let names = names.to_vec();
+        self.run_all(names.len(), move |directory| names.iter().map(|name| directory.get(name)).collect()).await
+    }
+
+    async fn create_batch(&self, keys: &[(&KeyName, &Blob)]) -> Vec<Result<(), Error>> {
+        let keys: Vec<_> = keys.iter().map(|(name, value)| ((*name).clone(), value.copy())).collect();
+        self.run_all(keys.len(), move |directory| directory.create_all(&keys)).await
+    }
+
     async fn identity(&self) -> Result<String, Error> {
         let (device, inode) = self.run(|directory| directory.identity()).await?;
         Ok(format!("directory with inode {inode} on device {device}"))
@@ -144,7 +181,6 @@ mod tests {
 
     use super::super::{Foreign, conformance};
     use super::*;
-    use crate::telemetry::log::causes;
 
     async fn open(path: &Path) -> Store {
         Store::open(&Config { path: path.into() }).await.expect("opens")

@@ -37,6 +37,33 @@ impl Retry {
         patience.ask(|| self.0.get(name)).await
     }
 
+    /// Finds out what became of a create that was answered like this.
+    async fn settle(
+        &self,
+        patience: &mut Patience,
+        name: &KeyName,
+        value: &Blob,
+        mut answer: Result<(), Error>,
+    ) -> Result<(), Error> {
+        let mut outcome_unknown = false;
+        loop {
+            match answer {
+                Err(Error::Unreachable(cause)) => patience.pause(cause).await?,
+                // Maybe it is ours that exists: an earlier attempt may have arrived late.
+                Err(Error::Exists) if outcome_unknown => {}
+                answer => return answer,
+            }
+            outcome_unknown = true;
+            match self.get_within(patience, name).await {
+                Ok(stored) if stored.is_same(value) => return Ok(()),
+                Ok(_) => return Err(Error::Exists),
+                Err(Error::NotFound) => {}
+                Err(error) => return Err(error),
+            }
+            answer = self.0.create(name, value).await;
+        }
+    }
+
     /// What deleting `name` would destroy; `None` when the store has nothing that it could show.
     async fn before_delete(&self, patience: &mut Patience, name: &KeyName) -> Result<Option<Blob>, Error> {
         match self.get_within(patience, name).await {
@@ -61,22 +88,8 @@ impl KeyStore for Retry {
     /// others mean that it exists, and with none it is sent again.
     async fn create(&self, name: &KeyName, value: &Blob) -> Result<(), Error> {
         let mut patience = Patience::new();
-        let mut outcome_unknown = false;
-        loop {
-            match self.0.create(name, value).await {
-                Err(Error::Unreachable(cause)) => patience.pause(cause).await?,
-                // Maybe it is ours that exists: an earlier attempt may have arrived late.
-                Err(Error::Exists) if outcome_unknown => {}
-                answer => return answer,
-            }
-            outcome_unknown = true;
-            match self.get_within(&mut patience, name).await {
-                Ok(stored) if stored.is_same(value) => return Ok(()),
-                Ok(_) => return Err(Error::Exists),
-                Err(Error::NotFound) => {}
-                Err(error) => return Err(error),
-            }
-        }
+        let answer = self.0.create(name, value).await;
+        self.settle(&mut patience, name, value, answer).await
     }
 
     async fn get(&self, name: &KeyName) -> Result<Blob, Error> {
@@ -140,6 +153,33 @@ impl KeyStore for Retry {
         Patience::new().ask(|| self.0.check(access)).await
     }
 
+    fn batch(&self) -> usize {
+        self.0.batch()
+    }
+
+    /// Asks again for those alone that the store did not answer.
+    async fn get_batch(&self, names: &[KeyName]) -> Vec<Result<Blob, Error>> {
+        let mut patience = Patience::new();
+        let Ok(mut answers) = timeout_at(patience.deadline, self.0.get_batch(names)).await else {
+            return names.iter().map(|_| Err(no_answer())).collect();
+        };
+        for (name, answer) in names.iter().zip(&mut answers) {
+            if matches!(answer, Err(Error::Unreachable(_))) {
+                *answer = self.get_within(&mut patience, name).await;
+            }
+        }
+        answers
+    }
+
+    async fn create_batch(&self, keys: &[(&KeyName, &Blob)]) -> Vec<Result<(), Error>> {
+        let mut patience = Patience::new();
+        let mut settled = Vec::with_capacity(keys.len());
+        for ((name, value), answer) in keys.iter().zip(self.0.create_batch(keys).await) {
+            settled.push(self.settle(&mut patience, name, value, answer).await);
+        }
+        settled
+    }
+
     async fn identity(&self) -> Result<String, Error> {
         Patience::new().ask(|| self.0.identity()).await
     }
@@ -176,10 +216,14 @@ impl Patience {
             match timeout_at(self.deadline, question()).await {
                 Ok(Err(Error::Unreachable(cause))) => self.pause(cause).await?,
                 Ok(answer) => return answer,
-                Err(_) => return Err(Error::Unreachable("no answer within 10 s".into())),
+                Err(_) => return Err(no_answer()),
             }
         }
     }
+}
+
+fn no_answer() -> Error {
+    Error::Unreachable("no answer within 10 s".into())
 }
 
 #[cfg(test)]
@@ -346,6 +390,34 @@ mod tests {
         // 0.1 + 0.2 + 0.4 + 0.8 + 1.6 + 2 + 2 + 2 = 9.1 s
         assert_eq!(store.calls().len(), 9);
         assert!(started.elapsed() <= PATIENCE);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_batch_leaves_open_is_settled_key_by_key() {
+        let others = ["a", "b"].map(|name| KeyName::parse(name).expect("valid"));
+        let values = ["ours", "ours", "ours"].map(blob);
+        let keys = [(&others[0], &values[0]), (&name(), &values[1]), (&others[1], &values[2])];
+        let store = Scripted::new(&[Step::Answer, Step::LoseAnswer, Step::LoseRequest]);
+        let created = Retry::new(store.clone()).create_batch(&keys).await;
+        assert!(created.iter().all(Result::is_ok), "{created:?}");
+        assert_eq!(store.calls(), ["create", "create", "create", "get", "get", "create"]);
+
+        let names = keys.map(|(name, _)| name.clone());
+        let store = Scripted::holding(&blob("ours"), &[Step::Answer, Step::LoseRequest, Step::Answer]).await;
+        let found = Retry::new(store.clone()).get_batch(&names).await;
+        assert!(matches!(found[..], [Err(Error::NotFound), Ok(_), Err(Error::NotFound)]), "{found:?}");
+        assert_eq!(store.calls(), ["get"; 4]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_batch_has_the_patience_of_one_call() {
+        let names = vec![name(); 32];
+        let started = Instant::now();
+        let found = Retry::new(Scripted::new(&[Step::LoseRequest; 1_000])).get_batch(&names).await;
+        assert!(found.iter().all(|answer| matches!(answer, Err(Error::Unreachable(_)))));
+        let hanging = Retry::new(Scripted::new(&[Step::Hang])).get_batch(&names).await;
+        assert!(hanging.iter().all(|answer| matches!(answer, Err(Error::Unreachable(_)))));
+        assert!(started.elapsed() <= 2 * PATIENCE);
     }
 
     #[tokio::test(start_paused = true)]

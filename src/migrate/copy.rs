@@ -5,10 +5,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::plan::{Class, Entry, Plan};
 use super::progress::{Progress, Step};
-use super::{Migration, OnConflict};
+use super::{Migration, OnConflict, batches};
 use crate::crypto::Blob;
 use crate::keystore::Error;
-use crate::name::KeyName;
 use crate::telemetry::log::causes;
 
 /// Whether every written key is read back.
@@ -75,46 +74,66 @@ impl Migration {
         let todo: Vec<_> = todo.map(|(index, _)| index).collect();
         progress.begin(Step::Writing, todo.len());
         let stop = stop.child_token();
-        let mut copied = stream::iter(todo)
+        let mut copied = stream::iter(batches(&todo, self.target.batch(), self.concurrency))
             .take_while(|_| future::ready(!stop.is_cancelled()))
-            .map(|index| async move { (index, self.copy_one(&plan.entries[index], on_conflict, prove).await) })
+            .map(|batch| self.copy_batch(plan, batch, on_conflict, prove))
             .buffer_unordered(self.concurrency);
-        while let Some((index, copied)) = copied.next().await {
-            progress.advance();
-            outcomes[index] = copied.unwrap_or_else(|failure| {
-                if !failure.is_local() {
-                    stop.cancel();
-                }
-                Outcome::Failed(failure)
-            });
+        while let Some(batch) = copied.next().await {
+            progress.advance(batch.len());
+            for (index, copied) in batch {
+                outcomes[index] = copied.unwrap_or_else(|failure| {
+                    if !failure.is_local() {
+                        stop.cancel();
+                    }
+                    Outcome::Failed(failure)
+                });
+            }
         }
         drop(copied);
         outcomes
     }
 
-    async fn copy_one(&self, entry: &Entry, on_conflict: OnConflict, prove: Prove) -> Result<Outcome, Failure> {
-        let outcome = match &entry.class {
-            Class::Different(stored) => self.replace(entry, &stored.value).await?,
-            _ => self.create(entry, on_conflict).await?,
-        };
+    /// Writes these entries of the plan, then reads back what was written.
+    async fn copy_batch(
+        &self,
+        plan: &Plan,
+        batch: Vec<usize>,
+        on_conflict: OnConflict,
+        prove: Prove,
+    ) -> Vec<(usize, Result<Outcome, Failure>)> {
+        let entries: Vec<_> = batch.iter().map(|index| &plan.entries[*index]).collect();
+        let mut copied = self.write(&entries, on_conflict).await;
         if prove == Prove::ReadBack {
-            self.prove(&entry.name, &entry.value).await?;
+            self.prove(&entries, &mut copied).await;
         }
-        Ok(outcome)
+        batch.into_iter().zip(copied).collect()
     }
 
-    /// Creates a key that the target lacked when the plan was made.
-    async fn create(&self, entry: &Entry, on_conflict: OnConflict) -> Result<Outcome, Failure> {
-        let Entry { name, value, .. } = entry;
-        match self.target.create(name, value).await {
-            Ok(()) => Ok(Outcome::Written),
+    async fn write(&self, entries: &[&Entry], on_conflict: OnConflict) -> Vec<Result<Outcome, Failure>> {
+        let missing = entries.iter().filter(|entry| matches!(entry.class, Class::Missing));
+        let missing: Vec<_> = missing.map(|entry| (&entry.name, &entry.value)).collect();
+        let mut created = self.target.create_batch(&missing).await.into_iter();
+        let mut copied = Vec::with_capacity(entries.len());
+        for entry in entries {
+            copied.push(match &entry.class {
+                Class::Different(stored) => self.replace(entry, &stored.value).await,
+                _ => match created.next().expect("an answer for each missing key") {
+                    Ok(()) => Ok(Outcome::Written),
+                    Err(Error::Exists) => self.appeared(entry, on_conflict).await,
+                    Err(error) => Err(Failure::Target(causes(&error))),
+                },
+            });
+        }
+        copied
+    }
+
+    /// What to do about a key that the target lacked when the plan was made, and has now.
+    async fn appeared(&self, entry: &Entry, on_conflict: OnConflict) -> Result<Outcome, Failure> {
+        match self.target.get(&entry.name).await {
             // Somebody who copies the same keys may be doing it now.
-            Err(Error::Exists) => match self.target.get(name).await {
-                Ok(there) if there.is_same(value) => Ok(Outcome::Written),
-                Ok(there) if on_conflict == OnConflict::Replace => self.replace(entry, &there).await,
-                Ok(_) | Err(Error::NotFound) => Err(Failure::Appeared),
-                Err(error) => Err(Failure::Target(causes(&error))),
-            },
+            Ok(there) if there.is_same(&entry.value) => Ok(Outcome::Written),
+            Ok(there) if on_conflict == OnConflict::Replace => self.replace(entry, &there).await,
+            Ok(_) | Err(Error::NotFound) => Err(Failure::Appeared),
             Err(error) => Err(Failure::Target(causes(&error))),
         }
     }
@@ -133,11 +152,17 @@ impl Migration {
         }
     }
 
-    async fn prove(&self, name: &KeyName, value: &Blob) -> Result<(), Failure> {
-        match self.target.get(name).await {
-            Ok(there) if there.is_same(value) => Ok(()),
-            Ok(_) => Err(Failure::Unproven("it holds another value".into())),
-            Err(error) => Err(Failure::Unproven(causes(&error))),
+    /// Reads back what was written; what is not there is no success.
+    async fn prove(&self, entries: &[&Entry], copied: &mut [Result<Outcome, Failure>]) {
+        let written: Vec<_> = (0..entries.len()).filter(|at| copied[*at].is_ok()).collect();
+        let names: Vec<_> = written.iter().map(|at| entries[*at].name.clone()).collect();
+        for (at, answer) in written.into_iter().zip(self.target.get_batch(&names).await) {
+            let failure = match answer {
+                Ok(there) if there.is_same(&entries[at].value) => continue,
+                Ok(_) => "it holds another value".to_owned(),
+                Err(error) => causes(&error),
+            };
+            copied[at] = Err(Failure::Unproven(failure));
         }
     }
 }
@@ -162,6 +187,7 @@ mod tests {
     use super::super::{Selection, Target};
     use super::*;
     use crate::keystore::{KeyStore, Listing, mem};
+    use crate::name::KeyName;
 
     /// A store that forgets what it is given and answers all the same.
     struct Liar(mem::Store);

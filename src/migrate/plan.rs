@@ -7,7 +7,7 @@ use futures_util::{StreamExt as _, stream};
 
 use super::glob::Choice;
 use super::progress::{Progress, Step};
-use super::{Error, Migration, Selection, Side, failed};
+use super::{Error, Migration, Selection, Side, batches, failed};
 use crate::crypto::key::Fingerprint;
 use crate::crypto::{Blob, Key};
 use crate::keystore::{self, Listing};
@@ -137,16 +137,20 @@ impl Migration {
 
         progress.begin(Step::Reading, names.len());
         let pairs: Vec<_> = names.into_iter().map(|name| (on_target.remove(&name), name)).collect();
-        let mut entries =
-            stream::iter(pairs).map(|(on_target, name)| self.compare(name, on_target)).buffered(self.concurrency);
-        while let Some(entry) = entries.next().await {
-            progress.advance();
-            match entry {
-                Ok(entry) => plan.entries.push(entry),
-                Err(Unusable::Entry(problem)) => problems.push(problem),
-                Err(Unusable::Store(error)) => return Err(error),
+        let mut compared = stream::iter(batches(&pairs, self.source.batch(), self.concurrency))
+            .map(|batch| self.compare(batch))
+            .buffered(self.concurrency);
+        while let Some(entries) = compared.next().await {
+            progress.advance(entries.len());
+            for entry in entries {
+                match entry {
+                    Ok(entry) => plan.entries.push(entry),
+                    Err(Unusable::Entry(problem)) => problems.push(problem),
+                    Err(Unusable::Store(error)) => return Err(error),
+                }
             }
         }
+        drop(compared);
         if !problems.is_empty() {
             return Err(Error::Unusable(problems));
         }
@@ -170,20 +174,17 @@ impl Migration {
         }
     }
 
-    /// Reads a key on the source and, where it is listed there, on the target.
-    async fn compare(&self, name: KeyName, on_target: bool) -> Result<Entry, Unusable> {
-        let (value, key) = usable(Side::Source, &name, self.source.get(&name).await)?;
-        let class = if on_target {
-            let (stored, other) = usable(Side::Target, &name, self.target.get(&name).await)?;
-            if key.is_same(&other) {
-                Class::Identical
-            } else {
-                Class::Different(Stored { fingerprint: other.fingerprint(), value: stored })
-            }
-        } else {
-            Class::Missing
+    /// Reads keys on the source and, where they are listed there, on the target.
+    async fn compare(&self, batch: Vec<(bool, KeyName)>) -> Vec<Result<Entry, Unusable>> {
+        let names: Vec<_> = batch.iter().map(|(_, name)| name.clone()).collect();
+        let on_both: Vec<_> = batch.iter().filter(|(on_target, _)| *on_target).map(|(_, name)| name.clone()).collect();
+        let values = self.source.get_batch(&names).await;
+        let mut stored = self.target.get_batch(&on_both).await.into_iter();
+        let compare_one = |((on_target, name), value): ((bool, KeyName), _)| {
+            let stored = if on_target { stored.next() } else { None };
+            compare(name, value, stored)
         };
-        Ok(Entry { name, fingerprint: key.fingerprint(), class, value })
+        batch.into_iter().zip(values).map(compare_one).collect()
     }
 
     /// Lists the source again and compares with what was planned.
@@ -229,6 +230,27 @@ impl Plan {
         });
         names
     }
+}
+
+/// What the two sides answered about a key; the target was asked if it has listed the name.
+fn compare(
+    name: KeyName,
+    value: Result<Blob, keystore::Error>,
+    stored: Option<Result<Blob, keystore::Error>>,
+) -> Result<Entry, Unusable> {
+    let (value, key) = usable(Side::Source, &name, value)?;
+    let class = match stored {
+        None => Class::Missing,
+        Some(stored) => {
+            let (stored, other) = usable(Side::Target, &name, stored)?;
+            if key.is_same(&other) {
+                Class::Identical
+            } else {
+                Class::Different(Stored { fingerprint: other.fingerprint(), value: stored })
+            }
+        }
+    };
+    Ok(Entry { name, fingerprint: key.fingerprint(), class, value })
 }
 
 /// Why a key cannot be planned.

@@ -29,9 +29,9 @@ impl Progress {
         self.step.store(step as u8, Ordering::Release);
     }
 
-    /// One key more is done.
-    pub(super) fn advance(&self) {
-        self.done.fetch_add(1, Ordering::Relaxed);
+    /// So many more keys are done.
+    pub(super) fn advance(&self, keys: usize) {
+        self.done.fetch_add(keys as u64, Ordering::Relaxed);
     }
 
     /// What is being done now.

@@ -59,8 +59,22 @@ impl Target {
         self.store()?.get(name).await
     }
 
-    pub(super) async fn create(&self, name: &KeyName, value: &Blob) -> Result<(), Error> {
-        self.store()?.create(name, value).await
+    pub(super) async fn get_batch(&self, names: &[KeyName]) -> Vec<Result<Blob, Error>> {
+        match self.store() {
+            Ok(store) => store.get_batch(names).await,
+            Err(_) => names.iter().map(|_| Err(Error::NotFound)).collect(),
+        }
+    }
+
+    pub(super) fn batch(&self) -> usize {
+        self.store().map_or(1, |store| store.batch())
+    }
+
+    pub(super) async fn create_batch(&self, keys: &[(&KeyName, &Blob)]) -> Vec<Result<(), Error>> {
+        match self.store() {
+            Ok(store) => store.create_batch(keys).await,
+            Err(_) => keys.iter().map(|_| Err(Error::NotFound)).collect(),
+        }
     }
 
     pub(super) async fn replace(&self, name: &KeyName, expected: &Blob, value: &Blob) -> Result<(), Error> {

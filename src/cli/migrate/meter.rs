@@ -99,7 +99,7 @@ fn line(step: Step, (done, total): (u64, u64), elapsed: Duration) -> String {
     }
     let rate = done as f64 / elapsed.as_secs_f64().max(0.001);
     let left = total.saturating_sub(done) as f64 / rate;
-    let left = if left.is_finite() { format!("{left:.0}s left") } else { "time left unknown".into() };
+    let left = if left.is_finite() { format!("{left:.0}s left") } else { "unknown time left".into() };
     format!("{}: {done}/{total} keys, {rate:.0}/s, {left}", verb(step))
 }
 
@@ -119,6 +119,6 @@ mod tests {
     fn a_line_has_rate_and_time_left() {
         let line = |done| line(Step::Writing, (done, 1_000), Duration::from_secs(2));
         assert_eq!(line(500), "Writing: 500/1000 keys, 250/s, 2s left");
-        assert_eq!(line(0), "Writing: 0/1000 keys, 0/s, time left unknown");
+        assert_eq!(line(0), "Writing: 0/1000 keys, 0/s, unknown time left");
     }
 }

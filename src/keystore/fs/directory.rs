@@ -96,6 +96,22 @@ pub(super) struct Directory<'a> {
 
 impl Directory<'_> {
     pub(super) fn create(&self, name: &KeyName, value: &Blob) -> Result<(), Error> {
+        self.create_unsynced(name, value)?;
+        self.sync()
+    }
+
+    /// [`Directory::create`] for each of these. All wait for one sync of the directory.
+    pub(super) fn create_all(&self, keys: &[(KeyName, Blob)]) -> Vec<Result<(), Error>> {
+        let mut answers: Vec<_> = keys.iter().map(|(name, value)| self.create_unsynced(name, value)).collect();
+        if answers.iter().any(Result::is_ok)
+            && let Err(error) = self.sync()
+        {
+            answers.iter_mut().filter(|answer| answer.is_ok()).for_each(|answer| *answer = Err(error.clone()));
+        }
+        answers
+    }
+
+    fn create_unsynced(&self, name: &KeyName, value: &Blob) -> Result<(), Error> {
         // Spares the disk the work; what decides is `publish`.
         if self.kind(name.as_str())?.is_some() {
             return Err(Error::Exists);

@@ -11,7 +11,7 @@ use crate::keystore;
 pub(super) const MAX_LEN: usize = 1 << 20;
 
 /// Why an operation on the directory failed.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub(super) enum Error {
     /// The name is taken, by whatever it may be.
     #[error("key already exists")]

@@ -77,16 +77,18 @@ impl<'a> Temporary<'a> {
         Ok(fstat(&self.file).map_err(|source| self.io("create", source))?.st_nlink > 0)
     }
 
-    /// Gives the file its name unless that is taken, and waits until it has it on disk.
+    /// Gives the file its name unless that is taken. It has it on disk once the directory is synced.
     pub(super) fn publish(mut self, name: &KeyName) -> Result<(), Error> {
         let fd = &self.directory.fd;
         match renameat_with(fd, &self.name, fd, name.as_str(), RenameFlags::NOREPLACE) {
-            Ok(()) => self.is_there = false,
+            Ok(()) => {
+                self.is_there = false;
+                Ok(())
+            }
             // NFS, for one, cannot do that.
-            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => self.link(name)?,
-            Err(errno) => return Err(self.not_named(name, errno)),
+            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => self.link(name),
+            Err(errno) => Err(self.not_named(name, errno)),
         }
-        self.directory.sync()
     }
 
     fn link(&mut self, name: &KeyName) -> Result<(), Error> {
