@@ -1,6 +1,6 @@
 //! A migration beside the bare system calls that it cannot do without, in one run: `cargo bench --bench migrate`.
 //!
-//! `KEYS=100000 CONCURRENCY=256 TMPDIR=/a/disk cargo bench --bench migrate` chooses another size and disk; the answer
+//! `KEYS=100000 CONCURRENCY=32 TMPDIR=/a/disk cargo bench --bench migrate` chooses another size and disk; the answer
 //! depends on the disk, so only the ratios mean something. Each of the `ROUNDS` does both, one after the other.
 
 #![expect(clippy::unwrap_used, reason = "what is measured is known to work")]
@@ -22,7 +22,7 @@ const BATCH: usize = 8_192;
 
 fn main() {
     let setting = |name: &str, default| std::env::var(name).map_or(default, |value| value.parse().unwrap());
-    let (keys, concurrency, rounds) = (setting("KEYS", 10_000), setting("CONCURRENCY", 256), setting("ROUNDS", 3));
+    let (keys, concurrency, rounds) = (setting("KEYS", 10_000), setting("CONCURRENCY", 32), setting("ROUNDS", 3));
     let directory = tempfile::tempdir().unwrap();
     let bench = Bench { directory: directory.path().into(), keys, concurrency };
     bench.make_source();

@@ -97,7 +97,7 @@ pub struct Migration {
     pub target: Target,
     /// Which keys.
     pub selection: Selection,
-    /// Keys in flight at once; at least 1.
+    /// Batches in flight at once; at least 1. A batch has one key where a store does not like more.
     pub concurrency: usize,
 }
 

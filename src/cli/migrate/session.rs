@@ -34,9 +34,9 @@ pub(in crate::cli) struct Scope {
     /// Leave these out; may be given several times.
     #[arg(long, value_name = "PATTERN", value_parser = Glob::parse)]
     exclude: Vec<Glob>,
-    /// Keys in flight at once [default: 256 to a directory, 32 to any other store]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=512))]
-    concurrency: Option<u16>,
+    /// How many threads or requests work at once
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=512))]
+    concurrency: u16,
     /// Write a report in JSON to a file.
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
@@ -83,14 +83,12 @@ impl<'a> Session<'a> {
         let Some(source) = source else {
             bail!("the source does not exist: the key store of '{}'; nothing was created", scope.from.display());
         };
-        // Files that are synced at the same time share the work of the disk; a network store throttles.
-        let in_flight = if matches!(to, keystore::Config::Fs(_)) { 256 } else { 32 };
         let target = Target::open(to).await.with_context(|| format!("the target ({})", scope.target.display()))?;
         let migration = Migration {
             source: Arc::new(Retry::new(source)),
             target,
             selection: Selection { pattern: scope.pattern, exclude: scope.exclude },
-            concurrency: scope.concurrency.unwrap_or(in_flight).into(),
+            concurrency: scope.concurrency.into(),
         };
         let report = Report::begin(command, started_at, &migration).await;
         let stores = [&report.source, &report.target].map(|place| place.identity.as_deref());
