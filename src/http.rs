@@ -1,0 +1,258 @@
+//! Outbound HTTP: one client, one loader of CA certificates, one limit on what a server may answer.
+//!
+//! Nothing here tries again: who asked knows what may be asked twice.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::{Body as _, Incoming};
+use hyper::{Request, Response, StatusCode};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use zeroize::Zeroizing;
+
+use crate::crypto::pem;
+
+/// How long a connection may take to be made, TLS included.
+const CONNECT: Duration = Duration::from_secs(5);
+
+/// How long an unused connection is kept for the next request.
+const IDLE: Duration = Duration::from_secs(60);
+
+/// The largest answer that is read, in bytes: a listing of a million names is smaller.
+const MAX_BODY: usize = 128 * 1024 * 1024;
+
+/// How a server is verified, and what we show it of ourselves.
+#[derive(Debug, Default)]
+pub struct Tls {
+    /// PEM file with the client's certificate chain; goes with `key`.
+    pub cert: Option<PathBuf>,
+    /// PEM file with the client's private key; goes with `cert`.
+    pub key: Option<PathBuf>,
+    /// PEM file, or directory of such, with the CAs of the server; none: the system's roots.
+    pub ca: Option<PathBuf>,
+    /// Take any server for the right one. For tests: whoever is in between reads everything.
+    pub insecure_skip_verify: bool,
+}
+
+/// Why TLS cannot be set up. Says nothing of what the files hold.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// A file or directory cannot be read.
+    #[error("failed to read '{0}'")]
+    Read(PathBuf, #[source] std::io::Error),
+    /// A file is no PEM, or has not in it what it should.
+    #[error("failed to load '{0}'")]
+    Pem(PathBuf, #[source] pem::Error),
+    /// A certificate or key that rustls refuses.
+    #[error("'{0}' cannot be used")]
+    Unusable(PathBuf, #[source] rustls::Error),
+    /// No CA at all.
+    #[error("no CA certificate found in {0}")]
+    NoCa(String),
+}
+
+/// Why a request has no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No connection, or it broke.
+    #[error("no connection to {0}")]
+    Connection(String, #[source] Box<dyn std::error::Error + Send + Sync>),
+    /// No complete answer in time.
+    #[error("{0} did not answer within {1:?}")]
+    Timeout(String, Duration),
+    /// More of an answer than anybody wants.
+    #[error("the answer of {0} is larger than {MAX_BODY} bytes")]
+    TooLarge(String),
+}
+
+/// An answer. What it says may be secret: it is wiped.
+#[derive(Debug)]
+pub struct Answer {
+    /// The HTTP status.
+    pub status: StatusCode,
+    /// The body, complete.
+    pub body: Zeroizing<Vec<u8>>,
+}
+
+/// Sends requests over connections that are kept. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Client {
+    inner: legacy::Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    timeout: Duration,
+}
+
+impl Client {
+    /// A client whose requests take at most `timeout` each, connecting included.
+    pub fn new(tls: &Tls, timeout: Duration) -> Result<Self, TlsError> {
+        let mut connector = HttpConnector::new();
+        connector.enforce_http(false);
+        connector.set_nodelay(true);
+        connector.set_connect_timeout(Some(CONNECT.min(timeout)));
+        connector.set_keepalive(Some(IDLE));
+        let connector = HttpsConnectorBuilder::new()
+            .with_tls_config(tls.load()?)
+            .https_or_http()
+            .enable_http1()
+            .enable_http2()
+            .wrap_connector(connector);
+        let inner = legacy::Client::builder(TokioExecutor::new())
+            .pool_idle_timeout(IDLE)
+            .pool_timer(TokioTimer::new())
+            .timer(TokioTimer::new())
+            .build(connector);
+        Ok(Self { inner, timeout })
+    }
+
+    /// Sends one request, once, and reads the whole answer.
+    pub async fn send(&self, request: Request<Full<Bytes>>) -> Result<Answer, Error> {
+        let host = request.uri().authority().map(ToString::to_string).unwrap_or_default();
+        let answered = tokio::time::timeout(self.timeout, self.exchange(request, &host)).await;
+        answered.unwrap_or_else(|_| Err(Error::Timeout(host, self.timeout)))
+    }
+
+    async fn exchange(&self, request: Request<Full<Bytes>>, host: &str) -> Result<Answer, Error> {
+        let response = self.inner.request(request).await;
+        let response = response.map_err(|error| Error::Connection(host.to_owned(), error.into()))?;
+        let status = response.status();
+        Ok(Answer { status, body: read(response, host).await? })
+    }
+}
+
+async fn read(response: Response<Incoming>, host: &str) -> Result<Zeroizing<Vec<u8>>, Error> {
+    let mut body = response.into_body();
+    // Of the full size from the start where the server says it: a buffer that grows leaves copies behind.
+    let hint = usize::try_from(body.size_hint().exact().unwrap_or(0)).unwrap_or(usize::MAX);
+    let mut bytes = Zeroizing::new(Vec::with_capacity(hint.min(MAX_BODY)));
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| Error::Connection(host.to_owned(), error.into()))?;
+        let Ok(data) = frame.into_data() else { continue };
+        if bytes.len() + data.len() > MAX_BODY {
+            return Err(Error::TooLarge(host.to_owned()));
+        }
+        grow(&mut bytes, data.len());
+        bytes.extend_from_slice(&data);
+    }
+    Ok(bytes)
+}
+
+/// Makes room for `more` bytes without leaving a copy of what is there behind.
+fn grow(bytes: &mut Zeroizing<Vec<u8>>, more: usize) {
+    let needed = bytes.len() + more;
+    if needed > bytes.capacity() {
+        let mut larger = Zeroizing::new(Vec::with_capacity(needed.max(2 * bytes.capacity())));
+        larger.extend_from_slice(bytes);
+        *bytes = larger;
+    }
+}
+
+impl Tls {
+    fn load(&self) -> Result<ClientConfig, TlsError> {
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let builder = ClientConfig::builder_with_provider(provider.clone())
+            .with_safe_default_protocol_versions()
+            .expect("the provider has suites for TLS 1.2 and 1.3");
+        let builder = if self.insecure_skip_verify {
+            builder.dangerous().with_custom_certificate_verifier(Arc::new(AnyServer(provider)))
+        } else {
+            builder.with_root_certificates(self.roots()?)
+        };
+        match (&self.cert, &self.key) {
+            (Some(cert), Some(key)) => {
+                let chain = load_certificates(cert)?;
+                let file = Zeroizing::new(std::fs::read(key).map_err(|error| TlsError::Read(key.clone(), error))?);
+                let private = pem::private_key(&file, None).map_err(|error| TlsError::Pem(key.clone(), error))?;
+                let config = builder.with_client_auth_cert(chain, private);
+                config.map_err(|error| TlsError::Unusable(cert.clone(), error))
+            }
+            _ => Ok(builder.with_no_client_auth()),
+        }
+    }
+
+    fn roots(&self) -> Result<RootCertStore, TlsError> {
+        let mut roots = RootCertStore::empty();
+        match &self.ca {
+            Some(path) => {
+                for certificate in load_ca(path)? {
+                    roots.add(certificate).map_err(|error| TlsError::Unusable(path.clone(), error))?;
+                }
+            }
+            None => _ = roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs),
+        }
+        let place = || self.ca.as_ref().map_or("the system's certificates".into(), |ca| format!("'{}'", ca.display()));
+        if roots.is_empty() { Err(TlsError::NoCa(place())) } else { Ok(roots) }
+    }
+}
+
+/// The certificates of a PEM file, or of every file in a directory.
+pub fn load_ca(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let unreadable = |error| TlsError::Read(path.into(), error);
+    if !std::fs::metadata(path).map_err(unreadable)?.is_dir() {
+        return load_certificates(path);
+    }
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(path).map_err(unreadable)? {
+        let file = entry.map_err(unreadable)?.path();
+        if file.is_file() {
+            files.push(file);
+        }
+    }
+    files.sort();
+    let certificates: Result<Vec<_>, _> = files.iter().map(|file| load_certificates(file)).collect();
+    Ok(certificates?.into_iter().flatten().collect())
+}
+
+fn load_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let file = std::fs::read(path).map_err(|error| TlsError::Read(path.into(), error))?;
+    pem::certificates(&file).map_err(|error| TlsError::Pem(path.into(), error))
+}
+
+/// Takes any server for the right one, as `insecure_skip_verify` asks.
+#[derive(Debug)]
+struct AnyServer(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for AnyServer {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        rustls::crypto::verify_tls12_signature(message, certificate, signature, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, certificate, signature, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
