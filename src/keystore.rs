@@ -11,6 +11,7 @@ pub mod fortanix;
 pub mod fs;
 pub mod gcp;
 pub mod gemalto;
+mod kept;
 pub mod mem;
 mod retry;
 pub mod vault;
@@ -27,6 +28,7 @@ use serde::Deserialize;
 use crate::crypto::Blob;
 use crate::name::{KeyName, is_reserved};
 
+pub use self::kept::Kept;
 pub use self::retry::Retry;
 
 /// The `keystore:` section of the config file: one variant a backend. The only list of backends in the
@@ -56,7 +58,7 @@ pub enum Config {
 }
 
 /// The backends that are built into this program.
-pub const BUILT: [&str; 2] = ["fs", "static"];
+pub const BUILT: [&str; 3] = ["fs", "static", "vault"];
 
 impl Config {
     /// The section's name below `keystore:`.
@@ -92,6 +94,11 @@ pub async fn connect(config: &Config) -> Result<Arc<dyn KeyStore>, Error> {
     Ok(match config {
         Config::Fs(config) => Arc::new(fs::Store::open(config).await?),
         Config::Static(config) => Arc::new(fixed::Store::open(config)?),
+        // A replaced key must be the first version again: no other is read.
+        Config::Vault(config) if config.version == vault::Version::V2 => {
+            Arc::new(Kept::new(vault::Store::connect(config).await?)?)
+        }
+        Config::Vault(config) => Arc::new(vault::Store::connect(config).await?),
         other => return Err(Error::Failed(not_built(other.name()).into())),
     })
 }
@@ -194,6 +201,11 @@ pub trait KeyStore: fmt::Display + Send + Sync + 'static {
     /// reached. Shown in reports; holds no secret.
     async fn identity(&self) -> Result<String, Error> {
         Ok(self.to_string())
+    }
+
+    /// How long ago the store gave us the token in use, where there is one.
+    fn token_age(&self) -> Option<Duration> {
+        None
     }
 }
 

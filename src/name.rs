@@ -7,6 +7,8 @@ mod page;
 use std::fmt;
 use std::sync::Arc;
 
+use sha2::{Digest as _, Sha256};
+
 pub use page::Page;
 
 /// The longest name and the longest pattern, in bytes.
@@ -40,6 +42,19 @@ impl KeyName {
     /// Parses a name that a client may use: reserved names are refused like malformed ones.
     pub fn parse(text: &str) -> Result<Self, Error> {
         if is_valid(text) && !is_reserved(text) { Ok(Self(text.into())) } else { Err(Error::Key(text.into())) }
+    }
+
+    /// The reserved name under which the old value of `name` is kept while it is being replaced:
+    /// `claviger-old-` and the first 16 hex digits of the SHA-256 of the name.
+    pub fn kept(name: &Self) -> Self {
+        let hash: [u8; 32] = Sha256::digest(name.as_str()).into();
+        let hex: String = hash[..8].iter().map(|byte| format!("{byte:02x}")).collect();
+        Self(format!("{RESERVED_PREFIX}{hex}").into())
+    }
+
+    /// A reserved name, as a store's listing shows it.
+    pub fn parse_kept(text: &str) -> Option<Self> {
+        (is_valid(text) && is_reserved(text)).then(|| Self(text.into()))
     }
 
     /// The name as text.
@@ -201,6 +216,10 @@ mod tests {
     fn reserved_names_are_refused() {
         assert!(KeyName::parse("claviger-old-0123456789abcdef").is_err());
         assert!(KeyName::parse("claviger-older").is_ok());
+        let kept = KeyName::kept(&KeyName::parse("my-key").expect("valid"));
+        assert_eq!(kept.as_str(), "claviger-old-5e78863ed1ffb9fc");
+        assert_eq!(KeyName::parse_kept(kept.as_str()), Some(kept));
+        assert_eq!(KeyName::parse_kept("my-key"), None);
     }
 
     #[test]

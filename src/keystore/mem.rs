@@ -58,9 +58,11 @@ impl KeyStore for Store {
     }
 
     async fn list(&self, prefix: &str) -> Result<Listing, Error> {
-        let keys = self.lock();
-        let names = keys.keys().filter(|name| name.as_str().starts_with(prefix)).cloned().collect();
-        Ok(Listing { names, foreign: Vec::new() })
+        let mut listing = Listing::default();
+        for name in self.lock().keys().filter(|name| name.as_str().starts_with(prefix)) {
+            listing.insert(name.as_str());
+        }
+        Ok(listing)
     }
 
     async fn status(&self) -> Result<Duration, Error> {

@@ -183,6 +183,10 @@ impl KeyStore for Retry {
     async fn identity(&self) -> Result<String, Error> {
         Patience::new().ask(|| self.0.identity()).await
     }
+
+    fn token_age(&self) -> Option<Duration> {
+        self.0.token_age()
+    }
 }
 
 /// What is left of the time, and the next pause.

@@ -1,241 +1,205 @@
-//! The `keystore.vault` section of the config file. The backend is not built yet.
+//! HashiCorp Vault or OpenBao as keystore: one entry of the K/V engine a key, wrapped by the transit engine
+//! where that is configured.
 
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+mod api;
+mod config;
+mod kv;
+mod login;
+mod rights;
+mod session;
+mod transit;
 
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
 use secrecy::SecretString;
 use serde::Deserialize;
+use serde::de::{DeserializeOwned, IgnoredAny};
+use zeroize::Zeroizing;
 
-use crate::setting::{self, Url};
+pub use self::config::{AppRole, Config, Kubernetes, Login, Secret, Tls, Transit as TransitConfig, UserPass, Version};
 
-/// The `keystore.vault:` section of the config file.
-#[derive(Debug, Deserialize)]
-#[serde(try_from = "Section")]
-pub struct Config {
-    /// Where Vault answers.
-    pub endpoint: Url,
-    /// The path of the K/V engine. Default "kv".
-    pub engine: String,
-    /// The version of the K/V engine's API.
-    pub version: Version,
-    /// The namespace of the K/V engine; none: the root namespace.
-    pub namespace: Option<String>,
-    /// What the names of all keys begin with inside the engine; none: nothing.
-    pub prefix: Option<String>,
-    /// Encrypts the values before they are stored; none: they are stored as they are.
-    pub transit: Option<Transit>,
-    /// How to log in.
-    pub login: Login,
-    /// Certificates.
-    pub tls: Tls,
-    /// How often Vault is asked for a sign of life. Default 10 seconds.
-    pub ping: Duration,
-}
+use self::api::{Answer, Api, Ask, Namespace};
+use self::kv::Kv;
+use self::session::Session;
+use self::transit::Transit;
+use super::{Access, Error, KeyStore, Listing};
+use crate::crypto::Blob;
+use crate::http;
+use crate::name::KeyName;
 
-/// The version of the K/V engine's API.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Version {
-    /// One value a key.
-    #[default]
-    V1,
-    /// Keeps older values.
-    V2,
-}
+/// The time for one request, in a store that answers slowly.
+const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The `keystore.vault.transit:` section.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Transit {
-    /// The path of the transit engine. Default "transit".
-    #[serde(default = "transit", deserialize_with = "transit_unless_set")]
-    pub engine: String,
-    /// The name of the transit key.
-    #[serde(deserialize_with = "setting::text")]
-    pub key: String,
-}
-
-/// How to log in: exactly one way.
+/// A Vault or an OpenBao.
 #[derive(Debug)]
-pub enum Login {
-    /// With the id and the secret of a role.
-    AppRole(AppRole),
-    /// With the token of a Kubernetes service account.
-    Kubernetes(Kubernetes),
+pub struct Store {
+    kv: Kv,
+    transit: Option<Transit>,
 }
 
-/// The `keystore.vault.approle:` section.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct AppRole {
-    /// The namespace of the auth method; none: that of the K/V engine.
-    pub namespace: Option<String>,
-    /// The path of the auth method. Default "approle".
-    #[serde(default = "approle", deserialize_with = "approle_unless_set")]
-    pub engine: String,
-    /// The role's id.
-    #[serde(deserialize_with = "setting::text")]
-    pub id: String,
-    /// The role's secret id.
-    #[serde(deserialize_with = "setting::secret")]
-    pub secret: SecretString,
+/// The API as this store uses it: in its namespace, with the token of its session.
+#[derive(Debug, Clone)]
+struct Connection {
+    api: Api,
+    namespace: Namespace,
+    session: Arc<Session>,
+    /// What tells whether a token is good: even one without any right may ask this.
+    probe: Arc<str>,
 }
 
-/// The `keystore.vault.kubernetes:` section.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Kubernetes {
-    /// The namespace of the auth method; none: that of the K/V engine.
-    pub namespace: Option<String>,
-    /// The path of the auth method. Default "kubernetes".
-    #[serde(default = "kubernetes", deserialize_with = "kubernetes_unless_set")]
-    pub engine: String,
-    /// The role; empty: Vault decides.
-    #[serde(default)]
-    pub role: String,
-    /// The service account's token.
-    pub jwt: Jwt,
-}
+impl Store {
+    /// Logs in and makes sure that the mount is what the config says.
+    pub async fn connect(config: &Config) -> Result<Self, Error> {
+        let api = Api::new(http::Client::new(&config.tls(), TIMEOUT).map_err(failed)?, config.endpoint.as_str());
+        let namespace = login::header(config.namespace.as_deref().unwrap_or_default())?;
+        let login = login::Login { api: api.clone(), way: config.login.clone(), namespace: namespace.clone() };
+        let session = Arc::new(Session::begin(login));
+        let engine = config.engine.trim_matches('/').to_owned();
+        let connection =
+            Connection { api, namespace, session, probe: format!("sys/internal/ui/mounts/{engine}").into() };
+        let transit = config.transit.as_ref().map(|transit| Transit {
+            connection: connection.clone(),
+            engine: transit.engine.trim_matches('/').to_owned(),
+            key: transit.key.clone(),
+        });
+        let prefix = config.prefix.as_deref().unwrap_or_default().trim_matches('/').to_owned();
+        let kv = Kv { connection, engine, prefix, version: config.version };
+        kv.check_version().await?;
+        rights::warn_of_update(&kv).await?;
+        Ok(Self { kv, transit })
+    }
 
-/// The token of a service account.
-#[derive(Debug)]
-pub enum Jwt {
-    /// The token itself.
-    Token(SecretString),
-    /// The file that holds it, read again at every login.
-    File(PathBuf),
-}
-
-/// The `keystore.vault.tls:` section.
-#[derive(Debug, Default)]
-pub struct Tls {
-    /// PEM files with the private key and the certificate of the client; none: it shows no certificate.
-    pub client: Option<(PathBuf, PathBuf)>,
-    /// PEM file, or directory of such, with the CAs of Vault; none: the system's.
-    pub ca: Option<PathBuf>,
+    async fn wrap(&self, value: &Blob) -> Result<SecretString, Error> {
+        match &self.transit {
+            Some(transit) => transit.wrap(value).await,
+            None => std::str::from_utf8(value.expose())
+                .map(Into::into)
+                .map_err(|_| Error::Failed("the value is no text, and a Vault holds nothing else".into())),
+        }
+    }
 }
 
 impl Config {
-    /// The files that the section names, and the keys that name them.
-    pub fn files(&self) -> Vec<(&'static str, &Path)> {
-        let mut files = Vec::new();
-        if let Some((key, certificate)) = &self.tls.client {
-            files.extend([("tls.key", key.as_path()), ("tls.cert", certificate)]);
+    fn tls(&self) -> http::Tls {
+        let Tls { client, ca, insecure_skip_verify } = &self.tls;
+        if *insecure_skip_verify {
+            tracing::warn!(
+                endpoint = %self.endpoint,
+                "insecure_skip_verify: anybody between this server and its key store can read and change every key"
+            );
         }
-        files.extend(self.tls.ca.iter().map(|ca| ("tls.ca", ca.as_path())));
-        if let Login::Kubernetes(Kubernetes { jwt: Jwt::File(path), .. }) = &self.login {
-            files.push(("kubernetes.jwt", path));
+        let (key, cert) = client.clone().unzip();
+        http::Tls { cert, key, ca: ca.clone(), insecure_skip_verify: *insecure_skip_verify }
+    }
+}
+
+impl Connection {
+    fn ask<'a>(&'a self, method: &'static str, path: &'a str, body: Option<&'a Zeroizing<Vec<u8>>>) -> Ask<'a> {
+        Ask { method, path, namespace: &self.namespace, token: None, body }
+    }
+
+    /// Sends a request with the session's token; with a new one if that is no longer good.
+    async fn send<D: DeserializeOwned>(&self, ask: Ask<'_>) -> Result<Answer<D>, Error> {
+        let token = self.session.token().await?;
+        let answer = self.api.send(Ask { token: Some(&token.secret), ..ask }).await?;
+        // Either the token is no longer good, or it lacks the right: only then is a login of no use.
+        if answer.status != 403 || self.is_good(&token.secret).await? {
+            return Ok(answer);
         }
-        files
+        let token = self.session.replace(&token).await?;
+        self.api.send(Ask { token: Some(&token.secret), ..ask }).await
+    }
+
+    async fn is_good(&self, token: &SecretString) -> Result<bool, Error> {
+        let probe = Ask { token: Some(token), ..self.ask("GET", &self.probe, None) };
+        Ok(self.api.send::<IgnoredAny>(probe).await?.status == 200)
     }
 }
 
-/// The section as it is written.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Section {
-    endpoint: Url,
-    engine: Option<String>,
-    #[serde(default, deserialize_with = "setting::or_default")]
-    version: Version,
-    namespace: Option<String>,
-    prefix: Option<String>,
-    transit: Option<Transit>,
-    approle: Option<AppRole>,
-    kubernetes: Option<Kubernetes>,
-    #[serde(default)]
-    tls: Tls,
-    #[serde(default)]
-    status: Status,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct Status {
-    #[serde(deserialize_with = "crate::duration::deserialize")]
-    ping: Duration,
-}
-
-impl Default for Status {
-    fn default() -> Self {
-        Self { ping: Duration::from_secs(10) }
+impl fmt::Display for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Kv { connection, engine, prefix, version } = &self.kv;
+        write!(f, "vault: {}/{engine}", connection.api.endpoint())?;
+        if !prefix.is_empty() {
+            write!(f, "/{prefix}")?;
+        }
+        write!(f, " (K/V {version}")?;
+        if let Some(transit) = &self.transit {
+            write!(f, ", wrapped by {}/{}", transit.engine, transit.key)?;
+        }
+        f.write_str(")")
     }
 }
 
-impl TryFrom<Section> for Config {
-    type Error = &'static str;
-
-    fn try_from(section: Section) -> Result<Self, Self::Error> {
-        let login = match (section.approle, section.kubernetes) {
-            (Some(approle), None) => Login::AppRole(approle),
-            (None, Some(kubernetes)) => Login::Kubernetes(kubernetes),
-            (None, None) => return Err("names no way to log in; add a section 'approle' or 'kubernetes'"),
-            (Some(_), Some(_)) => return Err("names two ways to log in; remove the section 'approle' or 'kubernetes'"),
-        };
-        Ok(Self {
-            endpoint: section.endpoint,
-            engine: section.engine.unwrap_or_else(|| "kv".into()),
-            version: section.version,
-            namespace: section.namespace,
-            prefix: section.prefix,
-            transit: section.transit,
-            login,
-            tls: section.tls,
-            ping: section.status.ping,
-        })
+#[async_trait]
+impl KeyStore for Store {
+    async fn create(&self, name: &KeyName, value: &Blob) -> Result<(), Error> {
+        self.kv.create(name.as_str(), &self.wrap(value).await?).await
     }
-}
 
-impl<'de> Deserialize<'de> for Jwt {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        use secrecy::ExposeSecret as _;
-        let secret = setting::secret(deserializer)?;
-        // No token contains a slash: it is base64url with dots.
-        let is_path = secret.expose_secret().contains('/');
-        Ok(if is_path { Self::File(secret.expose_secret().into()) } else { Self::Token(secret) })
+    async fn get(&self, name: &KeyName) -> Result<Blob, Error> {
+        let stored = self.kv.get(name.as_str()).await?;
+        match &self.transit {
+            Some(transit) => transit.unwrap(&stored).await,
+            None => Ok(stored),
+        }
     }
-}
 
-impl<'de> Deserialize<'de> for Tls {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+    async fn replace(&self, name: &KeyName, expected: &Blob, value: &Blob) -> Result<(), Error> {
+        if !self.get(name).await?.is_same(expected) {
+            return Err(Error::Failed("the key has another value than expected".into()));
+        }
+        self.kv.overwrite(name.as_str(), &self.wrap(value).await?).await
+    }
+
+    async fn delete(&self, name: &KeyName) -> Result<(), Error> {
+        self.kv.delete(name.as_str()).await
+    }
+
+    async fn list(&self, prefix: &str) -> Result<Listing, Error> {
+        let mut listing = Listing::default();
+        for entry in self.kv.list().await? {
+            // Folders are no keys, and nobody's reason to stop.
+            if entry.starts_with(prefix) && !entry.ends_with('/') {
+                listing.insert(&entry);
+            }
+        }
+        Ok(listing.sorted())
+    }
+
+    async fn status(&self) -> Result<Duration, Error> {
+        let started = Instant::now();
+        self.kv.connection.api.health::<IgnoredAny>().await?;
+        Ok(started.elapsed())
+    }
+
+    async fn check(&self, access: Access) -> Result<(), Error> {
+        self.status().await?;
+        rights::check(&self.kv, self.transit.as_ref(), access).await
+    }
+
+    /// The cluster knows itself by an id, whatever address it is reached at.
+    async fn identity(&self) -> Result<String, Error> {
         #[derive(Deserialize)]
-        #[serde(deny_unknown_fields)]
-        struct Section {
-            key: Option<PathBuf>,
-            cert: Option<PathBuf>,
-            ca: Option<PathBuf>,
+        struct Health {
+            #[serde(default)]
+            cluster_id: String,
         }
-        let section = Section::deserialize(deserializer)?;
-        let client = match (section.key, section.cert) {
-            (Some(key), Some(cert)) => Some((key, cert)),
-            (None, None) => None,
-            (Some(_), None) => return Err(serde::de::Error::custom("has 'key' and no 'cert'; give both or neither")),
-            (None, Some(_)) => return Err(serde::de::Error::custom("has 'cert' and no 'key'; give both or neither")),
-        };
-        Ok(Self { client, ca: section.ca })
+        let Kv { connection, engine, prefix, .. } = &self.kv;
+        let cluster = connection.api.health::<Health>().await?.cluster_id;
+        let cluster = if cluster.is_empty() { connection.api.endpoint().to_owned() } else { cluster };
+        let namespace = connection.namespace.as_ref().and_then(|name| name.to_str().ok()).unwrap_or_default();
+        Ok(format!("vault: cluster {cluster}, namespace '{namespace}', {engine}/{prefix}"))
+    }
+
+    fn token_age(&self) -> Option<Duration> {
+        self.kv.connection.session.age()
     }
 }
 
-fn transit() -> String {
-    "transit".into()
-}
-
-fn transit_unless_set<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
-    setting::text_or(transit, deserializer)
-}
-
-fn approle() -> String {
-    "approle".into()
-}
-
-fn approle_unless_set<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
-    setting::text_or(approle, deserializer)
-}
-
-fn kubernetes() -> String {
-    "kubernetes".into()
-}
-
-fn kubernetes_unless_set<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
-    setting::text_or(kubernetes, deserializer)
+fn failed(error: http::TlsError) -> Error {
+    Error::Failed(error.into())
 }

@@ -4,6 +4,7 @@ mod crash;
 mod order;
 mod race;
 mod trouble;
+mod vault;
 
 use std::path::Path;
 use std::process::Command;

@@ -7,6 +7,7 @@ pub mod console;
 pub mod curl;
 pub mod differences;
 pub mod lines;
+pub mod openbao;
 pub mod peer;
 pub mod program;
 pub mod pty;

@@ -1,0 +1,190 @@
+//! Requests to a Vault, and what every answer means whatever was asked.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::header::{HeaderName, HeaderValue};
+use hyper::{Method, Request};
+use secrecy::{ExposeSecret as _, SecretString};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use zeroize::Zeroizing;
+
+use crate::http;
+use crate::keystore::Error;
+
+const TOKEN: HeaderName = HeaderName::from_static("x-vault-token");
+const NAMESPACE: HeaderName = HeaderName::from_static("x-vault-namespace");
+/// Asked for by Vault's agent and proxies of every request.
+const REQUEST: HeaderName = HeaderName::from_static("x-vault-request");
+
+/// A namespace header's value; none for the root namespace.
+pub(super) type Namespace = Option<HeaderValue>;
+
+/// The HTTP API of one server. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(super) struct Api {
+    http: http::Client,
+    endpoint: String,
+}
+
+/// An answer in the form that all answers share.
+#[derive(Debug)]
+pub(super) struct Answer<D> {
+    pub(super) status: u16,
+    pub(super) errors: Vec<String>,
+    pub(super) warnings: Vec<String>,
+    pub(super) data: Option<D>,
+    pub(super) auth: Option<Auth>,
+}
+
+/// What a login or a renewal gives.
+#[derive(Debug, Deserialize)]
+pub(super) struct Auth {
+    pub(super) client_token: SecretString,
+    /// Seconds; 0: for ever.
+    #[serde(default)]
+    pub(super) lease_duration: u64,
+    #[serde(default)]
+    pub(super) renewable: bool,
+}
+
+#[derive(Deserialize)]
+struct Envelope<D> {
+    errors: Option<Vec<String>>,
+    warnings: Option<Vec<String>>,
+    data: Option<D>,
+    auth: Option<Auth>,
+}
+
+/// What went wrong with an answer; tells the operator where to look.
+#[derive(Debug, thiserror::Error)]
+#[error("{method} {path}: {what}")]
+pub(super) struct Problem {
+    pub(super) method: &'static str,
+    pub(super) path: String,
+    pub(super) what: Cow<'static, str>,
+}
+
+/// One request.
+#[derive(Clone, Copy)]
+pub(super) struct Ask<'a> {
+    pub(super) method: &'static str,
+    /// Below `/v1/`.
+    pub(super) path: &'a str,
+    pub(super) namespace: &'a Namespace,
+    pub(super) token: Option<&'a SecretString>,
+    pub(super) body: Option<&'a Zeroizing<Vec<u8>>>,
+}
+
+impl Ask<'_> {
+    /// A failure that will not pass by itself.
+    pub(super) fn failed(&self, what: impl Into<Cow<'static, str>>) -> Error {
+        Error::Failed(self.problem(what).into())
+    }
+
+    /// A failure that may pass.
+    pub(super) fn unreachable(&self, what: impl Into<Cow<'static, str>>) -> Error {
+        Error::Unreachable(self.problem(what).into())
+    }
+
+    fn problem(&self, what: impl Into<Cow<'static, str>>) -> Problem {
+        Problem { method: self.method, path: self.path.into(), what: what.into() }
+    }
+}
+
+impl Api {
+    pub(super) fn new(http: http::Client, endpoint: &str) -> Self {
+        Self { http, endpoint: endpoint.trim_end_matches('/').into() }
+    }
+
+    pub(super) fn endpoint(&self) -> &str {
+        &self.endpoint
+    }
+
+    /// Sends a request, once. What may pass is [`Error::Unreachable`]; what no Vault would say is
+    /// [`Error::Failed`]; any other answer, refusals included, is for the caller to judge.
+    pub(super) async fn send<D: DeserializeOwned>(&self, ask: Ask<'_>) -> Result<Answer<D>, Error> {
+        let answer = self.http.send(self.request(ask)?).await.map_err(|error| Error::Unreachable(error.into()))?;
+        let status = answer.status.as_u16();
+        if let Some(why) = passing(status) {
+            return Err(ask.unreachable(format!("{why} (HTTP {status})")));
+        }
+        if status == 204 {
+            return Ok(Answer { status, errors: Vec::new(), warnings: Vec::new(), data: None, auth: None });
+        }
+        // The parser's own message may quote what it read.
+        let envelope: Envelope<D> = serde_json::from_slice(&answer.body).map_err(|error| {
+            let (line, column) = (error.line(), error.column());
+            ask.failed(format!(
+                "the answer (HTTP {status}) is not what a Vault says (line {line}, column {column}); \
+                 is '{}' the address of one?",
+                self.endpoint
+            ))
+        })?;
+        let Envelope { errors, warnings, data, auth } = envelope;
+        if status >= 400 && errors.is_none() && data.is_none() && warnings.is_none() {
+            return Err(ask.failed(format!("the answer (HTTP {status}) is not what a Vault says")));
+        }
+        Ok(Answer { status, errors: errors.unwrap_or_default(), warnings: warnings.unwrap_or_default(), data, auth })
+    }
+
+    /// Asks for a sign of life, which needs no token and knows no namespaces. The answer has no envelope.
+    pub(super) async fn health<H: DeserializeOwned>(&self) -> Result<H, Error> {
+        let path = "sys/health?standbyok=true&perfstandbyok=true";
+        let ask = Ask { method: "GET", path, namespace: &None, token: None, body: None };
+        let answer = self.http.send(self.request(ask)?).await.map_err(|error| Error::Unreachable(error.into()))?;
+        let status = answer.status.as_u16();
+        match passing(status) {
+            Some(why) => Err(ask.unreachable(format!("{why} (HTTP {status})"))),
+            None if status == 200 => serde_json::from_slice(&answer.body)
+                .map_err(|_| ask.failed(format!("'{}' is not the address of a Vault", self.endpoint))),
+            None => Err(ask.failed(format!("HTTP {status}; is '{}' the address of a Vault?", self.endpoint))),
+        }
+    }
+
+    fn request(&self, ask: Ask<'_>) -> Result<Request<Full<Bytes>>, Error> {
+        let method = Method::from_bytes(ask.method.as_bytes()).expect("a method of ours");
+        let mut request = Request::new(Full::new(body(ask.body)));
+        *request.method_mut() = method;
+        let uri = format!("{}/v1/{}", self.endpoint, ask.path);
+        *request.uri_mut() = uri.parse().map_err(|_| ask.failed(format!("'{uri}' is no URL")))?;
+        let headers = request.headers_mut();
+        headers.insert(REQUEST, HeaderValue::from_static("true"));
+        if let Some(namespace) = ask.namespace {
+            headers.insert(NAMESPACE, namespace.clone());
+        }
+        if let Some(token) = ask.token {
+            let value = HeaderValue::from_str(token.expose_secret().trim());
+            let mut value = value.map_err(|_| ask.failed("the token holds characters that no token has"))?;
+            value.set_sensitive(true);
+            headers.insert(TOKEN, value);
+        }
+        Ok(request)
+    }
+}
+
+/// A body that is wiped once it is sent.
+fn body(body: Option<&Zeroizing<Vec<u8>>>) -> Bytes {
+    body.map_or_else(Bytes::new, |body| Bytes::from_owner(body.clone()))
+}
+
+/// Why an answer with this status may be another one in a moment.
+fn passing(status: u16) -> Option<&'static str> {
+    Some(match status {
+        412 => "the server has not caught up with a write yet",
+        429 => "the server is busy, or a standby",
+        472 => "the server is a recovery standby",
+        473 => "the server is a performance standby",
+        500 => "internal error of the server",
+        501 => "the server is not initialised",
+        502 | 504 => "a proxy does not reach the server",
+        503 => "the server is sealed or down",
+        _ => return None,
+    })
+}
+
+/// `{"<name>":"<value>"}`: how a key lies in the K/V engine.
+pub(super) type Entry = HashMap<String, SecretString>;

@@ -1,0 +1,313 @@
+//! The `keystore.vault` section of the config file; its other name is `keystore.openbao`.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use secrecy::{ExposeSecret as _, SecretString};
+use serde::Deserialize;
+
+use crate::setting::{self, Url};
+
+/// The `keystore.vault:` section of the config file.
+#[derive(Debug, Deserialize)]
+#[serde(try_from = "Section")]
+pub struct Config {
+    /// Where Vault answers.
+    pub endpoint: Url,
+    /// The path of the K/V engine. Default "kv".
+    pub engine: String,
+    /// The version of the K/V engine's API.
+    pub version: Version,
+    /// The namespace of the K/V engine; none: the root namespace.
+    pub namespace: Option<String>,
+    /// What the names of all keys begin with inside the engine; none: nothing.
+    pub prefix: Option<String>,
+    /// Encrypts the values before they are stored; none: they are stored as they are.
+    pub transit: Option<Transit>,
+    /// How to log in.
+    pub login: Login,
+    /// Certificates.
+    pub tls: Tls,
+    /// How often Vault is asked for a sign of life. Default 10 seconds.
+    pub ping: Duration,
+}
+
+/// The version of the K/V engine's API.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Version {
+    /// One value a key.
+    #[default]
+    V1,
+    /// Keeps older values.
+    V2,
+}
+
+/// The `keystore.vault.transit:` section.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Transit {
+    /// The path of the transit engine. Default "transit".
+    #[serde(default = "transit", deserialize_with = "transit_unless_set")]
+    pub engine: String,
+    /// The name of the transit key.
+    #[serde(deserialize_with = "setting::text")]
+    pub key: String,
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::V1 => "v1",
+            Self::V2 => "v2",
+        })
+    }
+}
+
+/// How to log in: exactly one way.
+#[derive(Debug, Clone)]
+pub enum Login {
+    /// With the id and the secret of a role.
+    AppRole(AppRole),
+    /// With the token of a Kubernetes service account.
+    Kubernetes(Kubernetes),
+    /// With a name and a password.
+    UserPass(UserPass),
+    /// Not at all: with a token that somebody else has got.
+    Token(Secret),
+}
+
+/// The `keystore.vault.approle:` section.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AppRole {
+    /// The namespace of the auth method; none: that of the K/V engine.
+    pub namespace: Option<String>,
+    /// The path of the auth method. Default "approle".
+    #[serde(default = "approle", deserialize_with = "approle_unless_set")]
+    pub engine: String,
+    /// The role's id.
+    #[serde(deserialize_with = "setting::text")]
+    pub id: String,
+    /// The role's secret id.
+    #[serde(deserialize_with = "setting::secret")]
+    pub secret: SecretString,
+}
+
+/// The `keystore.vault.kubernetes:` section.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Kubernetes {
+    /// The namespace of the auth method; none: that of the K/V engine.
+    pub namespace: Option<String>,
+    /// The path of the auth method. Default "kubernetes".
+    #[serde(default = "kubernetes", deserialize_with = "kubernetes_unless_set")]
+    pub engine: String,
+    /// The role; empty: Vault decides.
+    #[serde(default)]
+    pub role: String,
+    /// The service account's token. In the file: the token itself, or a path, which contains a slash.
+    #[serde(deserialize_with = "secret_or_path")]
+    pub jwt: Secret,
+}
+
+/// The `keystore.vault.userpass:` section.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UserPass {
+    /// The namespace of the auth method; none: that of the K/V engine.
+    pub namespace: Option<String>,
+    /// The path of the auth method. Default "userpass".
+    #[serde(default = "userpass", deserialize_with = "userpass_unless_set")]
+    pub engine: String,
+    /// The name of the user.
+    #[serde(deserialize_with = "setting::text")]
+    pub username: String,
+    /// The user's password.
+    #[serde(deserialize_with = "setting::secret")]
+    pub password: SecretString,
+}
+
+/// A secret that is given, or a file that has it.
+#[derive(Debug, Clone)]
+pub enum Secret {
+    /// The secret itself.
+    Inline(SecretString),
+    /// The file that holds it, read again at every login.
+    File(PathBuf),
+}
+
+/// The `keystore.vault.tls:` section.
+#[derive(Debug, Default)]
+pub struct Tls {
+    /// PEM files with the private key and the certificate of the client; none: it shows no certificate.
+    pub client: Option<(PathBuf, PathBuf)>,
+    /// PEM file, or directory of such, with the CAs of Vault; none: the system's.
+    pub ca: Option<PathBuf>,
+    /// Whether any server is taken for Vault. Default false; for tests only.
+    pub insecure_skip_verify: bool,
+}
+
+impl Config {
+    /// The files that the section names, and the keys that name them.
+    pub fn files(&self) -> Vec<(&'static str, &Path)> {
+        let mut files = Vec::new();
+        if let Some((key, certificate)) = &self.tls.client {
+            files.extend([("tls.key", key.as_path()), ("tls.cert", certificate)]);
+        }
+        files.extend(self.tls.ca.iter().map(|ca| ("tls.ca", ca.as_path())));
+        match &self.login {
+            Login::Kubernetes(Kubernetes { jwt: Secret::File(path), .. }) => files.push(("kubernetes.jwt", path)),
+            Login::Token(Secret::File(path)) => files.push(("token.file", path)),
+            _ => {}
+        }
+        files
+    }
+}
+
+/// The section as it is written.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Section {
+    endpoint: Url,
+    engine: Option<String>,
+    #[serde(default, deserialize_with = "setting::or_default")]
+    version: Version,
+    namespace: Option<String>,
+    prefix: Option<String>,
+    transit: Option<Transit>,
+    approle: Option<AppRole>,
+    kubernetes: Option<Kubernetes>,
+    userpass: Option<UserPass>,
+    token: Option<Token>,
+    #[serde(default)]
+    tls: Tls,
+    #[serde(default)]
+    status: Status,
+}
+
+/// The `keystore.vault.token:` section as it is written.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Token {
+    value: Option<SecretString>,
+    file: Option<PathBuf>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Status {
+    #[serde(deserialize_with = "crate::duration::deserialize")]
+    ping: Duration,
+}
+
+impl Default for Status {
+    fn default() -> Self {
+        Self { ping: Duration::from_secs(10) }
+    }
+}
+
+impl TryFrom<Section> for Config {
+    type Error = &'static str;
+
+    fn try_from(section: Section) -> Result<Self, Self::Error> {
+        let ways = [
+            section.approle.map(|way| Ok(Login::AppRole(way))),
+            section.kubernetes.map(|way| Ok(Login::Kubernetes(way))),
+            section.userpass.map(|way| Ok(Login::UserPass(way))),
+            section.token.map(|token| token.secret().map(Login::Token)),
+        ];
+        let mut ways = ways.into_iter().flatten();
+        let login = ways.next().ok_or(
+            "names no way to log in; add a section 'approle', 'kubernetes' or 'userpass', or 'token' for a given token",
+        )??;
+        if ways.next().is_some() {
+            return Err(
+                "names two ways to log in; keep one of the sections 'approle', 'kubernetes', 'userpass', 'token'",
+            );
+        }
+        Ok(Self {
+            endpoint: section.endpoint,
+            engine: section.engine.unwrap_or_else(|| "kv".into()),
+            version: section.version,
+            namespace: section.namespace,
+            prefix: section.prefix,
+            transit: section.transit,
+            login,
+            tls: section.tls,
+            ping: section.status.ping,
+        })
+    }
+}
+
+impl Token {
+    fn secret(self) -> Result<Secret, &'static str> {
+        match (self.value, self.file) {
+            (Some(value), None) => Ok(Secret::Inline(value)),
+            (None, Some(file)) => Ok(Secret::File(file)),
+            _ => Err("needs a token; write 'token: { value: … }' or 'token: { file: … }'"),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Tls {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Section {
+            key: Option<PathBuf>,
+            cert: Option<PathBuf>,
+            ca: Option<PathBuf>,
+            #[serde(default)]
+            insecure_skip_verify: bool,
+        }
+        let section = Section::deserialize(deserializer)?;
+        let client = match (section.key, section.cert) {
+            (Some(key), Some(cert)) => Some((key, cert)),
+            (None, None) => None,
+            (Some(_), None) => return Err(serde::de::Error::custom("has 'key' and no 'cert'; give both or neither")),
+            (None, Some(_)) => return Err(serde::de::Error::custom("has 'cert' and no 'key'; give both or neither")),
+        };
+        Ok(Self { client, ca: section.ca, insecure_skip_verify: section.insecure_skip_verify })
+    }
+}
+
+fn transit() -> String {
+    "transit".into()
+}
+
+fn transit_unless_set<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    setting::text_or(transit, deserializer)
+}
+
+fn approle() -> String {
+    "approle".into()
+}
+
+fn approle_unless_set<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    setting::text_or(approle, deserializer)
+}
+
+fn kubernetes() -> String {
+    "kubernetes".into()
+}
+
+fn kubernetes_unless_set<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    setting::text_or(kubernetes, deserializer)
+}
+
+fn userpass() -> String {
+    "userpass".into()
+}
+
+fn userpass_unless_set<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    setting::text_or(userpass, deserializer)
+}
+
+/// No token contains a slash: it is base64url with dots.
+fn secret_or_path<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Secret, D::Error> {
+    let secret = setting::secret(deserializer)?;
+    let is_path = secret.expose_secret().contains('/');
+    Ok(if is_path { Secret::File(secret.expose_secret().into()) } else { Secret::Inline(secret) })
+}

@@ -1,0 +1,142 @@
+//! Logging in: where tokens come from.
+
+use hyper::header::HeaderValue;
+use secrecy::{ExposeSecret as _, SecretString};
+use serde::de::IgnoredAny;
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use super::api::{Api, Ask, Auth, Namespace};
+use super::config::{self, AppRole, Kubernetes, Secret, UserPass};
+use crate::keystore::Error;
+
+/// How this store logs in.
+#[derive(Debug)]
+pub(super) struct Login {
+    pub(super) api: Api,
+    pub(super) way: config::Login,
+    /// The namespace of the store.
+    pub(super) namespace: Namespace,
+}
+
+impl Login {
+    /// Gets a new token, or reads again the one that is given.
+    pub(super) async fn login(&self) -> Result<Auth, Error> {
+        match &self.way {
+            config::Login::AppRole(way) => self.by_role(way).await,
+            config::Login::Kubernetes(way) => self.by_service_account(way).await,
+            config::Login::UserPass(way) => self.by_password(way).await,
+            config::Login::Token(token) => self.look_up(token.read().await?).await,
+        }
+    }
+
+    async fn by_role(&self, way: &AppRole) -> Result<Auth, Error> {
+        #[derive(Serialize)]
+        struct Credentials<'a> {
+            role_id: &'a str,
+            secret_id: &'a str,
+        }
+        let credentials = Credentials { role_id: &way.id, secret_id: way.secret.expose_secret() };
+        self.ask(&path(&way.engine, ""), way.namespace.as_deref(), &credentials).await
+    }
+
+    async fn by_service_account(&self, way: &Kubernetes) -> Result<Auth, Error> {
+        #[derive(Serialize)]
+        struct Credentials<'a> {
+            role: &'a str,
+            jwt: &'a str,
+        }
+        let jwt = way.jwt.read().await?;
+        let credentials = Credentials { role: &way.role, jwt: jwt.expose_secret() };
+        self.ask(&path(&way.engine, ""), way.namespace.as_deref(), &credentials).await
+    }
+
+    async fn by_password(&self, way: &UserPass) -> Result<Auth, Error> {
+        #[derive(Serialize)]
+        struct Credentials<'a> {
+            password: &'a str,
+        }
+        let credentials = Credentials { password: way.password.expose_secret() };
+        let user = percent_encoding::utf8_percent_encode(&way.username, percent_encoding::NON_ALPHANUMERIC);
+        self.ask(&path(&way.engine, &format!("/{user}")), way.namespace.as_deref(), &credentials).await
+    }
+
+    /// Makes a token last longer. An answer that grants less than hoped is for the caller to judge.
+    pub(super) async fn renew(&self, token: &SecretString) -> Result<Auth, Error> {
+        let path = "auth/token/renew-self";
+        let ask = Ask { method: "PUT", path, namespace: &self.namespace, token: Some(token), body: None };
+        let answer = self.api.send::<IgnoredAny>(ask).await?;
+        answer.auth.ok_or_else(|| ask.failed(format!("the token was not renewed (HTTP {})", answer.status)))
+    }
+
+    /// `namespace` is that of the auth method; none: that of the store.
+    async fn ask(
+        &self,
+        path: &str,
+        namespace: Option<&str>,
+        credentials: &(impl Serialize + Sync),
+    ) -> Result<Auth, Error> {
+        let own = namespace.map(header).transpose()?;
+        let namespace = own.as_ref().unwrap_or(&self.namespace);
+        let body = to_json(credentials);
+        let ask = Ask { method: "PUT", path, namespace, token: None, body: Some(&body) };
+        let answer = self.api.send::<IgnoredAny>(ask).await?;
+        match answer.auth {
+            Some(auth) if !auth.client_token.expose_secret().is_empty() => Ok(auth),
+            _ => Err(ask.failed(format!("login refused (HTTP {}): {}", answer.status, answer.errors.join("; ")))),
+        }
+    }
+
+    /// Asks how long a given token lasts. It may lack the right to ask: then nobody knows.
+    async fn look_up(&self, token: SecretString) -> Result<Auth, Error> {
+        #[derive(Deserialize)]
+        struct LookedUp {
+            #[serde(default)]
+            ttl: u64,
+            #[serde(default)]
+            renewable: bool,
+        }
+        let path = "auth/token/lookup-self";
+        let ask = Ask { method: "GET", path, namespace: &self.namespace, token: Some(&token), body: None };
+        let found = self.api.send::<LookedUp>(ask).await?.data;
+        let (lease_duration, renewable) = found.map_or((0, false), |found| (found.ttl, found.renewable));
+        Ok(Auth { client_token: token, lease_duration, renewable })
+    }
+}
+
+impl Secret {
+    async fn read(&self) -> Result<SecretString, Error> {
+        let path = match self {
+            Self::Inline(secret) => return Ok(secret.clone()),
+            Self::File(path) => path.clone(),
+        };
+        let read = tokio::task::spawn_blocking(move || {
+            let text = std::fs::read_to_string(&path).map(Zeroizing::new);
+            text.map(|text| SecretString::from(text.trim()))
+                .map_err(|error| Error::Failed(format!("failed to read '{}': {error}", path.display()).into()))
+        });
+        read.await.unwrap_or_else(|error| Err(Error::Failed(error.into())))
+    }
+}
+
+/// The header's value for a namespace; the root, `/`, has none.
+pub(super) fn header(name: &str) -> Result<Namespace, Error> {
+    match name.trim_matches('/') {
+        "" => Ok(None),
+        name => match HeaderValue::from_str(name) {
+            Ok(value) => Ok(Some(value)),
+            Err(_) => Err(Error::Failed(format!("'{name}' is no namespace").into())),
+        },
+    }
+}
+
+/// JSON in a buffer that is wiped, large enough from the start for what we send.
+pub(super) fn to_json(value: &impl Serialize) -> Zeroizing<Vec<u8>> {
+    let mut json = Zeroizing::new(Vec::with_capacity(16 * 1024));
+    serde_json::to_writer(&mut *json, value).expect("writing texts to memory does not fail");
+    json
+}
+
+fn path(engine: &str, user: &str) -> String {
+    format!("auth/{}/login{user}", engine.trim_matches('/'))
+}

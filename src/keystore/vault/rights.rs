@@ -1,0 +1,88 @@
+//! Rights: what the token may do, asked before anything depends on it.
+
+use std::collections::HashMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::Version;
+use super::kv::Kv;
+use super::login::to_json;
+use super::transit::Transit;
+use crate::keystore::{Access, Error};
+
+/// The rights that the session's token has to some paths; none: it may not even ask.
+struct Rights(Option<HashMap<String, Vec<String>>>);
+
+impl Rights {
+    fn allow(&self, path: &str, right: &str) -> bool {
+        let Some(rights) = self.0.as_ref().and_then(|paths| paths.get(path)) else { return true };
+        rights.iter().any(|granted| granted == right || granted == "root")
+    }
+
+    fn are_known(&self) -> bool {
+        self.0.is_some()
+    }
+}
+
+/// Checks that the token has every right that `access` needs.
+pub(super) async fn check(kv: &Kv, transit: Option<&Transit>, access: Access) -> Result<(), Error> {
+    let mut needed = kv.needs(access);
+    if let Some(transit) = transit {
+        needed.extend(transit.needs(access));
+    }
+    let rights = ask(kv, needed.iter().map(|(path, _)| path.clone()).collect()).await?;
+    let missing: Vec<_> = needed
+        .iter()
+        .flat_map(|(path, needs)| needs.iter().map(move |right| (path, right)))
+        .filter(|(path, right)| !rights.allow(path, right))
+        .map(|(path, right)| format!("'{right}' on '{path}'"))
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let policy = [Some(kv.policy(access)), transit.map(Transit::policy)].into_iter().flatten().collect::<Vec<_>>();
+    let (missing, policy) = (missing.join(", "), policy.join("\n"));
+    Err(Error::Failed(format!("missing rights: {missing}; this policy gives them all:\n{policy}").into()))
+}
+
+/// Warns when two creators of one name could both believe that theirs is the key.
+pub(super) async fn warn_of_update(kv: &Kv) -> Result<(), Error> {
+    if kv.version != Version::V1 {
+        return Ok(());
+    }
+    let path = kv.any_entry();
+    let rights = ask(kv, vec![path.clone()]).await?;
+    if rights.are_known() && rights.allow(&path, "update") {
+        tracing::warn!(
+            path,
+            "K/V version 1 has no compare-and-set, and this token has the right 'update': of two servers that create \
+             the same key at the same moment, the second overwrites the first. Take 'update' from the policy, or use \
+             version 2"
+        );
+    }
+    Ok(())
+}
+
+async fn ask(kv: &Kv, paths: Vec<String>) -> Result<Rights, Error> {
+    #[derive(Serialize)]
+    struct Request {
+        paths: Vec<String>,
+    }
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Value {
+        Rights(Vec<String>),
+        Other(serde::de::IgnoredAny),
+    }
+    let body = to_json(&Request { paths });
+    let ask = kv.connection.ask("POST", "sys/capabilities-self", Some(&body));
+    let answer = kv.connection.send::<HashMap<String, Value>>(ask).await?;
+    let paths = answer.data.filter(|_| answer.status == 200).map(|data| {
+        let lists = data.into_iter().filter_map(|(path, value)| match value {
+            Value::Rights(rights) => Some((path, rights)),
+            Value::Other(_) => None,
+        });
+        lists.collect()
+    });
+    Ok(Rights(paths))
+}

@@ -1,0 +1,185 @@
+//! The token: one task gets it, renews it and replaces it; requests borrow it.
+//!
+//! However many requests find that the token is no longer good, there is one login, and the next one
+//! not before the last has had time to fail: no login storms.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use secrecy::SecretString;
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::api::Auth;
+use super::login::Login;
+use crate::keystore::Error;
+use crate::telemetry::log;
+
+/// The shortest and the longest wait after a failed login.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
+
+/// A token, and which one it is.
+#[derive(Debug)]
+pub(super) struct Token {
+    pub(super) secret: SecretString,
+    number: u64,
+    since: Instant,
+}
+
+#[derive(Debug, Clone)]
+enum State {
+    /// The first login is under way.
+    Pending,
+    Valid(Arc<Token>),
+    /// The last login failed; the next one will come.
+    Failed(Arc<Error>),
+}
+
+/// A session with the server.
+#[derive(Debug)]
+pub(super) struct Session {
+    state: watch::Receiver<State>,
+    /// The number of the latest token that was found to be no longer good.
+    stale: watch::Sender<u64>,
+    _keeper: AbortOnDropHandle<()>,
+}
+
+impl Session {
+    /// Begins a session: logs in, and goes on doing so for as long as the session lives.
+    pub(super) fn begin(login: Login) -> Self {
+        let (publish, state) = watch::channel(State::Pending);
+        let (stale, told) = watch::channel(0);
+        let keeper = Keeper { login, publish, stale: told, number: 0, good_until: None };
+        Self { state, stale, _keeper: AbortOnDropHandle::new(tokio::spawn(keeper.keep())) }
+    }
+
+    /// The token to use now.
+    pub(super) async fn token(&self) -> Result<Arc<Token>, Error> {
+        self.wait(0).await
+    }
+
+    /// A token to use instead of `token`, which the server no longer takes.
+    pub(super) async fn replace(&self, token: &Token) -> Result<Arc<Token>, Error> {
+        self.stale.send_if_modified(|stale| {
+            let newer = *stale < token.number;
+            *stale = token.number.max(*stale);
+            newer
+        });
+        self.wait(token.number).await
+    }
+
+    /// How long ago the token in use was given to us.
+    pub(super) fn age(&self) -> Option<Duration> {
+        match &*self.state.borrow() {
+            State::Valid(token) => Some(token.since.elapsed()),
+            _ => None,
+        }
+    }
+
+    async fn wait(&self, after: u64) -> Result<Arc<Token>, Error> {
+        let mut state = self.state.clone();
+        let decided = state.wait_for(|state| match state {
+            State::Pending => false,
+            State::Valid(token) => token.number > after,
+            State::Failed(_) => true,
+        });
+        match decided.await.as_deref() {
+            Ok(State::Valid(token)) => Ok(token.clone()),
+            Ok(State::Failed(error)) => Err(shared(error)),
+            Ok(State::Pending) | Err(_) => Err(Error::Failed("the session with the key store has ended".into())),
+        }
+    }
+}
+
+/// The same failure for everybody who waits for a login.
+fn shared(error: &Arc<Error>) -> Error {
+    let cause = format!("no token: {}", log::causes(&**error)).into();
+    match &**error {
+        Error::Unreachable(_) => Error::Unreachable(cause),
+        _ => Error::Failed(cause),
+    }
+}
+
+struct Keeper {
+    login: Login,
+    publish: watch::Sender<State>,
+    stale: watch::Receiver<u64>,
+    /// The token in use.
+    number: u64,
+    /// How long it lasts, as far as the server has said.
+    good_until: Option<Instant>,
+}
+
+impl Keeper {
+    async fn keep(mut self) {
+        let mut pause = BACKOFF.0;
+        loop {
+            match self.login.login().await {
+                Ok(auth) => {
+                    pause = BACKOFF.0;
+                    self.hold(auth).await;
+                }
+                Err(error) => {
+                    let cause = log::causes(&error);
+                    tracing::warn!(cause, endpoint = self.login.api.endpoint(), "login to the key store failed");
+                    if !self.has_good_token() {
+                        self.publish.send_replace(State::Failed(Arc::new(error)));
+                    }
+                    tokio::time::sleep(pause).await;
+                    pause = (2 * pause).min(BACKOFF.1);
+                }
+            }
+        }
+    }
+
+    /// Whether the token before is still good: a login server that is down for a while harms nobody then.
+    fn has_good_token(&self) -> bool {
+        self.number > *self.stale.borrow() && self.good_until.is_some_and(|until| Instant::now() < until)
+    }
+
+    /// Publishes a token and renews it for as long as that helps.
+    async fn hold(&mut self, auth: Auth) {
+        self.number += 1;
+        let began = Instant::now();
+        let token = Arc::new(Token { secret: auth.client_token, number: self.number, since: began });
+        self.publish.send_replace(State::Valid(token.clone()));
+        let granted = Duration::from_secs(auth.lease_duration);
+        let mut lease = granted;
+        let mut renewable = auth.renewable;
+        loop {
+            self.good_until = (!lease.is_zero()).then(|| Instant::now() + lease);
+            if self.is_stale_within(renew_after(lease)).await {
+                // A token that is refused as soon as it is made must not make us spin.
+                tokio::time::sleep_until(began + BACKOFF.0).await;
+                return;
+            }
+            if !renewable {
+                return;
+            }
+            match self.login.renew(&token.secret).await {
+                // Close to its maximum a token is given less and less: time for a new one.
+                Ok(auth) if Duration::from_secs(auth.lease_duration) * 2 >= granted => {
+                    lease = Duration::from_secs(auth.lease_duration);
+                    renewable = auth.renewable;
+                }
+                _ => return,
+            }
+        }
+    }
+
+    /// Waits until the token must be looked after (false) or is said to be no longer good (true).
+    async fn is_stale_within(&mut self, time: Option<Duration>) -> bool {
+        let number = self.number;
+        let told = self.stale.wait_for(|stale| *stale >= number);
+        match time {
+            Some(time) => tokio::time::timeout(time, told).await.is_ok(),
+            None => told.await.is_ok(),
+        }
+    }
+}
+
+/// When to renew a token that lasts for `lease`; none: never, it lasts for ever.
+fn renew_after(lease: Duration) -> Option<Duration> {
+    (!lease.is_zero()).then(|| lease * 2 / 3)
+}

