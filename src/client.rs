@@ -6,7 +6,6 @@ mod error;
 pub mod link;
 mod stream;
 mod tls;
-mod trust;
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};

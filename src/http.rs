@@ -2,31 +2,40 @@
 //!
 //! Nothing here tries again: who asked knows what may be asked twice.
 
+pub(crate) mod trust;
+
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Body as _, Incoming};
+use hyper::header::{HeaderValue, LOCATION};
 use hyper::{Request, Response, StatusCode};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, aws_lc_rs};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::ClientConfig;
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::CertificateDer;
 use zeroize::Zeroizing;
 
+use self::trust::{Verifier, system_authorities};
 use crate::crypto::pem;
+use crate::telemetry::log;
 
 /// How long a connection may take to be made, TLS included.
 const CONNECT: Duration = Duration::from_secs(5);
 
 /// How long an unused connection is kept for the next request.
 const IDLE: Duration = Duration::from_secs(60);
+
+/// How often a connection that requests share and that is silent is asked for a sign of life.
+const PING: Duration = Duration::from_secs(10);
 
 /// The largest answer that is read, in bytes: a listing of a million names is smaller.
 const MAX_BODY: usize = 128 * 1024 * 1024;
@@ -57,8 +66,8 @@ pub enum TlsError {
     #[error("'{0}' cannot be used")]
     Unusable(PathBuf, #[source] rustls::Error),
     /// No CA at all.
-    #[error("no CA certificate found in {0}")]
-    NoCa(String),
+    #[error("no CA certificate found in '{0}'")]
+    NoCa(PathBuf),
 }
 
 /// Why a request has no answer.
@@ -80,20 +89,67 @@ pub enum Error {
 pub struct Answer {
     /// The HTTP status.
     pub status: StatusCode,
+    /// Where the server wants to be asked instead, if it says so.
+    pub location: Option<HeaderValue>,
     /// The body, complete.
     pub body: Zeroizing<Vec<u8>>,
 }
 
 /// Sends requests over connections that are kept. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Client {
-    inner: legacy::Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+pub struct Client(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    tls: Tls,
+    inner: ArcSwap<Inner>,
     timeout: Duration,
+}
+
+/// The connections that were made with the files as they were.
+#[derive(Debug)]
+struct Inner {
+    client: legacy::Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    files: Vec<Option<Modified>>,
 }
 
 impl Client {
     /// A client whose requests take at most `timeout` each, connecting included.
-    pub fn new(tls: &Tls, timeout: Duration) -> Result<Self, TlsError> {
+    pub fn new(tls: Tls, timeout: Duration) -> Result<Self, TlsError> {
+        let inner = ArcSwap::from_pointee(Inner::new(&tls, timeout)?);
+        Ok(Self(Arc::new(Shared { tls, inner, timeout })))
+    }
+
+    /// Sends one request, once, and reads the whole answer. After a failure the files that the settings name
+    /// are read again, if they have changed: certificates are renewed while we run.
+    pub async fn send(&self, request: Request<Full<Bytes>>) -> Result<Answer, Error> {
+        let host = request.uri().authority().map(ToString::to_string).unwrap_or_default();
+        let inner = self.0.inner.load_full();
+        let answered = tokio::time::timeout(self.0.timeout, inner.exchange(request, &host)).await;
+        let answer = answered.unwrap_or_else(|_| Err(Error::Timeout(host, self.0.timeout)));
+        if matches!(answer, Err(Error::Connection(..))) {
+            self.0.reload(&inner);
+        }
+        answer
+    }
+}
+
+impl Shared {
+    fn reload(&self, inner: &Inner) {
+        if self.tls.modified() == inner.files {
+            return;
+        }
+        match Inner::new(&self.tls, self.timeout) {
+            Ok(inner) => self.inner.store(Arc::new(inner)),
+            // They may be about to be replaced: the old ones are as good as any.
+            Err(error) => tracing::warn!(cause = log::causes(&error), "changed TLS files cannot be used"),
+        }
+    }
+}
+
+impl Inner {
+    fn new(tls: &Tls, timeout: Duration) -> Result<Self, TlsError> {
+        let files = tls.modified();
         let mut connector = HttpConnector::new();
         connector.enforce_http(false);
         connector.set_nodelay(true);
@@ -105,26 +161,22 @@ impl Client {
             .enable_http1()
             .enable_http2()
             .wrap_connector(connector);
-        let inner = legacy::Client::builder(TokioExecutor::new())
+        let client = legacy::Client::builder(TokioExecutor::new())
             .pool_idle_timeout(IDLE)
             .pool_timer(TokioTimer::new())
             .timer(TokioTimer::new())
+            // Requests share a connection: one that is dead must be found out by other means than their silence.
+            .http2_keep_alive_interval(PING)
+            .http2_keep_alive_timeout(CONNECT)
             .build(connector);
-        Ok(Self { inner, timeout })
-    }
-
-    /// Sends one request, once, and reads the whole answer.
-    pub async fn send(&self, request: Request<Full<Bytes>>) -> Result<Answer, Error> {
-        let host = request.uri().authority().map(ToString::to_string).unwrap_or_default();
-        let answered = tokio::time::timeout(self.timeout, self.exchange(request, &host)).await;
-        answered.unwrap_or_else(|_| Err(Error::Timeout(host, self.timeout)))
+        Ok(Self { client, files })
     }
 
     async fn exchange(&self, request: Request<Full<Bytes>>, host: &str) -> Result<Answer, Error> {
-        let response = self.inner.request(request).await;
+        let response = self.client.request(request).await;
         let response = response.map_err(|error| Error::Connection(host.to_owned(), error.into()))?;
-        let status = response.status();
-        Ok(Answer { status, body: read(response, host).await? })
+        let (status, location) = (response.status(), response.headers().get(LOCATION).cloned());
+        Ok(Answer { status, location, body: read(response, host).await? })
     }
 }
 
@@ -155,17 +207,36 @@ fn grow(bytes: &mut Zeroizing<Vec<u8>>, more: usize) {
     }
 }
 
+/// What tells a file from another one in its place: when it was written, its size and its number.
+type Modified = (i64, u64, u64);
+
 impl Tls {
+    /// The state of every file and directory that the settings name; none: it is not there.
+    fn modified(&self) -> Vec<Option<Modified>> {
+        let paths = [&self.cert, &self.key, &self.ca].into_iter().flatten();
+        let files = paths.flat_map(|path| match std::fs::read_dir(path) {
+            Ok(entries) => entries.flatten().map(|entry| entry.path()).chain([path.clone()]).collect(),
+            Err(_) => vec![path.clone()],
+        });
+        let mut files: Vec<_> = files.collect();
+        files.sort();
+        files
+            .iter()
+            .map(|file| std::fs::metadata(file).ok().map(|found| (found.mtime(), found.len(), found.ino())))
+            .collect()
+    }
+
     fn load(&self) -> Result<ClientConfig, TlsError> {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let builder = ClientConfig::builder_with_provider(provider.clone())
             .with_safe_default_protocol_versions()
             .expect("the provider has suites for TLS 1.2 and 1.3");
-        let builder = if self.insecure_skip_verify {
-            builder.dangerous().with_custom_certificate_verifier(Arc::new(AnyServer(provider)))
-        } else {
-            builder.with_root_certificates(self.roots()?)
+        let verifier = match (self.insecure_skip_verify, &self.ca) {
+            (true, _) => Verifier::anybody(provider),
+            (false, Some(ca)) => Verifier::known(load_ca(ca)?, Vec::new(), provider),
+            (false, None) => Verifier::known(Vec::new(), system_authorities(), provider),
         };
+        let builder = builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier));
         match (&self.cert, &self.key) {
             (Some(cert), Some(key)) => {
                 let chain = load_certificates(cert)?;
@@ -177,24 +248,10 @@ impl Tls {
             _ => Ok(builder.with_no_client_auth()),
         }
     }
-
-    fn roots(&self) -> Result<RootCertStore, TlsError> {
-        let mut roots = RootCertStore::empty();
-        match &self.ca {
-            Some(path) => {
-                for certificate in load_ca(path)? {
-                    roots.add(certificate).map_err(|error| TlsError::Unusable(path.clone(), error))?;
-                }
-            }
-            None => _ = roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs),
-        }
-        let place = || self.ca.as_ref().map_or("the system's certificates".into(), |ca| format!("'{}'", ca.display()));
-        if roots.is_empty() { Err(TlsError::NoCa(place())) } else { Ok(roots) }
-    }
 }
 
 /// The certificates of a PEM file, or of every file in a directory.
-pub fn load_ca(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+fn load_ca(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let unreadable = |error| TlsError::Read(path.into(), error);
     if !std::fs::metadata(path).map_err(unreadable)?.is_dir() {
         return load_certificates(path);
@@ -208,51 +265,11 @@ pub fn load_ca(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     }
     files.sort();
     let certificates: Result<Vec<_>, _> = files.iter().map(|file| load_certificates(file)).collect();
-    Ok(certificates?.into_iter().flatten().collect())
+    let certificates: Vec<_> = certificates?.into_iter().flatten().collect();
+    if certificates.is_empty() { Err(TlsError::NoCa(path.into())) } else { Ok(certificates) }
 }
 
 fn load_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let file = std::fs::read(path).map_err(|error| TlsError::Read(path.into(), error))?;
     pem::certificates(&file).map_err(|error| TlsError::Pem(path.into(), error))
-}
-
-/// Takes any server for the right one, as `insecure_skip_verify` asks.
-#[derive(Debug)]
-struct AnyServer(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for AnyServer {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        rustls::crypto::verify_tls12_signature(message, certificate, signature, algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        rustls::crypto::verify_tls13_signature(message, certificate, signature, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
 }

@@ -1,19 +1,20 @@
 //! TLS of a client: whom it takes a server for, and who it is itself.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls::ClientConfig;
 use rustls::client::ResolvesClientCert;
-use rustls::crypto::aws_lc_rs;
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use time::OffsetDateTime;
 
-use super::trust::Verifier;
 use crate::auth::Identity;
 use crate::auth::api_key::ApiKey;
 use crate::auth::certificate::Certificate;
+use crate::crypto::pem;
+use crate::http::trust::{Verifier, system_authorities};
 
 /// Which servers a client talks to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -91,11 +92,22 @@ fn config(trust: &Trust, client: Option<Arc<dyn ResolvesClientCert>>) -> Result<
         .with_protocol_versions(rustls::DEFAULT_VERSIONS)
         .expect("the provider has what the default versions need")
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Verifier::new(trust, provider)?));
+        .with_custom_certificate_verifier(Arc::new(verifier(trust, provider)?));
     let mut config = match client {
         Some(client) => builder.with_client_cert_resolver(client),
         None => builder.with_no_client_auth(),
     };
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(Arc::new(config))
+}
+
+fn verifier(trust: &Trust, provider: Arc<CryptoProvider>) -> Result<Verifier, Error> {
+    let Trust::System { also } = trust else { return Ok(Verifier::anybody(provider)) };
+    let given = also.as_deref().map(load_file).transpose()?.unwrap_or_default();
+    Ok(Verifier::known(given, system_authorities(), provider))
+}
+
+fn load_file(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
+    let file = std::fs::read(path).map_err(|error| Error::Roots(path.into(), error.into()))?;
+    pem::certificates(&file).map_err(|error| Error::Roots(path.into(), error.into()))
 }

@@ -53,7 +53,7 @@ struct Connection {
 impl Store {
     /// Logs in and makes sure that the mount is what the config says.
     pub async fn connect(config: &Config) -> Result<Self, Error> {
-        let api = Api::new(http::Client::new(&config.tls(), TIMEOUT).map_err(failed)?, config.endpoint.as_str());
+        let api = Api::new(http::Client::new(config.tls(), TIMEOUT).map_err(failed)?, config.endpoint.as_str());
         let namespace = login::header(config.namespace.as_deref().unwrap_or_default())?;
         let login = login::Login { api: api.clone(), way: config.login.clone(), namespace: namespace.clone() };
         let session = Arc::new(Session::begin(login));

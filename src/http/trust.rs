@@ -1,6 +1,5 @@
 //! Which certificates of servers a client believes.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use rustls::client::WebPkiServerVerifier;
@@ -9,13 +8,11 @@ use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signat
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, DigitallySignedStruct, RootCertStore, SignatureScheme};
-
-use super::tls::{Error, Trust};
-use crate::auth::certificate::Certificate;
+use x509_parser::prelude::{ASN1Time, FromDer as _, X509Certificate};
 
 /// Believes servers that hold the key of a certificate which is good enough.
 #[derive(Debug)]
-pub(super) struct Verifier {
+pub(crate) struct Verifier {
     /// Which certificates are; none: any.
     known: Option<Known>,
     provider: Arc<CryptoProvider>,
@@ -31,40 +28,40 @@ struct Known {
 }
 
 impl Verifier {
-    /// What `trust` says.
-    pub(super) fn new(trust: &Trust, provider: Arc<CryptoProvider>) -> Result<Self, Error> {
-        let known = match trust {
-            Trust::Anybody => None,
-            Trust::System { also } => Some(Known::load(also.as_deref(), &provider)?),
-        };
-        Ok(Self { known, provider })
+    /// Believes any server: whoever is in between may be it.
+    pub(crate) fn anybody(provider: Arc<CryptoProvider>) -> Self {
+        Self { known: None, provider }
+    }
+
+    /// Believes servers with one of the `given` certificates, or with one of an authority that is in `given`
+    /// or in `found`.
+    pub(crate) fn known(
+        given: Vec<CertificateDer<'static>>,
+        found: Vec<CertificateDer<'static>>,
+        provider: Arc<CryptoProvider>,
+    ) -> Self {
+        let mut roots = RootCertStore::empty();
+        // What the system holds beside usable ones is no business of ours.
+        roots.add_parsable_certificates(found);
+        roots.add_parsable_certificates(given.iter().cloned());
+        let authorities = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone()).build().ok();
+        Self { known: Some(Known { authorities, given }), provider }
     }
 }
 
 impl Known {
-    /// The system's authorities, and the certificates of a PEM file.
-    fn load(also: Option<&Path>, provider: &Arc<CryptoProvider>) -> Result<Self, Error> {
-        let given = also.map(load_file).transpose()?.unwrap_or_default();
-        let mut roots = RootCertStore::empty();
-        // What the system holds beside usable ones is no business of ours.
-        roots.add_parsable_certificates(system_authorities());
-        roots.add_parsable_certificates(given.iter().cloned());
-        let builder = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone());
-        Ok(Self { authorities: builder.build().ok(), given })
-    }
-
     /// Whether the certificate is one that was given, and valid for this server now. Such a one need not be
     /// fit for anything else: what `openssl req -x509` makes calls itself an authority.
     fn is_given(&self, certificate: &CertificateDer<'_>, name: &ServerName<'_>, now: UnixTime) -> bool {
         self.given.iter().any(|given| given == certificate)
-            && Certificate::parse(certificate).is_ok_and(|certificate| certificate.is_valid_at(now.as_secs()))
+            && is_valid_at(certificate, now)
             && ParsedCertificate::try_from(certificate)
                 .is_ok_and(|parsed| rustls::client::verify_server_name(&parsed, name).is_ok())
     }
 }
 
 /// The system's authorities. The library, told of a file by `SSL_CERT_FILE`, would look nowhere else.
-fn system_authorities() -> Vec<CertificateDer<'static>> {
+pub(crate) fn system_authorities() -> Vec<CertificateDer<'static>> {
     let mut found = rustls_native_certs::load_native_certs().certs;
     if !openssl_probe::has_ssl_cert_env_vars() {
         return found;
@@ -75,9 +72,10 @@ fn system_authorities() -> Vec<CertificateDer<'static>> {
     found
 }
 
-fn load_file(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
-    let file = std::fs::read(path).map_err(|error| Error::Roots(path.into(), error.into()))?;
-    crate::crypto::pem::certificates(&file).map_err(|error| Error::Roots(path.into(), error.into()))
+fn is_valid_at(certificate: &CertificateDer<'_>, now: UnixTime) -> bool {
+    let now = i64::try_from(now.as_secs()).ok().and_then(|now| ASN1Time::from_timestamp(now).ok());
+    let parsed = X509Certificate::from_der(certificate);
+    parsed.is_ok_and(|(_, parsed)| now.is_some_and(|now| parsed.validity().is_valid_at(now)))
 }
 
 impl ServerCertVerifier for Verifier {
