@@ -111,6 +111,11 @@ fn write_keystore(state: &State, text: &mut Text) {
         "Seconds since the key store's last good answer.",
         stats.last_answer.as_secs_f64(),
     );
+    // Stores without tokens have no such metric, and others none while they have no token.
+    if let Some(age) = state.keys.store().token_age() {
+        let help = "Seconds since the key store gave us the token in use.";
+        text.gauge("claviger_keystore_token_age_seconds", help, age.as_secs_f64());
+    }
 }
 
 fn write_server(state: &State, text: &mut Text) {

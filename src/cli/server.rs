@@ -20,7 +20,7 @@ use self::reload::Running;
 use self::signals::{Signals, Stop};
 use crate::api::State;
 use crate::auth::{Access, Identity, Policy};
-use crate::cache::Keys;
+use crate::cache::{self, Keys};
 use crate::config::{self, Config};
 use crate::crypto::{Algorithm, Key};
 use crate::name::KeyName;
@@ -32,6 +32,9 @@ use crate::{clock, keystore, memory};
 
 /// How often TLS files are looked at for changes.
 const WATCH: Duration = Duration::from_secs(1);
+
+/// The longest pause between two attempts to reach the keystore at the start.
+const LONGEST_PAUSE: Duration = Duration::from_secs(8);
 
 /// How long begun writes to the keystore may take after the last request.
 const WRITES: Duration = Duration::from_secs(10);
@@ -51,6 +54,9 @@ pub(super) struct Args {
     /// Start for development: keys in memory, a certificate and an admin API key made on the spot.
     #[arg(long, conflicts_with = "config")]
     dev: bool,
+    /// Wait for a key store that does not answer, instead of giving up at the start.
+    #[arg(long, conflicts_with = "dev")]
+    wait: bool,
 }
 
 /// Runs the server until it is told to stop.
@@ -68,7 +74,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
         }
         let path = args.config.context("no config file given; use '--config FILE', or '--dev' to try things out")?;
         let source = Source { path, addr: args.addr };
-        setup.start(source).await
+        setup.start(source, args.wait).await
     })
 }
 
@@ -109,13 +115,20 @@ struct Setup {
 
 impl Setup {
     /// Loads the config, connects the keystore, builds the state, binds the server, and serves.
-    async fn start(self, source: Source) -> anyhow::Result<()> {
+    async fn start(self, source: Source, wait: bool) -> anyhow::Result<()> {
         // From here on a signal waits until it can be obeyed.
         let signals = Signals::new()?;
         let config = source.load()?;
         let files = tls::fingerprint(&config.tls);
         let tls = config.load_tls()?;
-        let keys = self.connect(&config).await?;
+        let keys = if wait {
+            tokio::select! {
+                () = signals.stop.requested() => return Ok(()),
+                keys = self.wait_for_keystore(&config) => keys?,
+            }
+        } else {
+            self.connect(&config).await?
+        };
         let state = self.state(&config, &tls, &keys);
         self.apply_log(config.log);
         let server = self.bind(config.address, config.limits, state, tls.clone()).await?;
@@ -157,6 +170,22 @@ impl Setup {
         };
         server.run(supervise, signals.stop.requested()).await?;
         self.finish(&running.keys).await
+    }
+
+    /// Connects the keystore, however long it takes until it answers.
+    async fn wait_for_keystore(&self, config: &Config) -> anyhow::Result<Arc<Keys>> {
+        let mut pause = Duration::from_secs(1);
+        loop {
+            match self.connect(config).await {
+                Err(error) if is_unreachable(&error) => {
+                    let cause = format!("{error:#}");
+                    tracing::warn!(cause, "waiting for the key store; it is asked again in {} s", pause.as_secs());
+                }
+                connected => return connected,
+            }
+            tokio::time::sleep(pause).await;
+            pause = LONGEST_PAUSE.min(2 * pause);
+        }
     }
 
     async fn connect(&self, config: &Config) -> anyhow::Result<Arc<Keys>> {
@@ -214,6 +243,12 @@ impl Setup {
         let _ = tokio::time::timeout(LAST_EVENTS, self.telemetry.log.flush()).await;
         flushed.map_err(|_| anyhow::anyhow!("standard output takes no more; {} audit events are lost", audit.queued()))
     }
+}
+
+/// Whether it is a failure of the keystore that may pass.
+fn is_unreachable(error: &anyhow::Error) -> bool {
+    let created = error.downcast_ref::<cache::Error>().map(|error| &*error.source);
+    matches!(error.downcast_ref().or(created), Some(keystore::Error::Unreachable(_)))
 }
 
 /// Who may do what, as the config says.
