@@ -33,6 +33,9 @@ use crate::name::KeyName;
 /// The time for one request, in a store that answers slowly.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
+/// What a refusal means when no right is missing.
+const BAD_TOKEN: &str = "the server does not know the token: it has expired, was revoked, or is none; give another one";
+
 /// A Vault or an OpenBao.
 #[derive(Debug)]
 pub struct Store {
@@ -110,12 +113,15 @@ impl Connection {
             return Ok(answer);
         }
         let token = self.session.replace(&token).await?;
-        self.api.send(Ask { token: Some(&token.secret), ..ask }).await
+        let answer = self.api.send(Ask { token: Some(&token.secret), ..ask }).await?;
+        Ok(Answer { token_is_bad: answer.status == 403 && !self.is_good(&token.secret).await?, ..answer })
     }
 
+    /// Whether the server knows the token. Of one that has no right at all to the engine it says so.
     async fn is_good(&self, token: &SecretString) -> Result<bool, Error> {
         let probe = Ask { token: Some(token), ..self.ask("GET", &self.probe, None) };
-        Ok(self.api.send::<IgnoredAny>(probe).await?.status == 200)
+        let answer = self.api.send::<IgnoredAny>(probe).await?;
+        Ok(answer.status == 200 || answer.errors.iter().any(|error| error.contains("preflight capability check")))
     }
 }
 
@@ -144,6 +150,10 @@ impl KeyStore for Store {
         let stored = self.kv.get(name.as_str()).await?;
         match &self.transit {
             Some(transit) => transit.unwrap(&stored).await,
+            None if stored.expose().starts_with(transit::MARK) => Err(Error::Failed(
+                "the stored value is wrapped by a transit key; add the section 'transit' with the name of that key"
+                    .into(),
+            )),
             None => Ok(stored),
         }
     }

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::header::{HeaderName, HeaderValue};
-use hyper::{Method, Request};
+use hyper::{Method, Request, StatusCode};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -38,6 +38,8 @@ pub(super) struct Answer<D> {
     pub(super) warnings: Vec<String>,
     pub(super) data: Option<D>,
     pub(super) auth: Option<Auth>,
+    /// Whether it is a refusal because the server does not know the token. Not told by the server: found out.
+    pub(super) token_is_bad: bool,
 }
 
 /// What a login or a renewal gives.
@@ -107,13 +109,14 @@ impl Api {
     /// Sends a request, once. What may pass is [`Error::Unreachable`]; what no Vault would say is
     /// [`Error::Failed`]; any other answer, refusals included, is for the caller to judge.
     pub(super) async fn send<D: DeserializeOwned>(&self, ask: Ask<'_>) -> Result<Answer<D>, Error> {
-        let answer = self.http.send(self.request(ask)?).await.map_err(|error| Error::Unreachable(error.into()))?;
+        let answer = self.exchange(ask).await?;
         let status = answer.status.as_u16();
         if let Some(why) = passing(status) {
             return Err(ask.unreachable(format!("{why} (HTTP {status})")));
         }
         if status == 204 {
-            return Ok(Answer { status, errors: Vec::new(), warnings: Vec::new(), data: None, auth: None });
+            let (errors, warnings) = (Vec::new(), Vec::new());
+            return Ok(Answer { status, errors, warnings, data: None, auth: None, token_is_bad: false });
         }
         // The parser's own message may quote what it read.
         let envelope: Envelope<D> = serde_json::from_slice(&answer.body).map_err(|error| {
@@ -128,14 +131,39 @@ impl Api {
         if status >= 400 && errors.is_none() && data.is_none() && warnings.is_none() {
             return Err(ask.failed(format!("the answer (HTTP {status}) is not what a Vault says")));
         }
-        Ok(Answer { status, errors: errors.unwrap_or_default(), warnings: warnings.unwrap_or_default(), data, auth })
+        let (errors, warnings) = (errors.unwrap_or_default(), warnings.unwrap_or_default());
+        Ok(Answer { status, errors, warnings, data, auth, token_is_bad: false })
+    }
+
+    /// Sends a request, and once more where a standby sends us that does not forward requests itself.
+    async fn exchange(&self, ask: Ask<'_>) -> Result<http::Answer, Error> {
+        let uri = format!("{}/v1/{}", self.endpoint, ask.path);
+        let answer = self.once(ask, &uri).await?;
+        if answer.status != StatusCode::TEMPORARY_REDIRECT {
+            return Ok(answer);
+        }
+        let elsewhere = answer.location.as_ref().and_then(|location| location.to_str().ok()).unwrap_or_default();
+        // The token goes along: never from HTTPS to plain HTTP.
+        let scheme = self.endpoint.split("://").next().unwrap_or_default();
+        if !elsewhere.starts_with(&format!("{scheme}://")) {
+            return Err(ask.unreachable(format!("the server sends us to '{elsewhere}', where we do not go")));
+        }
+        let answer = self.once(ask, elsewhere).await?;
+        match answer.status {
+            StatusCode::TEMPORARY_REDIRECT => Err(ask.unreachable(format!("sent to '{elsewhere}' and on from there"))),
+            _ => Ok(answer),
+        }
+    }
+
+    async fn once(&self, ask: Ask<'_>, uri: &str) -> Result<http::Answer, Error> {
+        self.http.send(self.request(ask, uri)?).await.map_err(|error| Error::Unreachable(error.into()))
     }
 
     /// Asks for a sign of life, which needs no token and knows no namespaces. The answer has no envelope.
     pub(super) async fn health<H: DeserializeOwned>(&self) -> Result<H, Error> {
         let path = "sys/health?standbyok=true&perfstandbyok=true";
         let ask = Ask { method: "GET", path, namespace: &None, token: None, body: None };
-        let answer = self.http.send(self.request(ask)?).await.map_err(|error| Error::Unreachable(error.into()))?;
+        let answer = self.exchange(ask).await?;
         let status = answer.status.as_u16();
         match passing(status) {
             Some(why) => Err(ask.unreachable(format!("{why} (HTTP {status})"))),
@@ -145,11 +173,10 @@ impl Api {
         }
     }
 
-    fn request(&self, ask: Ask<'_>) -> Result<Request<Full<Bytes>>, Error> {
+    fn request(&self, ask: Ask<'_>, uri: &str) -> Result<Request<Full<Bytes>>, Error> {
         let method = Method::from_bytes(ask.method.as_bytes()).expect("a method of ours");
         let mut request = Request::new(Full::new(body(ask.body)));
         *request.method_mut() = method;
-        let uri = format!("{}/v1/{}", self.endpoint, ask.path);
         *request.uri_mut() = uri.parse().map_err(|_| ask.failed(format!("'{uri}' is no URL")))?;
         let headers = request.headers_mut();
         headers.insert(REQUEST, HeaderValue::from_static("true"));

@@ -259,6 +259,7 @@ impl Kv {
         let errors = answer.errors.join("; ");
         match answer.status {
             200 | 204 => Ok(()),
+            403 if answer.token_is_bad => Err(ask.failed(super::BAD_TOKEN)),
             403 => Err(ask.failed(format!(
                 "the right '{right}' is missing ({errors}); the server needs this policy:\n{}",
                 self.policy(Access::Create)

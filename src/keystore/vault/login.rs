@@ -30,6 +30,14 @@ impl Login {
         }
     }
 
+    /// What it means when the server refuses a token as soon as we have it.
+    pub(super) fn refused(&self) -> Error {
+        match self.way {
+            config::Login::Token(_) => Error::Failed(super::BAD_TOKEN.into()),
+            _ => Error::Unreachable("the server refuses the token that it has just given".into()),
+        }
+    }
+
     async fn by_role(&self, way: &AppRole) -> Result<Auth, Error> {
         #[derive(Serialize)]
         struct Credentials<'a> {

@@ -19,6 +19,9 @@ use crate::telemetry::log;
 /// The shortest and the longest wait after a failed login.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
 
+/// A token that the server refuses sooner than this after it gave it is no better than a failed login.
+const TOO_SOON: Duration = Duration::from_secs(5);
+
 /// A token, and which one it is.
 #[derive(Debug)]
 pub(super) struct Token {
@@ -101,6 +104,15 @@ fn shared(error: &Arc<Error>) -> Error {
     }
 }
 
+/// Why a token is no longer held.
+#[derive(Debug, PartialEq, Eq)]
+enum Ended {
+    /// The server refuses it.
+    Refused,
+    /// It will not last much longer.
+    Due,
+}
+
 struct Keeper {
     login: Login,
     publish: watch::Sender<State>,
@@ -117,19 +129,28 @@ impl Keeper {
         loop {
             match self.login.login().await {
                 Ok(auth) => {
-                    pause = BACKOFF.0;
-                    self.hold(auth).await;
-                }
-                Err(error) => {
-                    let cause = log::causes(&error);
-                    tracing::warn!(cause, endpoint = self.login.api.endpoint(), "login to the key store failed");
-                    if !self.has_good_token() {
-                        self.publish.send_replace(State::Failed(Arc::new(error)));
+                    let began = Instant::now();
+                    if self.hold(auth).await == Ended::Due || began.elapsed() > TOO_SOON {
+                        pause = BACKOFF.0;
+                        continue;
                     }
-                    tokio::time::sleep(pause).await;
-                    pause = (2 * pause).min(BACKOFF.1);
+                    // Once may be an accident, and nobody need know of it.
+                    if pause > BACKOFF.0 {
+                        self.fail(self.login.refused());
+                    }
                 }
+                Err(error) => self.fail(error),
             }
+            tokio::time::sleep(pause).await;
+            pause = (2 * pause).min(BACKOFF.1);
+        }
+    }
+
+    fn fail(&self, error: Error) {
+        let cause = log::causes(&error);
+        tracing::warn!(cause, endpoint = self.login.api.endpoint(), "login to the key store failed");
+        if !self.has_good_token() {
+            self.publish.send_replace(State::Failed(Arc::new(error)));
         }
     }
 
@@ -139,23 +160,19 @@ impl Keeper {
     }
 
     /// Publishes a token and renews it for as long as that helps.
-    async fn hold(&mut self, auth: Auth) {
+    async fn hold(&mut self, auth: Auth) -> Ended {
         self.number += 1;
-        let began = Instant::now();
-        let token = Arc::new(Token { secret: auth.client_token, number: self.number, since: began });
+        let token = Arc::new(Token { secret: auth.client_token, number: self.number, since: Instant::now() });
         self.publish.send_replace(State::Valid(token.clone()));
         let granted = Duration::from_secs(auth.lease_duration);
-        let mut lease = granted;
-        let mut renewable = auth.renewable;
+        let (mut lease, mut renewable) = (granted, auth.renewable);
         loop {
             self.good_until = (!lease.is_zero()).then(|| Instant::now() + lease);
             if self.is_stale_within(renew_after(lease)).await {
-                // A token that is refused as soon as it is made must not make us spin.
-                tokio::time::sleep_until(began + BACKOFF.0).await;
-                return;
+                return Ended::Refused;
             }
             if !renewable {
-                return;
+                return Ended::Due;
             }
             match self.login.renew(&token.secret).await {
                 // Close to its maximum a token is given less and less: time for a new one.
@@ -163,7 +180,7 @@ impl Keeper {
                     lease = Duration::from_secs(auth.lease_duration);
                     renewable = auth.renewable;
                 }
-                _ => return,
+                _ => return Ended::Due,
             }
         }
     }
@@ -181,5 +198,5 @@ impl Keeper {
 
 /// When to renew a token that lasts for `lease`; none: never, it lasts for ever.
 fn renew_after(lease: Duration) -> Option<Duration> {
-    (!lease.is_zero()).then(|| lease * 2 / 3)
+    (!lease.is_zero()).then(|| (lease * 2 / 3).max(BACKOFF.0))
 }

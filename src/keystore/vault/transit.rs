@@ -4,12 +4,13 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize};
 
 use super::Connection;
+use super::api::Answer;
 use super::login::to_json;
 use crate::crypto::{Blob, base64};
 use crate::keystore::{Access, Error};
 
 /// What every wrapped value begins with; the version of the wrapping key follows.
-const MARK: &[u8] = b"vault:v";
+pub(super) const MARK: &[u8] = b"vault:v";
 
 /// A key of the transit engine.
 #[derive(Debug)]
@@ -33,10 +34,10 @@ impl Transit {
         let path = format!("{}/encrypt/{}", self.engine, self.key);
         let body = to_json(&Request { plaintext: &base64::encode(value.expose()) });
         let ask = self.connection.ask("POST", &path, Some(&body));
-        let answer = self.connection.send::<Response>(ask).await?;
-        match answer.data.map(|data| data.ciphertext) {
+        let mut answer = self.connection.send::<Response>(ask).await?;
+        match answer.data.take().map(|data| data.ciphertext) {
             Some(wrapped) if wrapped.expose_secret().as_bytes().starts_with(MARK) => Ok(wrapped),
-            _ => Err(ask.failed(self.refusal(answer.status, &answer.errors))),
+            _ => Err(ask.failed(self.refusal(&answer))),
         }
     }
 
@@ -61,11 +62,12 @@ impl Transit {
         let text = std::str::from_utf8(text).ok().filter(|_| text.starts_with(MARK)).ok_or_else(unwrapped)?;
         let body = to_json(&Request { ciphertext: text });
         let ask = self.connection.ask("POST", &path, Some(&body));
-        let answer = self.connection.send::<Response>(ask).await?;
-        let plaintext = answer.data.and_then(|data| base64::decode(data.plaintext.expose_secret().as_bytes()));
+        let mut answer = self.connection.send::<Response>(ask).await?;
+        let plaintext = answer.data.take();
+        let plaintext = plaintext.and_then(|data| base64::decode(data.plaintext.expose_secret().as_bytes()));
         match plaintext {
             Some(plaintext) if !plaintext.is_empty() => Ok(plaintext.into()),
-            _ => Err(ask.failed(self.refusal(answer.status, &answer.errors))),
+            _ => Err(ask.failed(self.refusal(&answer))),
         }
     }
 
@@ -86,14 +88,15 @@ impl Transit {
         format!("{}\n{}", rule("encrypt"), rule("decrypt"))
     }
 
-    fn refusal(&self, status: u16, errors: &[String]) -> String {
-        let errors = errors.join("; ");
-        match status {
+    fn refusal<D>(&self, answer: &Answer<D>) -> String {
+        let errors = answer.errors.join("; ");
+        match answer.status {
+            403 if answer.token_is_bad => super::BAD_TOKEN.into(),
             403 => {
                 format!("the right 'update' is missing ({errors}); the server needs this policy:\n{}", self.policy())
             }
             404 => format!("there is no transit engine at '{}' ({errors})", self.engine),
-            _ => format!("HTTP {status}: {errors}"),
+            status => format!("HTTP {status}: {errors}"),
         }
     }
 }

@@ -1,5 +1,10 @@
 //! Vault as key store: the real OpenBao, with the logins and the rights that operators have.
 
+mod login;
+mod outage;
+mod rights;
+mod session;
+mod stored;
 mod suite;
 
 use std::sync::Arc;
@@ -9,7 +14,19 @@ use serde_json::{Value, json};
 use claviger::config::Config;
 use claviger::keystore::{self, KeyStore};
 
+use crate::support::client::Request;
 use crate::support::openbao::OpenBao;
+use crate::support::server::dev_config;
+use crate::support::{Client, Identity, Protocol, Session, TestServer};
+
+/// Keys are asked for again at once.
+const NO_CACHE: &str = "{ expiry: { any: 1ms, unused: 1ms } }";
+/// Keys that were read are kept.
+const CACHE: &str = "{ expiry: { any: 1h, unused: 1h } }";
+
+const OK: (u16, &str) = (200, "");
+const NO_ANSWER: (u16, &str) = (503, "failed to read key");
+const REFUSED: (u16, &str) = (502, "failed to read key");
 
 /// A place for keys in an OpenBao, and a role that has the rights to it.
 struct Place {
@@ -19,6 +36,8 @@ struct Place {
     prefix: &'static str,
     /// The id and the secret.
     role: (String, String),
+    /// The name of the role, and of its policy.
+    policy: String,
 }
 
 /// What the policy of a role is for.
@@ -47,8 +66,8 @@ impl Place {
     ) -> Self {
         let (engine, prefix) = (bao.kv(namespace, version), "team/keys");
         let policy = format!("{}\n{more}", policy(&engine, prefix, version, rights));
-        let role = bao.role(namespace, &policy, settings);
-        Self { namespace: namespace.map(Into::into), engine, version, prefix, role }
+        let (role, policy) = bao.role(namespace, &policy, settings);
+        Self { namespace: namespace.map(Into::into), engine, version, prefix, role, policy }
     }
 
     /// The section of the key store without a login.
@@ -93,3 +112,51 @@ async fn connect(section: &Value) -> Result<Arc<dyn KeyStore>, keystore::Error> 
     assert!(warnings.is_empty(), "{warnings:?}");
     keystore::connect(&config).await
 }
+
+/// A config with this section and this cache.
+fn config(section: &Value, cache: &str) -> String {
+    let store = json!({ "vault": section });
+    format!("cache: {cache}\n{}", dev_config("").replace("{ fs: { path: keys } }", &store.to_string()))
+}
+
+/// A server with this key store and this cache.
+fn serve(section: &Value, cache: &str) -> TestServer {
+    TestServer::start_in(tempfile::tempdir().expect("a directory"), &config(section, cache))
+}
+
+async fn session(server: &TestServer) -> Session {
+    let admin = Client::new(server.address(), Some(Identity::dev("admin")), Protocol::H2);
+    admin.session().await.expect("connects")
+}
+
+/// Asks for something, and compares what comes back.
+async fn expect(session: &Session, method: &str, target: &str, expected: (u16, &str)) {
+    let (status, message) = super::ask(session, method, target).await;
+    assert_eq!((status, message.as_str()), expected, "{method} {target}");
+}
+
+/// Asks until the answer is a success.
+async fn recovers(session: &Session, target: &str) {
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    loop {
+        let (status, message) = super::ask(session, "GET", target).await;
+        match status {
+            200 => return,
+            502 | 503 if std::time::Instant::now() < deadline => {}
+            _ => panic!("{target} does not recover: {status} {message}"),
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+}
+
+/// Creates a key that is in the cache and one that is not.
+async fn hot_and_cold(session: &Session) {
+    for key in ["hot", "cold"] {
+        let response = session.another().send(Request::new("PUT", &format!("/v1/key/create/{key}"))).await;
+        assert_eq!(response.expect("an answer").status, 200);
+    }
+    expect(session, "GET", HOT, OK).await;
+}
+
+const HOT: &str = "/v1/key/describe/hot";
+const COLD: &str = "/v1/key/describe/cold";

@@ -6,6 +6,7 @@ pub mod client;
 pub mod console;
 pub mod curl;
 pub mod differences;
+pub mod gate;
 pub mod lines;
 pub mod openbao;
 pub mod peer;

@@ -1,5 +1,6 @@
 //! The real OpenBao, which speaks the API of Vault.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -59,6 +60,20 @@ impl OpenBao {
         bao
     }
 
+    pub fn address(&self) -> SocketAddr {
+        self.0.address()
+    }
+
+    /// Unseals it with the key that it said at its start.
+    pub fn unseal(&self) {
+        let log = self.0.log();
+        let key = log.lines().find_map(|line| line.strip_prefix("Unseal Key: ")).expect("the key");
+        self.ask("PUT", "sys/unseal", json!({ "key": key }));
+        super::eventually("OpenBao is ready", || {
+            self.send("GET", "sys/health", None, "root", &Value::Null).is_some_and(|(status, _)| status == 200)
+        });
+    }
+
     pub fn endpoint(&self) -> String {
         format!("http://{}", self.0.address())
     }
@@ -113,8 +128,9 @@ impl OpenBao {
         path
     }
 
-    /// Makes a role that logs in by AppRole in `namespace` and has this policy; returns its id and its secret.
-    pub fn role(&self, namespace: Option<&str>, policy: &str, settings: Value) -> (String, String) {
+    /// Makes a role that logs in by AppRole in `namespace` and has this policy; returns its id and its
+    /// secret, and the name of both the role and the policy.
+    pub fn role(&self, namespace: Option<&str>, policy: &str, settings: Value) -> ((String, String), String) {
         let name = unique("role");
         self.ask_in(namespace, "PUT", &format!("sys/policies/acl/{name}"), json!({ "policy": policy }));
         let methods = self.ask_in(namespace, "GET", "sys/auth", Value::Null);
@@ -129,6 +145,6 @@ impl OpenBao {
         let id = self.ask_in(namespace, "GET", &format!("{role}/role-id"), Value::Null);
         let secret = self.ask_in(namespace, "POST", &format!("{role}/secret-id"), Value::Null);
         let text = |value: &Value| value.as_str().expect("a text").to_owned();
-        (text(&id["data"]["role_id"]), text(&secret["data"]["secret_id"]))
+        ((text(&id["data"]["role_id"]), text(&secret["data"]["secret_id"])), name)
     }
 }

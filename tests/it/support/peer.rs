@@ -39,8 +39,16 @@ impl Peer {
     /// Starts a program that listens on the port it is told; returns when it accepts connections.
     /// `prepare` makes its directory and its arguments.
     pub fn start(program: &Path, prepare: impl FnOnce(&Path, SocketAddr) -> Vec<String>) -> Self {
+        Self::start_at(program, free_address(), prepare)
+    }
+
+    /// The same where the port is known.
+    pub fn start_at(
+        program: &Path,
+        address: SocketAddr,
+        prepare: impl FnOnce(&Path, SocketAddr) -> Vec<String>,
+    ) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
-        let address = free_address();
         let args = prepare(directory.path(), address);
         let log = std::fs::File::create(directory.path().join("log")).expect("a log file");
         let child = Command::new("timeout")
@@ -85,7 +93,7 @@ impl Drop for Peer {
 }
 
 /// An address on which nobody listens. For programs that cannot choose one and tell.
-fn free_address() -> SocketAddr {
+pub fn free_address() -> SocketAddr {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
     listener.local_addr().expect("its address")
 }

@@ -105,6 +105,12 @@ impl TestServer {
         Self::launch(directory, &["server", "--config", "config.yml", "--addr", "127.0.0.1:0"])
     }
 
+    /// The same, when its key store may take its time.
+    pub fn start_waiting_in(directory: tempfile::TempDir, config: &str) -> Self {
+        std::fs::write(directory.path().join("config.yml"), config).expect("the config is written");
+        Self::launch(directory, &["server", "--config", "config.yml", "--addr", "127.0.0.1:0", "--wait"])
+    }
+
     /// What the program says when it refuses to start with this config.
     pub fn refuses(directory: &Path, config: &str) -> String {
         std::fs::write(directory.join("config.yml"), config).expect("the config is written");

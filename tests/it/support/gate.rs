@@ -1,0 +1,154 @@
+//! A gate in front of a real peer that speaks plain HTTP: it counts what passes, and stands in the way when told to.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper::{Request, Response, Uri};
+use hyper_util::rt::TokioIo;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
+
+/// What becomes of a request.
+#[derive(Debug, Clone)]
+pub enum Rule {
+    /// The gate itself answers, with this status and body.
+    Answer(u16, String),
+    /// The client is sent to the peer.
+    Redirect,
+    /// Nobody answers.
+    Hang,
+    /// It arrives, and the connection breaks before the answer.
+    LoseAnswer,
+}
+
+/// A gate that is open but for its rules. Closed when dropped.
+pub struct Gate {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+    stop: CancellationToken,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+struct Shared {
+    peer: SocketAddr,
+    /// What the line of a request contains, and what becomes of it.
+    rules: Mutex<Vec<(String, Rule)>>,
+    /// The lines of all requests: `GET /path?query`.
+    seen: Mutex<Vec<String>>,
+    connections: AtomicUsize,
+}
+
+impl Gate {
+    /// A gate in front of the peer at this address.
+    pub fn new(peer: SocketAddr) -> Self {
+        let shared = Arc::new(Shared {
+            peer,
+            rules: Mutex::default(),
+            seen: Mutex::default(),
+            connections: AtomicUsize::new(0),
+        });
+        let stop = CancellationToken::new();
+        let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+        listener.set_nonblocking(true).expect("a socket of ours");
+        let address = listener.local_addr().expect("its address");
+        let thread = std::thread::spawn({
+            let (shared, stop) = (shared.clone(), stop.clone());
+            move || super::block_on(stop.run_until_cancelled(serve(listener, shared))).unwrap_or_default()
+        });
+        Self { address, shared, stop, thread: Some(thread) }
+    }
+
+    pub fn endpoint(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// From now on this becomes of requests whose line (`GET /path?query`) contains `part`; the first rule counts.
+    pub fn rule(&self, part: &str, rule: Rule) {
+        self.shared.rules.lock().expect("no test panicked").push((part.into(), rule));
+    }
+
+    /// From now on everything passes.
+    pub fn open(&self) {
+        self.shared.rules.lock().expect("no test panicked").clear();
+    }
+
+    /// How many requests came whose line contains `part`.
+    pub fn count(&self, part: &str) -> usize {
+        self.shared.seen.lock().expect("no test panicked").iter().filter(|line| line.contains(part)).count()
+    }
+
+    /// How many connections were made.
+    pub fn connections(&self) -> usize {
+        self.shared.connections.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Gate {
+    fn drop(&mut self) {
+        self.stop.cancel();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+async fn serve(listener: std::net::TcpListener, shared: Arc<Shared>) {
+    let listener = TcpListener::from_std(listener).expect("a listener");
+    loop {
+        let Ok((stream, _)) = listener.accept().await else { continue };
+        shared.connections.fetch_add(1, Ordering::Relaxed);
+        let shared = shared.clone();
+        tokio::spawn(async move {
+            let service = service_fn(|request| answer(&shared, request));
+            // A client that leaves, or an answer that is to be lost, is an error here.
+            let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+        });
+    }
+}
+
+/// An error breaks the connection.
+async fn answer(shared: &Shared, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, std::io::Error> {
+    let line = format!("{} {}", request.method(), request.uri());
+    let rule = {
+        let rules = shared.rules.lock().expect("no test panicked");
+        rules.iter().find(|(part, _)| line.contains(part)).map(|(_, rule)| rule.clone())
+    };
+    let target = format!("http://{}{}", shared.peer, request.uri());
+    shared.seen.lock().expect("no test panicked").push(line);
+    let lost = || std::io::Error::other("lost");
+    match rule {
+        None => pass(shared.peer, request).await.ok_or_else(lost),
+        Some(Rule::Answer(status, body)) => Ok(response(status, body.into())),
+        Some(Rule::Redirect) => {
+            let mut answer = response(307, Bytes::new());
+            answer.headers_mut().insert("location", target.parse().expect("a header's value"));
+            Ok(answer)
+        }
+        Some(Rule::Hang) => std::future::pending().await,
+        Some(Rule::LoseAnswer) => {
+            pass(shared.peer, request).await;
+            Err(lost())
+        }
+    }
+}
+
+fn response(status: u16, body: Bytes) -> Response<Full<Bytes>> {
+    Response::builder().status(status).body(Full::new(body)).expect("a status")
+}
+
+/// Has the peer answer; none when it does not.
+async fn pass(peer: SocketAddr, request: Request<Incoming>) -> Option<Response<Full<Bytes>>> {
+    let stream = TcpStream::connect(peer).await.ok()?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.ok()?;
+    tokio::spawn(connection);
+    let (mut parts, body) = request.into_parts();
+    parts.uri = parts.uri.path_and_query()?.as_str().parse::<Uri>().ok()?;
+    let body = Full::new(body.collect().await.ok()?.to_bytes());
+    let (parts, body) = sender.send_request(Request::from_parts(parts, body)).await.ok()?.into_parts();
+    Some(Response::from_parts(parts, Full::new(body.collect().await.ok()?.to_bytes())))
+}
