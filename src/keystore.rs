@@ -58,7 +58,7 @@ pub enum Config {
 }
 
 /// The backends that are built into this program.
-pub const BUILT: [&str; 3] = ["fs", "static", "vault"];
+pub const BUILT: [&str; 4] = ["fs", "static", "vault", "aws"];
 
 impl Config {
     /// The section's name below `keystore:`.
@@ -99,6 +99,7 @@ pub async fn connect(config: &Config) -> Result<Arc<dyn KeyStore>, Error> {
             Arc::new(Kept::new(vault::Store::connect(config).await?)?)
         }
         Config::Vault(config) => Arc::new(vault::Store::connect(config).await?),
+        Config::Aws(config) => Arc::new(aws::Store::connect(config).await),
         other => return Err(Error::Failed(not_built(other.name()).into())),
     })
 }

@@ -352,7 +352,7 @@ keystore: {{ vault: {{ endpoint: 'https://h', name: {SECRET}, approle: {{ id: i,
             let shown = format!("{config:?}");
             // Names of accounts are no secrets, though some may hold them for such.
             let shown = shown.replace(&format!("id: \"{SECRET}\""), "").replace(&format!("username: \"{SECRET}\""), "");
-            let shown = shown.replace(&format!("accesskey: Some(\"{SECRET}\")"), "");
+            let shown = shown.replace(&format!("access_key: \"{SECRET}\""), "");
             assert!(!shown.contains("hunter2"), "{shown}");
         }
     }

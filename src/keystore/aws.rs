@@ -1,43 +1,193 @@
-//! The `keystore.aws` section of the config file. The backend is not built yet.
+//! AWS Secrets Manager: a secret a key, with the stored key as its `SecretString`.
 
-use secrecy::SecretString;
-use serde::Deserialize;
+mod client;
+mod config;
+mod error;
+mod rights;
 
-use crate::setting;
+use std::fmt;
+use std::time::{Duration, Instant};
 
-/// The `keystore.aws:` section of the config file.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Config {
-    /// AWS Secrets Manager.
-    pub secretsmanager: SecretsManager,
+use async_trait::async_trait;
+use aws_sdk_secretsmanager::operation::get_secret_value::GetSecretValueOutput;
+use aws_sdk_secretsmanager::operation::list_secrets::builders::ListSecretsFluentBuilder;
+use aws_sdk_secretsmanager::types::{Filter, FilterNameStringType};
+
+pub use self::config::{Config, Credentials, Endpoint, Prefix, SecretsManager};
+
+use self::client::Clients;
+use self::error::Call;
+use self::rights::{Place, Rights};
+use super::{Access, Error, KeyStore, Listing};
+use crate::crypto::Blob;
+use crate::name::KeyName;
+
+/// The version of a secret that counts.
+const CURRENT: &str = "AWSCURRENT";
+
+/// The label of a version that is going to take the place of the current one. A secret has it once at most.
+const NEW: &str = "claviger-new";
+
+/// The most secrets in an answer to `ListSecrets`.
+const PAGE: i32 = 100;
+
+/// Secrets Manager in one region of one account.
+#[derive(Debug)]
+pub struct Store {
+    clients: Clients,
+    place: Place,
+    prefix: Prefix,
+    kms_key: Option<String>,
 }
 
-/// The `keystore.aws.secretsmanager:` section.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct SecretsManager {
-    /// Where Secrets Manager answers: a host, or an address with scheme; none: that of the region.
-    pub endpoint: Option<String>,
-    /// The region.
-    #[serde(deserialize_with = "setting::text")]
-    pub region: String,
-    /// The KMS key that encrypts the secrets; none: the account's own for Secrets Manager.
-    pub kmskey: Option<String>,
-    /// How to log in.
-    #[serde(default)]
-    pub credentials: Credentials,
+impl Store {
+    /// Prepares everything; asks nothing yet. Credentials are looked for when they are needed.
+    pub async fn connect(config: &Config) -> Self {
+        let config = &config.secretsmanager;
+        Self {
+            clients: Clients::new(config).await,
+            place: Place::new(config),
+            prefix: config.prefix.clone(),
+            kms_key: config.kmskey.clone(),
+        }
+    }
+
+    fn id(&self, name: &KeyName) -> String {
+        format!("{}{name}", self.prefix.as_str())
+    }
+
+    fn rights(&self) -> Rights<'_> {
+        Rights::new(&self.place, self.prefix.as_str(), self.kms_key.as_deref())
+    }
+
+    /// A call about the secret `id`.
+    fn call<'a>(&'a self, action: &'static str, id: &'a str) -> Call<'a> {
+        Call { action, id, rights: self.rights() }
+    }
+
+    async fn get_version(&self, id: &str) -> Result<GetSecretValueOutput, Error> {
+        // By its label: some look-alikes of the service answer without one with the version that was written last.
+        let get = self.clients.reads.get_secret_value().secret_id(id).version_stage(CURRENT);
+        get.send().await.map_err(|error| self.call("GetSecretValue", id).failed(error))
+    }
+
+    /// Adds a version to a secret that nobody reads yet, and returns its id.
+    async fn put_new(&self, id: &str, value: &str) -> Result<String, Error> {
+        let put = self.clients.writes.put_secret_value().secret_id(id).secret_string(value).version_stages(NEW);
+        let put = put.send().await.map_err(|error| self.call("PutSecretValue", id).failed(error))?;
+        put.version_id.ok_or_else(|| no_version("PutSecretValue"))
+    }
+
+    /// Asks for all secrets whose names begin with ours and `prefix`, those that are to be deleted, too.
+    fn list_request(&self, prefix: &str) -> ListSecretsFluentBuilder {
+        let request = self.clients.reads.list_secrets().max_results(PAGE).include_planned_deletion(true);
+        let names = format!("{}{prefix}", self.prefix.as_str());
+        // It narrows what is sent; whoever reads the answer compares. With a text that is in no name it would fail.
+        if names.is_empty() || Prefix::parse(&names).is_none() {
+            return request;
+        }
+        request.filters(Filter::builder().key(FilterNameStringType::Name).values(names).build())
+    }
 }
 
-/// The `keystore.aws.secretsmanager.credentials:` section. When all are none, the standard AWS provider chain
-/// finds credentials: environment, shared files, instance metadata.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Credentials {
-    /// The access key's id.
-    pub accesskey: Option<String>,
-    /// The access key's secret.
-    pub secretkey: Option<SecretString>,
-    /// The token of a temporary session.
-    pub token: Option<SecretString>,
+/// A secret's value as it was stored. The text, or where another program wrote the secret, the bytes.
+fn value_of(secret: GetSecretValueOutput) -> Option<Blob> {
+    let text = secret.secret_string.map(String::into_bytes);
+    text.or_else(|| secret.secret_binary.map(|blob| blob.into_inner())).map(Into::into)
+}
+
+fn text(value: &Blob) -> Result<&str, Error> {
+    std::str::from_utf8(value.expose()).map_err(|_| Error::Failed("Secrets Manager takes only values of text".into()))
+}
+
+fn no_version(action: &str) -> Error {
+    Error::Failed(format!("{action}: the answer names no version").into())
+}
+
+impl fmt::Display for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "aws: {}", self.place)?;
+        match self.prefix.as_str() {
+            "" => Ok(()),
+            prefix => write!(f, ", prefix '{prefix}'"),
+        }
+    }
+}
+
+#[async_trait]
+impl KeyStore for Store {
+    /// One call, exclusive by itself.
+    async fn create(&self, name: &KeyName, value: &Blob) -> Result<(), Error> {
+        let id = self.id(name);
+        let create = self.clients.writes.create_secret().name(&id).secret_string(text(value)?);
+        let create = create.set_kms_key_id(self.kms_key.clone()).send().await;
+        create.map(drop).map_err(|error| self.call("CreateSecret", &id).failed(error))
+    }
+
+    async fn get(&self, name: &KeyName) -> Result<Blob, Error> {
+        let id = self.id(name);
+        let value = value_of(self.get_version(&id).await?);
+        value.ok_or_else(|| Error::Failed(format!("the secret '{id}' has no value").into()))
+    }
+
+    /// Adds a version, and moves the label of the current one to it, if that still is where it was: in one step that
+    /// readers see.
+    async fn replace(&self, name: &KeyName, expected: &Blob, value: &Blob) -> Result<(), Error> {
+        let id = self.id(name);
+        let value = text(value)?;
+        let mut current = self.get_version(&id).await?;
+        let old = current.version_id.take().ok_or_else(|| no_version("GetSecretValue"))?;
+        if !value_of(current).is_some_and(|stored| stored.is_same(expected)) {
+            return Err(Error::Failed("the key has another value than expected".into()));
+        }
+        let new = self.put_new(&id, value).await?;
+        let stage = self.clients.writes.update_secret_version_stage().secret_id(&id).version_stage(CURRENT);
+        let moved = stage.remove_from_version_id(old).move_to_version_id(new).send().await;
+        moved.map(drop).map_err(|error| self.call("UpdateSecretVersionStage", &id).failed(error))
+    }
+
+    /// One call, without a time for recovery. It succeeds, too, when there is no such secret.
+    async fn delete(&self, name: &KeyName) -> Result<(), Error> {
+        let id = self.id(name);
+        let delete = self.clients.writes.delete_secret().secret_id(&id).force_delete_without_recovery(true);
+        delete.send().await.map(drop).map_err(|error| self.call("DeleteSecret", &id).failed(error))
+    }
+
+    async fn list(&self, prefix: &str) -> Result<Listing, Error> {
+        let mut listing = Listing::default();
+        let mut pages = self.list_request(prefix).into_paginator().send();
+        while let Some(page) = pages.next().await {
+            let page = page.map_err(|error| self.call("ListSecrets", "*").failed(error))?;
+            for secret in page.secret_list.unwrap_or_default() {
+                let id = secret.name.unwrap_or_default();
+                match id.strip_prefix(self.prefix.as_str()).filter(|entry| entry.starts_with(prefix)) {
+                    Some(entry) if secret.deleted_date.is_some() => listing.refuse(entry, error::SCHEDULED),
+                    Some(entry) => listing.insert(entry),
+                    None => {}
+                }
+            }
+        }
+        Ok(listing.sorted())
+    }
+
+    /// Any answer counts, but for that of a gateway which has none itself. The question is not signed: it needs no
+    /// right and costs nothing.
+    async fn status(&self) -> Result<Duration, Error> {
+        let asked = Instant::now();
+        let Err(error) = self.clients.unsigned.get_secret_value().secret_id("claviger").send().await else {
+            return Ok(asked.elapsed());
+        };
+        match error.raw_response().map(|answer| answer.status().as_u16()) {
+            None | Some(502..=504) => Err(self.call("GetSecretValue", "claviger").failed(error)),
+            Some(_) => Ok(asked.elapsed()),
+        }
+    }
+
+    async fn check(&self, access: Access) -> Result<(), Error> {
+        rights::check(self, access).await
+    }
+
+    async fn identity(&self) -> Result<String, Error> {
+        rights::identity(self).await
+    }
 }

@@ -1,5 +1,6 @@
 //! Key stores under a running server, on real file systems.
 
+mod aws;
 mod crash;
 mod order;
 mod race;

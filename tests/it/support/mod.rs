@@ -8,6 +8,7 @@ pub mod curl;
 pub mod differences;
 pub mod gate;
 pub mod lines;
+pub mod moto;
 pub mod openbao;
 pub mod peer;
 pub mod program;

@@ -1,0 +1,71 @@
+//! The clients of Secrets Manager: which credentials, where to, how patiently.
+
+use std::time::Duration;
+
+use aws_config::identity::IdentityCache;
+use aws_config::retry::RetryConfig;
+use aws_config::timeout::TimeoutConfig;
+use aws_config::{BehaviorVersion, SdkConfig};
+use aws_sdk_secretsmanager::Client;
+use aws_sdk_secretsmanager::config::retry::RetryPartition;
+use aws_sdk_secretsmanager::config::{Builder, Credentials, Region};
+use secrecy::ExposeSecret as _;
+
+use super::config::{Endpoint, SecretsManager};
+
+/// The time for one attempt: of the 10 seconds that a store is asked for, so that there is a second one.
+const ATTEMPT: Duration = Duration::from_secs(4);
+
+/// How often a read is sent at most. A listing has many pages; when one fails, not all of them are to be read again.
+const ATTEMPTS: u32 = 3;
+
+/// A client for each kind of call. When the service throttles, calls of that kind are slowed down, and no others.
+#[derive(Debug)]
+pub(super) struct Clients {
+    pub(super) reads: Client,
+    /// Sends everything once: it depends on what became of a write whether it is sent again.
+    pub(super) writes: Client,
+    /// Shows no credentials.
+    pub(super) unsigned: Client,
+}
+
+impl Clients {
+    /// Reads the environment and the shared files of AWS. Credentials are looked for when they are needed.
+    pub(super) async fn new(config: &SecretsManager) -> Self {
+        let shared = load(config).await;
+        let build = |shared: &SdkConfig, kind: &str, attempts| {
+            let partition = RetryPartition::new(format!("{kind} {} {:?}", config.region, config.endpoint));
+            let retry = RetryConfig::adaptive().with_max_attempts(attempts);
+            let builder = Builder::from(shared).retry_config(retry).retry_partition(partition);
+            match &config.endpoint {
+                Endpoint::Url(url) => builder.endpoint_url(url.as_str()),
+                Endpoint::Region | Endpoint::Fips => builder,
+            }
+        };
+        let mut anonymous = shared.to_builder();
+        anonymous.set_credentials_provider(None);
+        let unsigned = build(&anonymous.build(), "unsigned", 1).allow_no_auth();
+        Self {
+            reads: Client::from_conf(build(&shared, "reads", ATTEMPTS).build()),
+            writes: Client::from_conf(build(&shared, "writes", 1).build()),
+            unsigned: Client::from_conf(unsigned.build()),
+        }
+    }
+}
+
+async fn load(config: &SecretsManager) -> SdkConfig {
+    let timeouts = TimeoutConfig::builder().connect_timeout(ATTEMPT).operation_attempt_timeout(ATTEMPT).build();
+    let mut loader = aws_config::defaults(BehaviorVersion::latest())
+        .region(Region::new(config.region.clone()))
+        .identity_cache(IdentityCache::lazy().build())
+        .timeout_config(timeouts);
+    if config.endpoint == Endpoint::Fips {
+        loader = loader.use_fips(true);
+    }
+    if let Some(given) = &config.credentials {
+        let token = given.token.as_ref().map(|token| token.expose_secret().to_owned());
+        let secret = given.secret_key.expose_secret();
+        loader = loader.credentials_provider(Credentials::new(&given.access_key, secret, token, None, "config file"));
+    }
+    loader.load().await
+}

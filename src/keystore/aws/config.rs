@@ -1,0 +1,142 @@
+//! The `keystore.aws` section of the config file.
+
+use secrecy::SecretString;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
+
+use crate::setting::{self, Url};
+
+/// The `keystore.aws:` section of the config file.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// AWS Secrets Manager.
+    pub secretsmanager: SecretsManager,
+}
+
+/// The `keystore.aws.secretsmanager:` section.
+#[derive(Debug, Deserialize)]
+#[serde(try_from = "Section")]
+pub struct SecretsManager {
+    /// Where Secrets Manager answers.
+    pub endpoint: Endpoint,
+    /// The region.
+    pub region: String,
+    /// The KMS key that encrypts the secrets; none: the account's own for Secrets Manager.
+    pub kmskey: Option<String>,
+    /// What the names of all secrets begin with that are keys.
+    pub prefix: Prefix,
+    /// How to log in; none: the standard AWS provider chain finds credentials: environment, shared files, web
+    /// identity, container, instance metadata.
+    pub credentials: Option<Credentials>,
+}
+
+/// Where Secrets Manager answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Endpoint {
+    /// At the address of the region.
+    Region,
+    /// At the address of the region for those who have to use cryptography that FIPS 140 validates.
+    Fips,
+    /// At an address of its own, such as that of a VPC endpoint.
+    Url(Url),
+}
+
+/// What the name of a secret may begin with: letters, digits and `/_+=.@-`, as names of secrets are.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Prefix(String);
+
+impl Prefix {
+    /// The longest one, in bytes: 512 for the name of a secret, less 80 for that of a key.
+    const MAX_LEN: usize = 432;
+
+    /// Parses a prefix.
+    pub fn parse(text: &str) -> Option<Self> {
+        let is_valid = |byte: u8| byte.is_ascii_alphanumeric() || b"/_+=.@-".contains(&byte);
+        (text.len() <= Self::MAX_LEN && text.bytes().all(is_valid)).then(|| Self(text.to_owned()))
+    }
+
+    /// The prefix as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// The `keystore.aws.secretsmanager.credentials:` section, filled in.
+#[derive(Debug)]
+pub struct Credentials {
+    /// The access key's id.
+    pub access_key: String,
+    /// The access key's secret.
+    pub secret_key: SecretString,
+    /// The token of a temporary session.
+    pub token: Option<SecretString>,
+}
+
+/// The section as it is written.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Section {
+    #[serde(default, deserialize_with = "address")]
+    endpoint: Option<Url>,
+    #[serde(default)]
+    fips: bool,
+    #[serde(deserialize_with = "setting::text")]
+    region: String,
+    kmskey: Option<String>,
+    #[serde(default, deserialize_with = "prefix")]
+    prefix: Prefix,
+    #[serde(default, deserialize_with = "credentials")]
+    credentials: Option<Credentials>,
+}
+
+impl TryFrom<Section> for SecretsManager {
+    type Error = &'static str;
+
+    fn try_from(section: Section) -> Result<Self, Self::Error> {
+        let endpoint = match (section.endpoint, section.fips) {
+            (None, false) => Endpoint::Region,
+            (None, true) => Endpoint::Fips,
+            (Some(url), false) => Endpoint::Url(url),
+            (Some(_), true) => {
+                return Err("names an endpoint twice: 'fips' takes that of the region; remove 'endpoint' or 'fips'");
+            }
+        };
+        let Section { region, kmskey, prefix, credentials, .. } = section;
+        Ok(Self { endpoint, region, kmskey, prefix, credentials })
+    }
+}
+
+/// Reads an address; one without a scheme is https.
+fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Url>, D::Error> {
+    let Some(text) = Option::<String>::deserialize(deserializer)? else { return Ok(None) };
+    let url = if text.contains("://") { Url::parse(&text) } else { Url::parse(&format!("https://{text}")) };
+    let advice = "not the address of a server; write 'https://host', 'https://host:port', or nothing for the region's";
+    url.map(Some).ok_or_else(|| D::Error::custom(advice))
+}
+
+fn prefix<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Prefix, D::Error> {
+    let text = Option::<String>::deserialize(deserializer)?.unwrap_or_default();
+    let advice = "no name of a secret begins with it; write at most 432 letters, digits, or of '/_+=.@-'";
+    Prefix::parse(&text).ok_or_else(|| D::Error::custom(advice))
+}
+
+/// Reads credentials: an access key, with or without a token, or nothing at all.
+fn credentials<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Credentials>, D::Error> {
+    #[derive(Default, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Section {
+        accesskey: Option<String>,
+        secretkey: Option<SecretString>,
+        token: Option<SecretString>,
+    }
+    match Option::<Section>::deserialize(deserializer)?.unwrap_or_default() {
+        Section { accesskey: None, secretkey: None, token: None } => Ok(None),
+        Section { accesskey: Some(access_key), secretkey: Some(secret_key), token } => {
+            Ok(Some(Credentials { access_key, secret_key, token }))
+        }
+        _ => Err(D::Error::custom(
+            "needs 'accesskey' and 'secretkey', or nothing at all for the standard provider chain of AWS",
+        )),
+    }
+}

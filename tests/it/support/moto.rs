@@ -1,0 +1,150 @@
+//! The real moto, which answers like AWS.
+
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use serde_json::{Value, json};
+
+use super::certs;
+use super::curl::{Answer, curl};
+use super::peer::{Peer, python, python_package};
+
+/// The one that tests share while any of them runs.
+static SHARED: Mutex<Weak<Moto>> = Mutex::new(Weak::new());
+
+/// Starts moto. It was not made for threads: a switch between looking for a name and taking it would make two creators
+/// of one secret succeed, which AWS never does. So a thread keeps running until it waits for something.
+const START: &str = "import sys; sys.setswitchinterval(3600); from moto.server import main; main()";
+
+/// Where all is that has no place of its own.
+pub const REGION: &str = "us-east-1";
+
+/// AWS on this machine, in memory. Stopped when dropped.
+pub struct Moto {
+    peer: Peer,
+    scheme: &'static str,
+}
+
+/// A user's access key and its secret.
+pub struct User {
+    pub name: String,
+    pub access_key: String,
+    pub secret_key: String,
+}
+
+impl Moto {
+    /// The server that tests share, each with names of its own.
+    pub fn shared() -> Arc<Self> {
+        let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(running) = shared.upgrade() {
+            return running;
+        }
+        let started = Arc::new(Self::start());
+        *shared = Arc::downgrade(&started);
+        started
+    }
+
+    /// A server for one test alone.
+    pub fn start() -> Self {
+        Self::launch("http", &[])
+    }
+
+    /// The same over TLS, with the development certificate.
+    pub fn start_tls() -> Self {
+        let [certificate, key] = ["server.crt", "server.key"].map(|file| certs(file).display().to_string());
+        Self::launch("https", &["--ssl", "--ssl-cert", &certificate, "--ssl-key", &key])
+    }
+
+    fn launch(scheme: &'static str, more: &[&str]) -> Self {
+        python_package("moto", "moto");
+        let more = more.iter().map(|arg| (*arg).to_owned());
+        let peer = Peer::start(&python(), |_, address| {
+            let (host, port) = (address.ip().to_string(), address.port().to_string());
+            let args = ["-c", START, "--host", &host, "--port", &port].map(str::to_owned);
+            args.into_iter().chain(more).collect()
+        });
+        Self { peer, scheme }
+    }
+
+    pub fn endpoint(&self) -> String {
+        format!("{}://{}", self.scheme, self.peer.address())
+    }
+
+    /// Asks Secrets Manager for something that must work, as somebody whom nobody checks.
+    pub fn ask(&self, action: &str, body: &Value) -> Value {
+        let target = format!("X-Amz-Target: secretsmanager.{action}");
+        let json = "Content-Type: application/x-amz-json-1.1";
+        let answer = self.send("secretsmanager", &["-H", &target, "-H", json, "-d", &body.to_string()]);
+        assert_eq!(answer.status, 200, "{action}: {answer:?}");
+        answer.json()
+    }
+
+    /// Makes a secret with this value.
+    pub fn put(&self, name: &str, value: &str) {
+        self.ask("CreateSecret", &json!({ "Name": name, "SecretString": value }));
+    }
+
+    /// The value of a secret.
+    pub fn value(&self, name: &str) -> String {
+        let secret = self.ask("GetSecretValue", &json!({ "SecretId": name, "VersionStage": "AWSCURRENT" }));
+        secret["SecretString"].as_str().expect("a text").to_owned()
+    }
+
+    /// The names of all secrets.
+    pub fn names(&self) -> Vec<String> {
+        let mut names = Vec::new();
+        let mut query = json!({ "MaxResults": 100 });
+        loop {
+            let page = self.ask("ListSecrets", &query);
+            let secrets = page["SecretList"].as_array().expect("a list");
+            names.extend(secrets.iter().map(|secret| secret["Name"].as_str().expect("a name").to_owned()));
+            let Some(next) = page["NextToken"].as_str() else { return names };
+            query["NextToken"] = next.into();
+        }
+    }
+
+    /// Makes a user who may do what this policy says.
+    pub fn user(&self, name: &str, statements: &Value) -> User {
+        self.iam("CreateUser", &[("UserName", name)]);
+        self.allow(name, statements);
+        let answer = self.iam("CreateAccessKey", &[("UserName", name)]);
+        let field = |name: &str| {
+            let (_, rest) = answer.split_once(&format!("<{name}>")).expect(name);
+            rest.split_once('<').expect(name).0.to_owned()
+        };
+        User { name: name.into(), access_key: field("AccessKeyId"), secret_key: field("SecretAccessKey") }
+    }
+
+    /// Gives a user this policy in place of the one before.
+    pub fn allow(&self, user: &str, statements: &Value) {
+        let policy = json!({ "Version": "2012-10-17", "Statement": statements }).to_string();
+        self.iam("PutUserPolicy", &[("UserName", user), ("PolicyName", "keys"), ("PolicyDocument", &policy)]);
+    }
+
+    fn iam(&self, action: &str, parameters: &[(&str, &str)]) -> String {
+        let mut args = vec!["-d".to_owned(), format!("Action={action}&Version=2010-05-08")];
+        for (name, value) in parameters {
+            args.extend(["--data-urlencode".to_owned(), format!("{name}={value}")]);
+        }
+        let answer = self.send("iam", &args.iter().map(String::as_str).collect::<Vec<_>>());
+        assert_eq!(answer.status, 200, "{action}: {answer:?}");
+        answer.body
+    }
+
+    fn send(&self, service: &str, args: &[&str]) -> Answer {
+        let authorization = format!(
+            "Authorization: AWS4-HMAC-SHA256 Credential=anybody/20260101/{REGION}/{service}/aws4_request, \
+             SignedHeaders=host, Signature=0"
+        );
+        let url = self.endpoint();
+        curl(&[&["-H", &authorization, &url], args].concat()).expect("moto answers")
+    }
+
+    /// From now on signatures and rights are checked, until it is told otherwise.
+    pub fn enforce(&self, enforce: bool) {
+        // It counts the calls that nobody checks.
+        let calls = if enforce { "0" } else { "1000000000" };
+        let url = format!("{}/moto-api/reset-auth", self.endpoint());
+        let answer = curl(&["-H", "Content-Type: application/octet-stream", "-d", calls, &url]).expect("moto answers");
+        assert_eq!(answer.status, 200, "{answer:?}");
+    }
+}
