@@ -13,7 +13,7 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Body as _, Incoming};
-use hyper::header::{HeaderValue, LOCATION};
+use hyper::header::HeaderMap;
 use hyper::{Request, Response, StatusCode};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy;
@@ -89,8 +89,8 @@ pub enum Error {
 pub struct Answer {
     /// The HTTP status.
     pub status: StatusCode,
-    /// Where the server wants to be asked instead, if it says so.
-    pub location: Option<HeaderValue>,
+    /// The headers.
+    pub headers: HeaderMap,
     /// The body, complete.
     pub body: Zeroizing<Vec<u8>>,
 }
@@ -175,8 +175,8 @@ impl Inner {
     async fn exchange(&self, request: Request<Full<Bytes>>, host: &str) -> Result<Answer, Error> {
         let response = self.client.request(request).await;
         let response = response.map_err(|error| Error::Connection(host.to_owned(), error.into()))?;
-        let (status, location) = (response.status(), response.headers().get(LOCATION).cloned());
-        Ok(Answer { status, location, body: read(response, host).await? })
+        let (status, headers) = (response.status(), response.headers().clone());
+        Ok(Answer { status, headers, body: read(response, host).await? })
     }
 }
 

@@ -3,6 +3,7 @@
 
 mod api;
 mod config;
+mod index;
 mod kv;
 mod login;
 mod rights;

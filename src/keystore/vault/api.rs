@@ -2,16 +2,18 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::header::{HeaderName, HeaderValue};
+use hyper::header::{HeaderName, HeaderValue, LOCATION};
 use hyper::{Method, Request, StatusCode};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use zeroize::Zeroizing;
 
+use super::index::Index;
 use crate::http;
 use crate::keystore::Error;
 
@@ -28,6 +30,7 @@ pub(super) type Namespace = Option<HeaderValue>;
 pub(super) struct Api {
     http: http::Client,
     endpoint: String,
+    index: Arc<Index>,
 }
 
 /// An answer in the form that all answers share.
@@ -99,7 +102,7 @@ impl Ask<'_> {
 
 impl Api {
     pub(super) fn new(http: http::Client, endpoint: &str) -> Self {
-        Self { http, endpoint: endpoint.trim_end_matches('/').into() }
+        Self { http, endpoint: endpoint.trim_end_matches('/').into(), index: Arc::default() }
     }
 
     pub(super) fn endpoint(&self) -> &str {
@@ -142,7 +145,7 @@ impl Api {
         if answer.status != StatusCode::TEMPORARY_REDIRECT {
             return Ok(answer);
         }
-        let elsewhere = answer.location.as_ref().and_then(|location| location.to_str().ok()).unwrap_or_default();
+        let elsewhere = answer.headers.get(LOCATION).and_then(|location| location.to_str().ok()).unwrap_or_default();
         // The token goes along: never from HTTPS to plain HTTP.
         let scheme = self.endpoint.split("://").next().unwrap_or_default();
         if !elsewhere.starts_with(&format!("{scheme}://")) {
@@ -156,7 +159,12 @@ impl Api {
     }
 
     async fn once(&self, ask: Ask<'_>, uri: &str) -> Result<http::Answer, Error> {
-        self.http.send(self.request(ask, uri)?).await.map_err(|error| Error::Unreachable(error.into()))
+        let answer = self.http.send(self.request(ask, uri)?).await.map_err(|error| Error::Unreachable(error.into()))?;
+        match answer.status {
+            StatusCode::PRECONDITION_FAILED => self.index.forget(),
+            _ => self.index.note(&answer.headers),
+        }
+        Ok(answer)
     }
 
     /// Asks for a sign of life, which needs no token and knows no namespaces. The answer has no envelope.
@@ -180,6 +188,7 @@ impl Api {
         *request.uri_mut() = uri.parse().map_err(|_| ask.failed(format!("'{uri}' is no URL")))?;
         let headers = request.headers_mut();
         headers.insert(REQUEST, HeaderValue::from_static("true"));
+        self.index.demand(headers);
         if let Some(namespace) = ask.namespace {
             headers.insert(NAMESPACE, namespace.clone());
         }

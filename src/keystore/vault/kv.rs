@@ -264,6 +264,8 @@ impl Kv {
                 "the right '{right}' is missing ({errors}); the server needs this policy:\n{}",
                 self.policy(Access::Create)
             ))),
+            // An engine that was just mounted, or upgraded, prepares itself.
+            400 if errors.contains("will resume service") => Err(ask.unreachable(errors)),
             404 if answer.warnings.iter().any(|warning| warning.contains("versioned K/V")) => {
                 Err(ask.failed(format!("the engine at '{}' is K/V version 2; write 'version: v2'", self.engine)))
             }

@@ -1,5 +1,6 @@
 //! Vault as key store: the real OpenBao, with the logins and the rights that operators have.
 
+mod cluster;
 mod login;
 mod outage;
 mod rights;
@@ -15,7 +16,7 @@ use claviger::config::Config;
 use claviger::keystore::{self, KeyStore};
 
 use crate::support::client::Request;
-use crate::support::openbao::OpenBao;
+use crate::support::openbao::Admin;
 use crate::support::server::dev_config;
 use crate::support::{Client, Identity, Protocol, Session, TestServer};
 
@@ -51,19 +52,12 @@ enum Rights {
 
 impl Place {
     /// A place in the root namespace for a server.
-    fn new(bao: &OpenBao, version: u8) -> Self {
+    fn new(bao: &Admin, version: u8) -> Self {
         Self::within(bao, None, version, Rights::Server, "", json!({}))
     }
 
     /// `more` is more of the role's policy, `settings` are those of the role.
-    fn within(
-        bao: &OpenBao,
-        namespace: Option<&str>,
-        version: u8,
-        rights: Rights,
-        more: &str,
-        settings: Value,
-    ) -> Self {
+    fn within(bao: &Admin, namespace: Option<&str>, version: u8, rights: Rights, more: &str, settings: Value) -> Self {
         let (engine, prefix) = (bao.kv(namespace, version), "team/keys");
         let policy = format!("{}\n{more}", policy(&engine, prefix, version, rights));
         let (role, policy) = bao.role(namespace, &policy, settings);
@@ -135,14 +129,18 @@ async fn expect(session: &Session, method: &str, target: &str, expected: (u16, &
     assert_eq!((status, message.as_str()), expected, "{method} {target}");
 }
 
-/// Asks until the answer is a success.
+/// Asks until the answer is a success. Until then it is a failure that passes.
 async fn recovers(session: &Session, target: &str) {
+    recovers_from(session, target, &[NO_ANSWER.0]).await;
+}
+
+async fn recovers_from(session: &Session, target: &str, failures: &[u16]) {
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
     loop {
         let (status, message) = super::ask(session, "GET", target).await;
         match status {
             200 => return,
-            502 | 503 if std::time::Instant::now() < deadline => {}
+            _ if failures.contains(&status) && std::time::Instant::now() < deadline => {}
             _ => panic!("{target} does not recover: {status} {message}"),
         }
         tokio::time::sleep(std::time::Duration::from_millis(100)).await;

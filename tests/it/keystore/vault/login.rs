@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{NO_CACHE, OK, Place, REFUSED};
-use super::{config, expect, recovers, serve, session};
+use super::{config, expect, recovers, recovers_from, serve, session};
 use crate::support::gate::{Gate, Rule};
 use crate::support::openbao::{OpenBao, unique};
 use crate::support::{TestServer, block_on, certs};
@@ -107,7 +107,7 @@ fn by_a_service_account_whose_token_is_read_again_at_every_login() {
         std::fs::write(&file, jwt("other")).expect("written");
         super::super::wait_for_log(&server, &["login to the key store failed", "login refused"]);
         std::fs::write(&file, jwt("kes")).expect("written");
-        recovers(&session, "/v1/key/describe/new").await;
+        recovers_from(&session, "/v1/key/describe/new", &[502]).await;
     });
     section["kubernetes"]["jwt"] = json!(jwt("kes"));
     let server = serve(&section, NO_CACHE);
