@@ -24,6 +24,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use serde::Deserialize;
+use time::OffsetDateTime;
 
 use crate::crypto::Blob;
 use crate::name::{KeyName, is_reserved};
@@ -208,6 +209,16 @@ pub trait KeyStore: fmt::Display + Send + Sync + 'static {
     fn token_age(&self) -> Option<Duration> {
         None
     }
+
+    /// What time it is for the store, where it says so. To the second at best.
+    async fn clock(&self) -> Result<Option<OffsetDateTime>, Error> {
+        Ok(None)
+    }
+
+    /// What works, and is dangerous: an operator has to be told.
+    fn warnings(&self) -> &[String] {
+        &[]
+    }
 }
 
 /// What somebody is going to do with a store.
@@ -217,7 +228,9 @@ pub enum Access {
     Read,
     /// List, read and create.
     Create,
-    /// List, read, create and replace.
+    /// List, read, create and delete: what a server does. Where deleting cannot be checked it is not.
+    Serve,
+    /// List, read, create and replace, whatever that takes.
     Replace,
 }
 

@@ -8,6 +8,7 @@ mod config;
 mod fs;
 mod keystore;
 mod process;
+mod required;
 mod tls;
 
 use std::io::{self, Write as _};
@@ -17,21 +18,51 @@ use anyhow::bail;
 use serde::Serialize;
 
 use super::out::{BAD, GOOD, LABEL, Out, WARNING, printable};
+use crate::keystore::Access;
 
 /// Find what is wrong with a server's config, files and key store
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// The config file of the server
+    /// The config file of the server; for a migration one with 'keystore:' is enough
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
+    /// What the key store is needed for
+    #[arg(long = "for", value_name = "PURPOSE", value_enum, default_value_t)]
+    purpose: Purpose,
+    /// Keys that must be on the key store and work: their names, or a file with a name a line ('./names')
+    #[arg(long, value_name = "NAME,…|FILE", value_parser = required::Given::parse)]
+    require_keys: Option<required::Given>,
     /// Write JSON
     #[arg(long)]
     json: bool,
 }
 
+/// What a key store is needed for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+enum Purpose {
+    /// A server: everything is checked
+    #[default]
+    Server,
+    /// A migration that reads its keys
+    MigrateSource,
+    /// A migration that adds keys to it, and with '--force' replaces some
+    MigrateTarget,
+}
+
+impl Purpose {
+    fn access(self) -> Access {
+        match self {
+            Self::Server => Access::Serve,
+            Self::MigrateSource => Access::Read,
+            Self::MigrateTarget => Access::Replace,
+        }
+    }
+}
+
 /// Runs the command.
 pub(super) async fn run(args: Args, out: &mut Out) -> anyhow::Result<()> {
-    let report = examine(&args).await;
+    let required = args.require_keys.as_ref().map(required::Given::read).transpose()?;
+    let report = examine(&args, required.as_ref()).await;
     match args.json {
         true => out.json(&report.0)?,
         false => report.print(out)?,
@@ -43,15 +74,23 @@ pub(super) async fn run(args: Args, out: &mut Out) -> anyhow::Result<()> {
     }
 }
 
-async fn examine(args: &Args) -> Report {
+async fn examine(args: &Args, required: Option<&required::Keys>) -> Report {
     let mut report = Report::default();
     // First, since it also keeps what the others read out of core files.
     process::core_dumps(&mut report);
     process::memory_lock(&mut report);
     process::clock(&mut report);
+    let access = args.purpose.access();
+    if args.purpose != Purpose::Server {
+        let Some(config) = config::check_keystore(&args.config, &mut report) else { return report };
+        let section = keystore::Section { config: &config, place: format!("{}: keystore", args.config.display()) };
+        keystore::check(&section, access, required, &mut report).await;
+        return report;
+    }
     let Some(config) = config::check(&args.config, &mut report) else { return report };
     tls::check(&config, &mut report);
-    keystore::check(&config, &mut report).await;
+    let section = keystore::Section { config: &config.keystore, place: config.keystore_place("").to_string() };
+    keystore::check(&section, access, required, &mut report).await;
     cache::check(&config, &mut report);
     access::admin(&config, &mut report);
     access::policies(&config, &mut report);

@@ -191,6 +191,9 @@ impl Setup {
     async fn connect(&self, config: &Config) -> anyhow::Result<Arc<Keys>> {
         let store = keystore::connect(&config.keystore).await;
         let store = store.with_context(|| config.keystore_place("").to_string())?;
+        for warning in store.warnings() {
+            tracing::warn!(keystore = %store, "{warning}");
+        }
         let keys = Keys::new(config.cache, store, tokio::runtime::Handle::current());
         create_keys(&keys, &config.keys, &config.admin).await?;
         Ok(keys)

@@ -31,7 +31,7 @@ pub async fn run(store: &dyn KeyStore) {
 pub async fn run_without_races(store: &dyn KeyStore) {
     let names = Names::random();
     answers(store).await;
-    for access in [Access::Read, Access::Create, Access::Replace] {
+    for access in [Access::Read, Access::Create, Access::Serve, Access::Replace] {
         store.check(access).await.expect("the suite has every right");
     }
     create_refuses_an_existing_name(store, &names.next("create")).await;
@@ -53,7 +53,7 @@ pub async fn run_read_only(store: &dyn KeyStore, name: &KeyName, value: &Blob) {
     let missing = names.next("missing");
     answers(store).await;
     store.check(Access::Read).await.expect("reading is allowed");
-    for access in [Access::Create, Access::Replace] {
+    for access in [Access::Create, Access::Serve, Access::Replace] {
         assert!(matches!(store.check(access).await, Err(Error::Failed(_))), "writing is not");
     }
     assert_holds(store, name, value).await;

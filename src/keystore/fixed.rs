@@ -103,7 +103,7 @@ impl KeyStore for Store {
     async fn check(&self, access: Access) -> Result<(), Error> {
         match access {
             Access::Read => Ok(()),
-            Access::Create | Access::Replace => Err(Error::Failed(ReadOnly.into())),
+            Access::Create | Access::Serve | Access::Replace => Err(Error::Failed(ReadOnly.into())),
         }
     }
 }

@@ -14,6 +14,7 @@ use async_trait::async_trait;
 use futures_util::future;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
 use tokio::sync::{Mutex, MutexGuard};
 use tokio::time::Instant;
 use zeroize::Zeroizing;
@@ -274,6 +275,14 @@ impl<S: KeyStore> KeyStore for Kept<S> {
 
     fn token_age(&self) -> Option<Duration> {
         self.store.token_age()
+    }
+
+    async fn clock(&self) -> Result<Option<OffsetDateTime>, Error> {
+        self.store.clock().await
+    }
+
+    fn warnings(&self) -> &[String] {
+        self.store.warnings()
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use time::OffsetDateTime;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::{Access, BoxError, Error, KeyStore, Listing};
@@ -186,6 +187,14 @@ impl KeyStore for Retry {
 
     fn token_age(&self) -> Option<Duration> {
         self.0.token_age()
+    }
+
+    async fn clock(&self) -> Result<Option<OffsetDateTime>, Error> {
+        Patience::new().ask(|| self.0.clock()).await
+    }
+
+    fn warnings(&self) -> &[String] {
+        self.0.warnings()
     }
 }
 

@@ -18,6 +18,7 @@ use async_trait::async_trait;
 use secrecy::SecretString;
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
+use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
 pub use self::config::{AppRole, Config, Kubernetes, Login, Secret, Tls, Transit as TransitConfig, UserPass, Version};
@@ -42,6 +43,7 @@ const BAD_TOKEN: &str = "the server does not know the token: it has expired, was
 pub struct Store {
     kv: Kv,
     transit: Option<Transit>,
+    warnings: Vec<String>,
 }
 
 /// The API as this store uses it: in its namespace, with the token of its session.
@@ -72,8 +74,16 @@ impl Store {
         let prefix = config.prefix.as_deref().unwrap_or_default().trim_matches('/').to_owned();
         let kv = Kv { connection, engine, prefix, version: config.version };
         kv.check_version().await?;
-        rights::warn_of_update(&kv).await?;
-        Ok(Self { kv, transit })
+        let mut warnings = Vec::new();
+        if config.tls.insecure_skip_verify {
+            warnings.push(format!(
+                "insecure_skip_verify: anybody between here and '{}' can read and change every key; remove it, and name \
+                 the CAs of the key store under tls.ca",
+                config.endpoint
+            ));
+        }
+        warnings.extend(rights::warning_of_update(&kv).await?);
+        Ok(Self { kv, transit, warnings })
     }
 
     async fn wrap(&self, value: &Blob) -> Result<SecretString, Error> {
@@ -89,12 +99,6 @@ impl Store {
 impl Config {
     fn tls(&self) -> http::Tls {
         let Tls { client, ca, insecure_skip_verify } = &self.tls;
-        if *insecure_skip_verify {
-            tracing::warn!(
-                endpoint = %self.endpoint,
-                "insecure_skip_verify: anybody between this server and its key store can read and change every key"
-            );
-        }
         let (key, cert) = client.clone().unzip();
         http::Tls { cert, key, ca: ca.clone(), insecure_skip_verify: *insecure_skip_verify }
     }
@@ -184,7 +188,10 @@ impl KeyStore for Store {
     async fn status(&self) -> Result<Duration, Error> {
         let started = Instant::now();
         self.kv.connection.api.health::<IgnoredAny>().await?;
-        Ok(started.elapsed())
+        let latency = started.elapsed();
+        // One that lets us in no more is of no use, however alive.
+        self.kv.connection.session.token().await?;
+        Ok(latency)
     }
 
     async fn check(&self, access: Access) -> Result<(), Error> {
@@ -208,6 +215,19 @@ impl KeyStore for Store {
 
     fn token_age(&self) -> Option<Duration> {
         self.kv.connection.session.age()
+    }
+
+    async fn clock(&self) -> Result<Option<OffsetDateTime>, Error> {
+        #[derive(Deserialize)]
+        struct Health {
+            server_time_utc: Option<i64>,
+        }
+        let Health { server_time_utc } = self.kv.connection.api.health().await?;
+        Ok(server_time_utc.and_then(|seconds| OffsetDateTime::from_unix_timestamp(seconds).ok()))
+    }
+
+    fn warnings(&self) -> &[String] {
+        &self.warnings
     }
 }
 

@@ -25,6 +25,11 @@ impl Target {
         self.store.is_some()
     }
 
+    /// As [`KeyStore::warnings`].
+    pub fn warnings(&self) -> &[String] {
+        self.store.as_ref().map_or(&[], |store| store.warnings())
+    }
+
     /// Makes the store's place if it does not exist.
     pub async fn prepare(&mut self) -> Result<(), Error> {
         if self.store.is_none() {

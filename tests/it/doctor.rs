@@ -276,6 +276,33 @@ fn an_empty_or_missing_directory_is_a_warning_and_is_not_made() {
     assert_troubles(&directory, &[("keystore.reach", "failed")]).says("keystore.reach", "is no directory");
 }
 
+#[test]
+fn required_keys_are_tried_out() {
+    let directory = Directory::new();
+    let require = |keys: &str| {
+        let args = ["doctor", "--config", "config.yml", "--json", "--require-keys", keys];
+        Findings::of(directory.program().run(&args))
+    };
+    let found = require("my-key");
+    assert_eq!(found.troubles(), [], "{found:#?}");
+    found.says("keys.required", "1 required key, each there");
+    fs::write(directory.path("keys/odd"), r#"{"bytes":"c2VjcmV0LW1hdGVyaWFs"}"#).expect("written");
+    set_mode(&directory.path("keys/odd"), 0o600);
+    fs::write(directory.path("names"), "# all that matter\nmy-key\nodd\n\nmissing\n").expect("written");
+    let found = require("./names");
+    assert!(found.troubles().contains(&("keys.required", "failed")), "{found:#?}");
+    found.says("keys.required", "2 of 3 required keys cannot be used: 'missing' (it does not exist), 'odd' (");
+    assert!(!format!("{found:?}").contains("c2VjcmV0"));
+    fs::remove_dir_all(directory.path("keys")).expect("removed");
+    require("my-key").says("keys.required", "the key store is not there");
+    // A file that holds something else is not shown.
+    fs::write(directory.path("names"), "hunter2 is no name\n").expect("written");
+    let args = ["doctor", "--config", "config.yml", "--require-keys", "./names"];
+    let outcome = directory.program().run(&args);
+    assert_eq!((outcome.exit, outcome.stdout.as_str()), (Some(1), ""));
+    assert!(outcome.stderr.contains("./names:1: not the name of a key") && !outcome.stderr.contains("hunter2"));
+}
+
 /// As a user who is nobody.
 fn as_nobody(directory: &Directory) -> Findings {
     let program = directory.program();

@@ -3,11 +3,21 @@
 use std::path::Path;
 
 use super::Report;
-use crate::config::Config;
+use crate::config::{Config, Finding};
+use crate::keystore;
 
 /// Loads the file.
 pub(super) fn check(file: &Path, report: &mut Report) -> Option<Config> {
-    match Config::load(file) {
+    judge(file, Config::load(file), report)
+}
+
+/// Loads the section of the key store alone.
+pub(super) fn check_keystore(file: &Path, report: &mut Report) -> Option<keystore::Config> {
+    judge(file, Config::load_keystore(file), report)
+}
+
+fn judge<T>(file: &Path, loaded: Result<(T, Vec<Finding>), Finding>, report: &mut Report) -> Option<T> {
+    match loaded {
         Ok((config, warnings)) => {
             for warning in &warnings {
                 report.warning("config", warning.to_string(), "correct it as the message says");

@@ -16,17 +16,17 @@ const OTHERS: u32 = 0o077;
 const OTHERS_WRITE: u32 = 0o022;
 
 /// Looks at the directory and at every key in it.
-pub(super) async fn check(config: &Config, report: &mut Report) {
-    if let Err(error) = look(config, report).await {
+pub(super) async fn check(config: &Config, access: Access, report: &mut Report) {
+    if let Err(error) = look(config, access, report).await {
         report.failed("fs.keys", causes(&error), "see to what the message says, and run this again");
     }
 }
 
-async fn look(config: &Config, report: &mut Report) -> Result<(), Error> {
+async fn look(config: &Config, access: Access, report: &mut Report) -> Result<(), Error> {
     // Nobody can have removed it for long; then the next look at the store says so.
     let Some(store) = Store::open_existing(config).await? else { return Ok(()) };
     let listing = store.list("").await?;
-    rights(&config.path, store.check(Access::Replace).await, &listing, report);
+    rights(&config.path, store.check(access).await, &listing, report);
     foreign(&listing, report);
     keys(&store, &listing.names, report).await;
     leftovers(&store.leftovers().await?, report);

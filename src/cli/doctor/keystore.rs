@@ -1,25 +1,58 @@
-//! `keystore.reach`: whether the key store answers; what else there is to check is the backend's.
+//! `keystore.…`: whether the key store answers and allows what is needed; what else there is to check is the backend's.
 
-use super::{Report, fs};
-use crate::config::Config;
-use crate::keystore::{self, Access, Error, KeyStore};
+use std::time::Duration;
+
+use super::process::SET_CLOCK;
+use super::{Report, fs, required};
+use crate::cli::units::span;
+use crate::clock;
+use crate::keystore::{self, Access, Config, Error, KeyStore};
 use crate::telemetry::log::causes;
 
-const ID: &str = "keystore.reach";
+const REACH: &str = "keystore.reach";
+/// How often the store is asked for a sign of life; the fastest answer is the way there and back.
+const ROUNDS: usize = 5;
+/// An answer that takes longer is felt by whoever needs a key that is not in the cache.
+const SLOW: Duration = Duration::from_millis(200);
+/// The clocks of two machines that are both right differ by less.
+const SKEW: time::Duration = time::Duration::seconds(10);
 
-/// Opens the key store, and makes nothing.
-pub(super) async fn check(config: &Config, report: &mut Report) {
-    let store = match keystore::open(&config.keystore).await {
+/// The section of a config file that names a key store.
+pub(super) struct Section<'a> {
+    pub(super) config: &'a Config,
+    /// Where it stands.
+    pub(super) place: String,
+}
+
+/// Opens the key store, and makes nothing. Checks that it allows `access`, and that these keys are on it.
+pub(super) async fn check(
+    section: &Section<'_>,
+    access: Access,
+    required: Option<&required::Keys>,
+    report: &mut Report,
+) {
+    let store = match keystore::open(section.config).await {
         Ok(Some(store)) => store,
-        Ok(None) => return missing(config, report),
-        Err(error) => return unreachable(config, &error, report),
+        Ok(None) => {
+            missing(section, report);
+            return required.map_or((), |keys| required::nowhere(keys, report));
+        }
+        Err(error) => return unreachable(section, &error, report),
     };
     match answers(&*store).await {
-        Ok(()) => report.ok(ID, format!("{store} answers")),
-        Err(error) => return unreachable(config, &error, report),
+        Ok(()) => report.ok(REACH, format!("{store} answers")),
+        Err(error) => return unreachable(section, &error, report),
     }
-    if let keystore::Config::Fs(config) = &config.keystore {
-        fs::check(config, report).await;
+    for warning in store.warnings() {
+        report.warning("keystore.risk", warning.clone(), "do as the message says");
+    }
+    match section.config {
+        Config::Fs(config) => fs::check(config, access, report).await,
+        Config::Static(_) => {}
+        _ => remote(&*store, access, report).await,
+    }
+    if let Some(keys) = required {
+        required::check(&*store, keys, report).await;
     }
 }
 
@@ -28,18 +61,97 @@ async fn answers(store: &dyn KeyStore) -> Result<(), Error> {
     store.check(Access::Read).await
 }
 
-fn missing(config: &Config, report: &mut Report) {
+/// What there is to know of a store on another machine.
+async fn remote(store: &dyn KeyStore, access: Access, report: &mut Report) {
+    const RIGHTS: &str = "keystore.rights";
+    match store.check(access).await {
+        Ok(()) => report.ok(RIGHTS, "the credentials allow what is needed"),
+        Err(error) => report.failed(RIGHTS, causes(&error), "have the rights granted that the message names"),
+    }
+    match latency(store).await {
+        Ok(latency) => report_latency(latency, report),
+        Err(error) => report.failed("keystore.latency", causes(&error), "run this again; the store answered before"),
+    }
+    match store.clock().await {
+        Ok(Some(theirs)) => report_skew(theirs - clock::now(), report),
+        Ok(None) => {}
+        Err(error) => report.failed("keystore.clock", causes(&error), "run this again; the store answered before"),
+    }
+}
+
+async fn latency(store: &dyn KeyStore) -> Result<Duration, Error> {
+    let mut fastest = store.status().await?;
+    for _ in 1..ROUNDS {
+        fastest = fastest.min(store.status().await?);
+    }
+    Ok(fastest)
+}
+
+fn report_latency(latency: Duration, report: &mut Report) {
+    const ID: &str = "keystore.latency";
+    let message = format!("the fastest of {ROUNDS} answers took {}", span(latency));
+    match latency > SLOW {
+        false => report.ok(ID, message),
+        true => {
+            report.warning(ID, message, "run the server near its key store, or let keys stay in its cache for longer")
+        }
+    }
+}
+
+fn report_skew(skew: time::Duration, report: &mut Report) {
+    const ID: &str = "keystore.clock";
+    let seconds = skew.whole_seconds().unsigned_abs();
+    match skew.abs() > SKEW {
+        false => report.ok(ID, "the clocks here and there agree"),
+        true if skew.is_positive() => {
+            report.warning(ID, format!("the clock of the key store is {seconds} s ahead of ours"), SET_CLOCK);
+        }
+        true => report.warning(ID, format!("the clock of the key store is {seconds} s behind ours"), SET_CLOCK),
+    }
+}
+
+fn missing(section: &Section<'_>, report: &mut Report) {
     report.warning(
-        ID,
+        REACH,
         format!(
             "what {} names does not exist: a server would make it, and an object store new keys in it",
-            config.keystore_place("")
+            section.place
         ),
         "correct the path, or mount what belongs there; when there are no keys yet, start the server",
     );
 }
 
-fn unreachable(config: &Config, error: &Error, report: &mut Report) {
-    let message = format!("{}: {}", config.keystore_place(""), causes(error));
-    report.failed(ID, message, "see to what the message says; until then a server answers no request for a key");
+fn unreachable(section: &Section<'_>, error: &Error, report: &mut Report) {
+    let message = format!("{}: {}", section.place, causes(error));
+    report.failed(REACH, message, "see to what the message says; until then a server answers no request for a key");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clocks_may_differ_a_little() {
+        for (skew, status, says) in [
+            (0, "ok", "agree"),
+            (9, "ok", "agree"),
+            (-9, "ok", "agree"),
+            (60, "warning", "60 s ahead"),
+            (-3_600, "warning", "3600 s behind"),
+        ] {
+            let mut report = Report::default();
+            report_skew(time::Duration::seconds(skew), &mut report);
+            let said = serde_json::to_string(&report.0).expect("texts");
+            assert!(said.contains(status) && said.contains(says), "{skew}: {said}");
+        }
+    }
+
+    #[test]
+    fn a_slow_store_is_a_warning() {
+        for (latency, status) in [(1, "ok"), (1_500, "warning")] {
+            let mut report = Report::default();
+            report_latency(Duration::from_millis(latency), &mut report);
+            assert!(serde_json::to_string(&report.0).expect("texts").contains(status), "{latency} ms");
+        }
+    }
 }

@@ -84,6 +84,8 @@ impl<'a> Session<'a> {
             bail!("the source does not exist: the key store of '{}'; nothing was created", scope.from.display());
         };
         let target = Target::open(to).await.with_context(|| format!("the target ({})", scope.target.display()))?;
+        warn(&scope.from, source.warnings());
+        warn(&scope.target, target.warnings());
         let migration = Migration {
             source: Arc::new(Retry::new(source)),
             target,
@@ -177,6 +179,13 @@ fn load(path: &Path) -> anyhow::Result<keystore::Config> {
         let _ = writeln!(std::io::stderr(), "Warning: {warning}");
     }
     Ok(keystore)
+}
+
+/// Says what is dangerous about a store.
+fn warn(config: &Path, warnings: &[String]) {
+    for warning in warnings {
+        let _ = writeln!(std::io::stderr(), "Warning: {}: {warning}", config.display());
+    }
 }
 
 /// Ctrl-C, and what service managers and closing terminals send, end a run early and in order.

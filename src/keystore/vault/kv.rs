@@ -215,12 +215,12 @@ impl Kv {
             on_entry.push("create");
         }
         let mut needs = vec![(list, vec!["list"])];
-        if access >= Access::Replace {
-            match self.version {
-                Version::V1 => on_entry.push("update"),
-                // The name is freed, and used again.
-                Version::V2 => needs.push((self.path("metadata/", ANY), vec!["delete"])),
-            }
+        match (self.version, access) {
+            (_, Access::Read | Access::Create) => {}
+            (Version::V1, Access::Serve) => on_entry.push("delete"),
+            (Version::V1, Access::Replace) => on_entry.push("update"),
+            // To replace a key its name is freed, and used again.
+            (Version::V2, _) => needs.push((self.path("metadata/", ANY), vec!["delete"])),
         }
         needs.push((entry, on_entry));
         needs

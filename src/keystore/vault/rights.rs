@@ -45,22 +45,21 @@ pub(super) async fn check(kv: &Kv, transit: Option<&Transit>, access: Access) ->
     Err(Error::Failed(format!("missing rights: {missing}; this policy gives them all:\n{policy}").into()))
 }
 
-/// Warns when two creators of one name could both believe that theirs is the key.
-pub(super) async fn warn_of_update(kv: &Kv) -> Result<(), Error> {
+/// A warning when two creators of one name could both believe that theirs is the key.
+pub(super) async fn warning_of_update(kv: &Kv) -> Result<Option<String>, Error> {
     if kv.version != Version::V1 {
-        return Ok(());
+        return Ok(None);
     }
     let path = kv.any_entry();
     let rights = ask(kv, vec![path.clone()]).await?;
-    if rights.are_known() && rights.allow(&path, "update") {
-        tracing::warn!(
-            path,
-            "K/V version 1 has no compare-and-set, and this token has the right 'update': of two servers that create \
-             the same key at the same moment, the second overwrites the first. Take 'update' from the policy, or use \
-             version 2"
-        );
-    }
-    Ok(())
+    let may_overwrite = rights.are_known() && rights.allow(&path, "update");
+    Ok(may_overwrite.then(|| {
+        format!(
+            "K/V version 1 has no compare-and-set, and this token has the right 'update' on '{path}': of two servers \
+             that create the same key at the same moment, the second overwrites the first. Take 'update' from the \
+             policy, or use version 2"
+        )
+    }))
 }
 
 async fn ask(kv: &Kv, paths: Vec<String>) -> Result<Rights, Error> {

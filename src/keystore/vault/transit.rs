@@ -76,7 +76,7 @@ impl Transit {
         let decrypt = (format!("{}/decrypt/{}", self.engine, self.key), vec!["update"]);
         match access {
             Access::Read => vec![decrypt],
-            Access::Create | Access::Replace => {
+            Access::Create | Access::Serve | Access::Replace => {
                 vec![decrypt, (format!("{}/encrypt/{}", self.engine, self.key), vec!["update"])]
             }
         }

@@ -1,6 +1,7 @@
 //! Vault as key store: the real OpenBao, with the logins and the rights that operators have.
 
 mod cluster;
+mod doctor;
 mod login;
 mod outage;
 mod rights;

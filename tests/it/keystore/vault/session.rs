@@ -140,6 +140,7 @@ fn a_refused_login_is_not_a_store_that_is_down() {
         revoke(&bao, &place);
         expect(&session, "GET", COLD, REFUSED).await;
         expect(&session, "GET", HOT, OK).await;
+        expect(&session, "GET", "/v1/ready", (502, "key store is unavailable")).await;
         assert_eq!(metric(&session, "claviger_keystore_token_age_seconds").await, None, "there is no token");
     });
     super::super::wait_for_log(&server, &["login refused (HTTP 400)"]);
