@@ -19,6 +19,7 @@ mod out;
 mod policy;
 mod prompt;
 mod report;
+mod reseal;
 mod server;
 mod status;
 mod units;
@@ -65,6 +66,7 @@ Look after a server
 Move keys between key stores
   migrate      Copy keys from one key store to another
   verify       Check that keys are on another key store, and the same
+  reseal       Seal the keys of a key store anew, where they are
 
 Set up this command
   completions  Write a completion script for a shell
@@ -115,6 +117,7 @@ enum Command {
     Man(completions::Man),
     Migrate(migrate::Args),
     Verify(verify::Args),
+    Reseal(reseal::Args),
 }
 
 /// Runs the command that `args` (program name first) asks for.
@@ -161,6 +164,7 @@ fn run(args: Args, out: &mut Out) -> anyhow::Result<()> {
         Some(Command::Explain(args)) => explain::run(&args, out),
         Some(Command::Migrate(args)) => migrate::run(args, out),
         Some(Command::Verify(args)) => verify::run(args, out),
+        Some(Command::Reseal(args)) => reseal::run(args, out),
         Some(Command::Completions(args)) => completions::completions(&args, out),
         Some(Command::Man(args)) => completions::man(&args, out),
         Some(command) => {

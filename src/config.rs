@@ -40,6 +40,9 @@ pub use self::finding::{Finding, Place};
 /// Where the server listens when the file does not say it.
 const ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 7373);
 
+/// The section below `keystore:` that is no key store.
+const ENCRYPT: &str = "encrypt";
+
 /// The largest file that is read, in bytes.
 const MAX_FILE: u64 = 16 << 20;
 
@@ -75,8 +78,9 @@ pub struct Config {
     /// Limits of the server.
     #[serde(default)]
     pub limits: Limits,
-    /// Where keys are kept.
-    pub keystore: keystore::Config,
+    /// Where keys are kept, and who seals them there.
+    #[serde(deserialize_with = "keystore_section")]
+    pub keystore: keystore::Section,
     /// Tells one `keystore:` section from another.
     #[serde(skip)]
     pub keystore_id: SectionId,
@@ -140,7 +144,7 @@ impl Config {
     ///
     /// # Errors
     /// The first thing that is wrong.
-    pub fn load_keystore(file: &FilePath) -> Result<(keystore::Config, Vec<Finding>), Finding> {
+    pub fn load_keystore(file: &FilePath) -> Result<(keystore::Section, Vec<Finding>), Finding> {
         Self::parse_keystore(file, read_file(file)?, &env::get)
     }
 
@@ -148,9 +152,12 @@ impl Config {
         let mut source = Source::parse(file, text)?;
         source.expand(&Path::default(), lookup)?;
         let mut warnings = source.drop_ignored();
+        let encrypt = source.take_encrypt();
         let read = Self::deserialize(&source.document.root).map_err(advise);
-        let mut config =
-            read.and_then(|config| rules::check(&config).map(|()| config)).map_err(|p| source.finding(p))?;
+        let read = read.and_then(|config| rules::check(&config).map(|()| config));
+        let sealed = source.read_encrypt(encrypt);
+        let mut config = read.map_err(|problem| source.finding(problem))?;
+        config.keystore.encrypt = sealed?;
         warnings.extend(rules::odd(&source.document.root).into_iter().map(|problem| source.finding(problem)));
         config.note_places(&source);
         Ok((config, warnings))
@@ -160,16 +167,20 @@ impl Config {
         file: &FilePath,
         text: Zeroizing<String>,
         lookup: Lookup<'_>,
-    ) -> Result<(keystore::Config, Vec<Finding>), Finding> {
+    ) -> Result<(keystore::Section, Vec<Finding>), Finding> {
         let mut source = Source::parse(file, text)?;
         source.expand(&Path::of("keystore"), lookup)?;
         let warnings = source.drop_ignored();
+        let encrypt = source.take_encrypt();
         let read = match source.document.root.entry("keystore").filter(|section| !section.value.is_null()) {
-            Some(section) => keystore::Config::deserialize(&section.value),
+            Some(section) => keystore_section(&section.value),
             None => Err(Problem::at(Path::default(), read::MISSING)),
         };
         let read = read.map_err(|problem| advise(problem.inside(Step::Key("keystore".into()))));
-        Ok((read.map_err(|problem| source.finding(problem))?, warnings))
+        let sealed = source.read_encrypt(encrypt);
+        let mut keystore = read.map_err(|problem| source.finding(problem))?;
+        keystore.encrypt = sealed?;
+        Ok((keystore, warnings))
     }
 
     /// Loads every file that the `tls:` section names.
@@ -189,20 +200,28 @@ impl Config {
     /// # Errors
     /// When one is not there, or is of another kind: the key that names it, and why.
     pub fn check_keystore_files(&self) -> Result<(), Finding> {
-        for (key, path) in self.keystore.files() {
+        for (key, path) in self.keystore_files() {
             if let Err(error) = std::fs::metadata(path) {
                 let message =
                     format!("the file cannot be read; a relative path begins at the working directory: {error}");
-                return Err(Finding { place: self.keystore_place(key), message });
+                return Err(Finding { place: self.keystore_place(&key), message });
             }
         }
-        match &self.keystore {
+        match &self.keystore.store {
             keystore::Config::Fs(fs) if fs.path.exists() && !fs.path.is_dir() => {
                 let message = "there is something at this path that is not a directory".into();
                 Err(Finding { place: self.keystore_place("path"), message })
             }
             _ => Ok(()),
         }
+    }
+
+    /// The files that the `keystore:` section names, and the keys that name them: below the store's section, or below
+    /// `keystore`.
+    fn keystore_files(&self) -> Vec<(String, &FilePath)> {
+        let store = self.keystore.store.files().into_iter().map(|(key, file)| (key.to_owned(), file));
+        let encrypt = self.keystore.encrypt.iter().flat_map(keystore::seal::Config::files);
+        store.chain(encrypt.map(|(key, file)| (format!("encrypt.{key}"), file))).collect()
     }
 
     /// Where the section of the key store stands, or a key of it that names a file.
@@ -221,14 +240,23 @@ impl Config {
         }
         let Some(section) = source.document.root.entry("keystore") else { return };
         self.keystore_id = SectionId::of(&section.value);
-        let Some(store) = section.value.entries().iter().find(|entry| !entry.value.is_null()) else { return };
+        let is_store = |entry: &&yaml::Entry| !entry.value.is_null() && entry.key != ENCRYPT;
+        let Some(store) = section.value.entries().iter().find(is_store) else { return };
         let path = Path::of("keystore").key(&*store.key);
         self.places.insert("keystore.".into(), source.place(&Problem::at_key(path, "")));
-        for key in self.keystore.files().into_iter().map(|(key, _)| key).chain(["path"]) {
-            let path = Path::of(&format!("keystore.{}.{key}", store.key));
-            self.places.insert(format!("keystore.{key}"), source.place(&Problem::at(path, "")));
+        let keys: Vec<_> = self.keystore_files().into_iter().map(|(key, _)| key).chain(["path".into()]).collect();
+        for key in keys {
+            let path = match key.starts_with(ENCRYPT) {
+                true => format!("keystore.{key}"),
+                false => format!("keystore.{}.{key}", store.key),
+            };
+            self.places.insert(format!("keystore.{key}"), source.place(&Problem::at(Path::of(&path), "")));
         }
     }
+}
+
+fn keystore_section<'de, D: Deserializer<'de>>(deserializer: D) -> Result<keystore::Section, D::Error> {
+    keystore::Config::deserialize(deserializer).map(|store| keystore::Section { store, encrypt: None })
 }
 
 /// Reads `ip:port` or `:port`.
@@ -262,6 +290,22 @@ impl<'f> Source<'f> {
     fn expand(&mut self, path: &Path, lookup: Lookup<'_>) -> Result<(), Finding> {
         let Some(node) = self.document.root.find_mut(path) else { return Ok(()) };
         document::expand(node, path, lookup).map_err(|problem| self.finding(problem))
+    }
+
+    /// Takes the section `keystore.encrypt` out: it stands beside the key store, of which there is exactly one.
+    fn take_encrypt(&mut self) -> Option<yaml::Entry> {
+        self.document.root.find_mut(&Path::of("keystore"))?.take(ENCRYPT)
+    }
+
+    /// Reads the section, and puts it back: where it stands is known by the tree.
+    fn read_encrypt(&mut self, entry: Option<yaml::Entry>) -> Result<Option<keystore::seal::Config>, Finding> {
+        let Some(entry) = entry else { return Ok(None) };
+        let read = Option::<keystore::seal::Config>::deserialize(&entry.value);
+        if let Some(section) = self.document.root.find_mut(&Path::of("keystore")) {
+            section.put(entry);
+        }
+        let inside = |problem: Problem| problem.inside(Step::Key(ENCRYPT.into())).inside(Step::Key("keystore".into()));
+        read.map_err(|problem| self.finding(inside(problem)))
     }
 
     /// Leaves out what only older versions knew; returns a warning for each, and one for further documents.

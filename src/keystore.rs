@@ -14,6 +14,7 @@ pub mod gemalto;
 mod kept;
 pub mod mem;
 mod retry;
+pub mod seal;
 pub mod vault;
 
 use std::error::Error as StdError;
@@ -31,6 +32,7 @@ use crate::name::{KeyName, is_reserved};
 
 pub use self::kept::Kept;
 pub use self::retry::Retry;
+pub use self::seal::{Seal, Sealed};
 
 /// The `keystore:` section of the config file: one variant a backend. The only list of backends in the
 /// program.
@@ -56,6 +58,48 @@ pub enum Config {
     Azure(azure::Config),
     /// Entrust KeyControl.
     Entrust(entrust::Config),
+}
+
+/// The `keystore:` section of the config file.
+#[derive(Debug)]
+pub struct Section {
+    /// Where keys are kept.
+    pub store: Config,
+    /// Who seals them there; none: nobody.
+    pub encrypt: Option<seal::Config>,
+}
+
+impl Section {
+    /// [`connect`], and to those who seal.
+    ///
+    /// # Errors
+    /// What is wrong with the store or the seal.
+    pub async fn connect(&self) -> Result<Arc<dyn KeyStore>, Error> {
+        self.seal(connect(&self.store).await?).await
+    }
+
+    /// [`open`], and connects to those who seal.
+    ///
+    /// # Errors
+    /// What is wrong with the store or the seal.
+    pub async fn open(&self) -> Result<Option<Arc<dyn KeyStore>>, Error> {
+        match open(&self.store).await? {
+            Some(store) => self.seal(store).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// A store in memory, with the same seal: for rehearsals where there is no store yet.
+    ///
+    /// # Errors
+    /// What is wrong with the seal.
+    pub async fn rehearsal(&self) -> Result<Arc<dyn KeyStore>, Error> {
+        self.seal(Arc::new(mem::Store::default())).await
+    }
+
+    async fn seal(&self, store: Arc<dyn KeyStore>) -> Result<Arc<dyn KeyStore>, Error> {
+        Ok(Arc::new(Sealed::new(store, Seal::connect(self.encrypt.as_ref()).await?)))
+    }
 }
 
 /// The backends that are built into this program.
@@ -173,6 +217,12 @@ pub trait KeyStore: fmt::Display + Send + Sync + 'static {
     async fn check(&self, access: Access) -> Result<(), Error> {
         let _ = access;
         self.status().await.map(drop)
+    }
+
+    /// Does all that [`KeyStore::create`] would do with `value`, and stores nothing: what may fail on the way fails now.
+    async fn rehearse(&self, name: &KeyName, value: &Blob) -> Result<(), Error> {
+        let _ = (name, value);
+        Ok(())
     }
 
     /// How many keys at a time [`KeyStore::get_batch`] and [`KeyStore::create_batch`] had best be given: 1 where a

@@ -10,6 +10,7 @@ mod glob;
 mod plan;
 mod progress;
 mod report;
+pub mod reseal;
 mod target;
 
 use std::fmt;

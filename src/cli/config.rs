@@ -36,7 +36,7 @@ pub(super) fn run(args: &Args, out: &mut Out) -> anyhow::Result<()> {
     for warning in warnings {
         writeln!(out, "Warning: {warning}")?;
     }
-    let keystore = config.keystore.name();
+    let keystore = config.keystore.store.name();
     if !keystore::BUILT.contains(&keystore) {
         writeln!(out, "Warning: {}: {}", config.keystore_place(""), keystore::not_built(keystore))?;
     }

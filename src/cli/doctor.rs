@@ -9,6 +9,7 @@ mod fs;
 mod keystore;
 mod process;
 mod required;
+mod seal;
 mod tls;
 
 use std::io::{self, Write as _};

@@ -1,12 +1,12 @@
 //! `claviger migrate`: copies keys from one key store to another.
 
-mod meter;
+pub(super) mod meter;
 mod report_file;
 pub(super) mod session;
 
 use std::time::Instant;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 
 use self::session::{Scope, Session};
 use super::out::Out;
@@ -47,6 +47,13 @@ impl Args {
 #[error("{0}")]
 pub(super) struct Incomplete(String);
 
+impl Incomplete {
+    /// With what there is to say.
+    pub(super) fn new(message: String) -> Self {
+        Self(message)
+    }
+}
+
 /// Runs the command.
 pub(super) fn run(args: Args, out: &mut Out) -> anyhow::Result<()> {
     session::block_on(async {
@@ -74,6 +81,7 @@ impl Session<'_> {
             return Ok(verdict);
         }
         if dry_run {
+            self.rehearse(&plan, on_conflict).await?;
             self.warn_different(on_conflict);
             if verdict == Verdict::Incomplete {
                 self.report.message = Some(left_out(self.report.counts.different));
@@ -84,6 +92,17 @@ impl Session<'_> {
         self.copy(&plan, on_conflict, prove).await?;
         self.recheck(&plan).await?;
         Ok(self.conclude(on_conflict))
+    }
+
+    async fn rehearse(&mut self, plan: &Plan, on_conflict: OnConflict) -> anyhow::Result<()> {
+        let meter = self.meter();
+        let rehearsed = tokio::select! {
+            rehearsed = self.migration.rehearse(plan, on_conflict, &self.progress) => rehearsed,
+            () = self.stop.cancelled() => bail!("interrupted while rehearsing; nothing was written"),
+        };
+        meter.stop().await;
+        rehearsed.inspect_err(|error| self.report.refuse(error))?;
+        Ok(())
     }
 
     async fn copy(&mut self, plan: &Plan, on_conflict: OnConflict, prove: Prove) -> anyhow::Result<()> {

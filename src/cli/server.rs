@@ -189,7 +189,7 @@ impl Setup {
     }
 
     async fn connect(&self, config: &Config) -> anyhow::Result<Arc<Keys>> {
-        let store = keystore::connect(&config.keystore).await;
+        let store = config.keystore.connect().await;
         let store = store.with_context(|| config.keystore_place("").to_string())?;
         for warning in store.warnings() {
             tracing::warn!(keystore = %store, "{warning}");

@@ -103,7 +103,7 @@ mod example {
             let full = with(block);
             let required = with(&only_required(block));
             assert_eq!(settings(&full), settings(&required), "{block}");
-            names.insert(config(&full).keystore.name());
+            names.insert(config(&full).keystore.store.name());
         }
         let all = ["aws", "azure", "entrust", "fortanix", "gcp", "gemalto", "static", "vault"];
         assert_eq!(names.into_iter().collect::<Vec<_>>(), all);
@@ -456,7 +456,7 @@ fn the_key_store_is_the_same_while_its_values_are() {
 fn a_migration_needs_the_key_store_only() {
     let load = |text: &str| {
         let loaded = Config::parse_keystore(FilePath::new("m.yml"), Zeroizing::new(text.into()), &environment);
-        loaded.map(|(keystore, _)| keystore.name()).map_err(|error| error.to_string())
+        loaded.map(|(keystore, _)| keystore.store.name()).map_err(|error| error.to_string())
     };
     assert_eq!(load("keystore: { fs: { path: '${PATH}' } }"), Ok("fs"));
     assert_eq!(

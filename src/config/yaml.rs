@@ -131,6 +131,13 @@ impl Node {
         Some(entries.remove(place))
     }
 
+    /// Puts an entry back that [`Node::take`] took out.
+    pub(super) fn put(&mut self, entry: Entry) {
+        if let Value::Map(entries) = &mut self.value {
+            entries.push(entry);
+        }
+    }
+
     /// The turns of the key and of the value at `path`, or of as much of the path as there is.
     pub(super) fn turns(&self, path: &Path) -> (Turn, Turn) {
         let (mut key, mut node) = (self.turn, self);

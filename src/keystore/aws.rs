@@ -1,8 +1,8 @@
 //! AWS Secrets Manager: a secret a key, with the stored key as its `SecretString`.
 
-mod client;
-mod config;
-mod error;
+pub(in crate::keystore) mod client;
+pub(in crate::keystore) mod config;
+pub(in crate::keystore) mod error;
 mod rights;
 
 use std::fmt;

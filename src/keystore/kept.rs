@@ -256,6 +256,10 @@ impl<S: KeyStore> KeyStore for Kept<S> {
         self.store.check(access).await
     }
 
+    async fn rehearse(&self, name: &KeyName, value: &Blob) -> Result<(), Error> {
+        self.store.rehearse(name, value).await
+    }
+
     /// A batch is its parts: between the two questions that a key takes others may pass.
     fn batch(&self) -> usize {
         1

@@ -154,6 +154,10 @@ impl KeyStore for Retry {
         Patience::new().ask(|| self.0.check(access)).await
     }
 
+    async fn rehearse(&self, name: &KeyName, value: &Blob) -> Result<(), Error> {
+        Patience::new().ask(|| self.0.rehearse(name, value)).await
+    }
+
     fn batch(&self) -> usize {
         self.0.batch()
     }

@@ -21,16 +21,19 @@ use serde::de::{DeserializeOwned, IgnoredAny};
 use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
-pub use self::config::{AppRole, Config, Kubernetes, Login, Secret, Tls, Transit as TransitConfig, UserPass, Version};
+pub use self::config::{
+    AppRole, Config, Kubernetes, Login, Secret, Tls, Transit as TransitConfig, TransitOnly, UserPass, Version,
+};
+pub use self::transit::Transit;
 
 use self::api::{Answer, Api, Ask, Namespace};
 use self::kv::Kv;
 use self::session::Session;
-use self::transit::Transit;
 use super::{Access, Error, KeyStore, Listing};
 use crate::crypto::Blob;
 use crate::http;
 use crate::name::KeyName;
+use crate::setting::Url;
 
 /// The time for one request, in a store that answers slowly.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -59,13 +62,9 @@ struct Connection {
 impl Store {
     /// Logs in and makes sure that the mount is what the config says.
     pub async fn connect(config: &Config) -> Result<Self, Error> {
-        let api = Api::new(http::Client::new(config.tls(), TIMEOUT).map_err(failed)?, config.endpoint.as_str());
-        let namespace = login::header(config.namespace.as_deref().unwrap_or_default())?;
-        let login = login::Login { api: api.clone(), way: config.login.clone(), namespace: namespace.clone() };
-        let session = Arc::new(Session::begin(login));
+        let Config { endpoint, tls, namespace, login, .. } = config;
         let engine = config.engine.trim_matches('/').to_owned();
-        let connection =
-            Connection { api, namespace, session, probe: format!("sys/internal/ui/mounts/{engine}").into() };
+        let connection = Connection::open(endpoint, tls, namespace.as_deref(), login, &engine)?;
         let transit = config.transit.as_ref().map(|transit| Transit {
             connection: connection.clone(),
             engine: transit.engine.trim_matches('/').to_owned(),
@@ -96,15 +95,25 @@ impl Store {
     }
 }
 
-impl Config {
-    fn tls(&self) -> http::Tls {
-        let Tls { client, ca, insecure_skip_verify } = &self.tls;
+impl Tls {
+    fn for_http(&self) -> http::Tls {
+        let Self { client, ca, insecure_skip_verify } = self;
         let (key, cert) = client.clone().unzip();
         http::Tls { cert, key, ca: ca.clone(), insecure_skip_verify: *insecure_skip_verify }
     }
 }
 
 impl Connection {
+    /// Logs in, in the background; `engine` is one that the token is for.
+    fn open(endpoint: &Url, tls: &Tls, namespace: Option<&str>, login: &Login, engine: &str) -> Result<Self, Error> {
+        let client = http::Client::new(tls.for_http(), TIMEOUT).map_err(failed)?;
+        let api = Api::new(client, endpoint.as_str());
+        let namespace = login::header(namespace.unwrap_or_default())?;
+        let login = login::Login { api: api.clone(), way: login.clone(), namespace: namespace.clone() };
+        let session = Arc::new(Session::begin(login));
+        Ok(Self { api, namespace, session, probe: format!("sys/internal/ui/mounts/{engine}").into() })
+    }
+
     fn ask<'a>(&'a self, method: &'static str, path: &'a str, body: Option<&'a Zeroizing<Vec<u8>>>) -> Ask<'a> {
         Ask { method, path, namespace: &self.namespace, token: None, body }
     }
@@ -196,7 +205,12 @@ impl KeyStore for Store {
 
     async fn check(&self, access: Access) -> Result<(), Error> {
         self.status().await?;
-        rights::check(&self.kv, self.transit.as_ref(), access).await
+        let (mut needs, mut policy) = (self.kv.needs(access), self.kv.policy(access));
+        if let Some(transit) = &self.transit {
+            needs.extend(transit.needs(access));
+            policy = format!("{policy}\n{}", transit.policy());
+        }
+        rights::check(&self.kv.connection, needs, &policy).await
     }
 
     /// The cluster knows itself by an id, whatever address it is reached at.

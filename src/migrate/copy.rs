@@ -5,7 +5,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::plan::{Class, Entry, Plan};
 use super::progress::{Progress, Step};
-use super::{Migration, OnConflict, batches};
+use super::{Migration, OnConflict, Problem, Side, batches};
 use crate::crypto::Blob;
 use crate::keystore::Error;
 use crate::telemetry::log::causes;
@@ -91,6 +91,32 @@ impl Migration {
         }
         drop(copied);
         outcomes
+    }
+
+    /// Does all that [`Migration::copy`] would do with the values that the plan wants written, and writes nothing.
+    ///
+    /// # Errors
+    /// The keys that could not be written, and why.
+    pub async fn rehearse(
+        &self,
+        plan: &Plan,
+        on_conflict: OnConflict,
+        progress: &Progress,
+    ) -> Result<(), super::Error> {
+        let todo = plan.entries.iter().filter(|entry| before(entry, on_conflict) == Outcome::NotReached);
+        let todo: Vec<_> = todo.collect();
+        progress.begin(Step::Rehearsing, todo.len());
+        let mut rehearsed = stream::iter(todo)
+            .map(|entry| async move { (&entry.name, self.target.rehearse(&entry.name, &entry.value).await) })
+            .buffered(self.concurrency);
+        let mut problems = Vec::new();
+        while let Some((name, answer)) = rehearsed.next().await {
+            progress.advance(1);
+            if let Err(error) = answer {
+                problems.push(Problem { side: Side::Target, name: name.to_string(), reason: causes(&error) });
+            }
+        }
+        if problems.is_empty() { Ok(()) } else { Err(super::Error::Unusable(problems)) }
     }
 
     /// Writes these entries of the plan, then reads back what was written.

@@ -9,6 +9,8 @@ pub enum Step {
     Listing,
     /// Reading and parsing keys on both sides.
     Reading,
+    /// Doing all but storing them.
+    Rehearsing,
     /// Writing keys and reading them back.
     Writing,
 }
@@ -39,6 +41,7 @@ impl Progress {
         match self.step.load(Ordering::Acquire) {
             0 => Step::Listing,
             1 => Step::Reading,
+            2 => Step::Rehearsing,
             _ => Step::Writing,
         }
     }

@@ -9,15 +9,21 @@ use crate::name::KeyName;
 /// A key store that keys are copied to. Its place may not exist yet: then it is empty, and made only when the first
 /// key is going to be written.
 pub struct Target {
-    config: keystore::Config,
+    config: keystore::Section,
     store: Option<Arc<dyn KeyStore>>,
+    /// What rehearsals are made with while there is no store.
+    rehearsal: Option<Arc<dyn KeyStore>>,
 }
 
 impl Target {
     /// Connects to the store without creating anything.
-    pub async fn open(config: keystore::Config) -> Result<Self, Error> {
-        let store = keystore::open(&config).await?.map(patient);
-        Ok(Self { config, store })
+    pub async fn open(config: keystore::Section) -> Result<Self, Error> {
+        let store = config.open().await?.map(patient);
+        let rehearsal = match store {
+            Some(_) => None,
+            None => Some(patient(config.rehearsal().await?)),
+        };
+        Ok(Self { config, store, rehearsal })
     }
 
     /// Whether there is such a place already.
@@ -33,7 +39,7 @@ impl Target {
     /// Makes the store's place if it does not exist.
     pub async fn prepare(&mut self) -> Result<(), Error> {
         if self.store.is_none() {
-            self.store = Some(patient(keystore::connect(&self.config).await?));
+            self.store = Some(patient(self.config.connect().await?));
         }
         Ok(())
     }
@@ -82,6 +88,14 @@ impl Target {
         }
     }
 
+    /// Does all that writing would do, and stores nothing.
+    pub(super) async fn rehearse(&self, name: &KeyName, value: &Blob) -> Result<(), Error> {
+        match (&self.store, &self.rehearsal) {
+            (Some(store), _) | (None, Some(store)) => store.rehearse(name, value).await,
+            (None, None) => Ok(()),
+        }
+    }
+
     pub(super) async fn replace(&self, name: &KeyName, expected: &Blob, value: &Blob) -> Result<(), Error> {
         self.store()?.replace(name, expected, value).await
     }
@@ -99,7 +113,7 @@ fn patient(store: Arc<dyn KeyStore>) -> Arc<dyn KeyStore> {
 
 impl std::fmt::Display for Target {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match (&self.store, &self.config) {
+        match (&self.store, &self.config.store) {
             (Some(store), _) => store.fmt(f),
             (None, keystore::Config::Fs(config)) => write!(f, "fs: {} (does not exist yet)", config.path.display()),
             (None, _) => f.write_str("does not exist yet"),
@@ -112,6 +126,7 @@ impl Target {
     /// A target that no config names.
     pub(super) fn of(store: Arc<dyn KeyStore>) -> Self {
         let path = "nowhere".into();
-        Self { config: keystore::Config::Fs(keystore::fs::Config { path }), store: Some(store) }
+        let config = keystore::Section { store: keystore::Config::Fs(keystore::fs::Config { path }), encrypt: None };
+        Self { config, store: Some(store), rehearsal: None }
     }
 }

@@ -4,6 +4,7 @@ mod aws;
 mod crash;
 mod order;
 mod race;
+mod seal;
 mod trouble;
 mod vault;
 

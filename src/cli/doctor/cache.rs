@@ -10,7 +10,7 @@ pub(super) fn check(config: &Config, report: &mut Report) {
     const ID: &str = "cache";
     let expiry = config.cache.expiry;
     // What stands in the config has no outage.
-    let can_fail = !matches!(config.keystore, keystore::Config::Static(_));
+    let can_fail = !matches!(config.keystore.store, keystore::Config::Static(_));
     if expiry.offline.is_zero() && can_fail {
         let left = span(expiry.any.min(expiry.unused));
         report.warning(

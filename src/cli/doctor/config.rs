@@ -12,7 +12,7 @@ pub(super) fn check(file: &Path, report: &mut Report) -> Option<Config> {
 }
 
 /// Loads the section of the key store alone.
-pub(super) fn check_keystore(file: &Path, report: &mut Report) -> Option<keystore::Config> {
+pub(super) fn check_keystore(file: &Path, report: &mut Report) -> Option<keystore::Section> {
     judge(file, Config::load_keystore(file), report)
 }
 

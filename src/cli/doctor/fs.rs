@@ -6,7 +6,7 @@ use std::path::Path;
 use super::{Report, count, some};
 use crate::crypto::Key;
 use crate::keystore::fs::{Config, Store};
-use crate::keystore::{Access, Error, KeyStore as _, Listing};
+use crate::keystore::{Access, Error, KeyStore, Listing};
 use crate::name::KeyName;
 use crate::telemetry::log::causes;
 
@@ -15,20 +15,20 @@ const OTHERS: u32 = 0o077;
 /// Permissions that let the group or everybody write.
 const OTHERS_WRITE: u32 = 0o022;
 
-/// Looks at the directory and at every key in it.
-pub(super) async fn check(config: &Config, access: Access, report: &mut Report) {
-    if let Err(error) = look(config, access, report).await {
+/// Looks at the directory, and at every key in it as `keys` reads it.
+pub(super) async fn check(config: &Config, keys: &dyn KeyStore, access: Access, report: &mut Report) {
+    if let Err(error) = look(config, keys, access, report).await {
         report.failed("fs.keys", causes(&error), "see to what the message says, and run this again");
     }
 }
 
-async fn look(config: &Config, access: Access, report: &mut Report) -> Result<(), Error> {
+async fn look(config: &Config, opened: &dyn KeyStore, access: Access, report: &mut Report) -> Result<(), Error> {
     // Nobody can have removed it for long; then the next look at the store says so.
     let Some(store) = Store::open_existing(config).await? else { return Ok(()) };
     let listing = store.list("").await?;
     rights(&config.path, store.check(access).await, &listing, report);
     foreign(&listing, report);
-    keys(&store, &listing.names, report).await;
+    keys(opened, &listing.names, report).await;
     leftovers(&store.leftovers().await?, report);
     Ok(())
 }
@@ -73,7 +73,7 @@ fn foreign(listing: &Listing, report: &mut Report) {
     report.warning(ID, format!("{what}: {}", some(&found)), "move it out of the directory of keys");
 }
 
-async fn keys(store: &Store, names: &[KeyName], report: &mut Report) {
+async fn keys(store: &dyn KeyStore, names: &[KeyName], report: &mut Report) {
     const ID: &str = "fs.keys";
     if names.is_empty() {
         let message =
@@ -95,7 +95,7 @@ async fn keys(store: &Store, names: &[KeyName], report: &mut Report) {
 }
 
 /// Reads and decodes a key; one that is deleted meanwhile is no trouble.
-async fn read(store: &Store, name: &KeyName) -> Result<(), String> {
+async fn read(store: &dyn KeyStore, name: &KeyName) -> Result<(), String> {
     match store.get(name).await {
         Ok(value) => Key::parse(&value).map(drop).map_err(|error| error.to_string()),
         Err(Error::NotFound) => Ok(()),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::process::SET_CLOCK;
-use super::{Report, fs, required};
+use super::{Report, fs, required, seal};
 use crate::cli::units::span;
 use crate::clock;
 use crate::keystore::{self, Access, Config, Error, KeyStore};
@@ -19,7 +19,7 @@ const SKEW: time::Duration = time::Duration::seconds(10);
 
 /// The section of a config file that names a key store.
 pub(super) struct Section<'a> {
-    pub(super) config: &'a Config,
+    pub(super) config: &'a keystore::Section,
     /// Where it stands.
     pub(super) place: String,
 }
@@ -31,7 +31,7 @@ pub(super) async fn check(
     required: Option<&required::Keys>,
     report: &mut Report,
 ) {
-    let store = match keystore::open(section.config).await {
+    let store = match section.config.open().await {
         Ok(Some(store)) => store,
         Ok(None) => {
             missing(section, report);
@@ -46,10 +46,13 @@ pub(super) async fn check(
     for warning in store.warnings() {
         report.warning("keystore.risk", warning.clone(), "do as the message says");
     }
-    match section.config {
-        Config::Fs(config) => fs::check(config, access, report).await,
+    match &section.config.store {
+        Config::Fs(config) => fs::check(config, &*store, access, report).await,
         Config::Static(_) => {}
         _ => remote(&*store, access, report).await,
+    }
+    if section.config.encrypt.is_some() {
+        seal::check(section.config, report).await;
     }
     if let Some(keys) = required {
         required::check(&*store, keys, report).await;

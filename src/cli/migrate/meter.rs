@@ -17,11 +17,11 @@ const REDRAW: Duration = Duration::from_millis(100);
 const LINE: Duration = Duration::from_secs(1);
 
 /// Shows a run's progress on standard error until it is dropped.
-pub(super) struct Meter(Option<JoinHandle<()>>);
+pub(in crate::cli) struct Meter(Option<JoinHandle<()>>);
 
 impl Meter {
     /// Follows `progress`; shows nothing when `quiet`.
-    pub(super) fn start(progress: Arc<Progress>, quiet: bool) -> Self {
+    pub(in crate::cli) fn start(progress: Arc<Progress>, quiet: bool) -> Self {
         let task = if quiet {
             None
         } else if std::io::stderr().is_terminal() {
@@ -33,7 +33,7 @@ impl Meter {
     }
 
     /// Stops, and removes the bar: what is printed next begins a line of its own.
-    pub(super) async fn stop(mut self) {
+    pub(in crate::cli) async fn stop(mut self) {
         if let Some(task) = self.0.take() {
             task.abort();
             let _ = task.await;
@@ -107,6 +107,7 @@ fn verb(step: Step) -> &'static str {
     match step {
         Step::Listing => "Listing",
         Step::Reading => "Reading",
+        Step::Rehearsing => "Rehearsing",
         Step::Writing => "Writing",
     }
 }

@@ -79,7 +79,7 @@ impl<'a> Session<'a> {
         let started_at = clock::now().format(&Rfc3339)?;
         let from = load(&scope.from)?;
         let to = load(&scope.target)?;
-        let source = keystore::open(&from).await.with_context(|| format!("the source ({})", scope.from.display()))?;
+        let source = from.open().await.with_context(|| format!("the source ({})", scope.from.display()))?;
         let Some(source) = source else {
             bail!("the source does not exist: the key store of '{}'; nothing was created", scope.from.display());
         };
@@ -173,7 +173,7 @@ impl<'a> Session<'a> {
     }
 }
 
-fn load(path: &Path) -> anyhow::Result<keystore::Config> {
+pub(in crate::cli) fn load(path: &Path) -> anyhow::Result<keystore::Section> {
     let (keystore, warnings) = Config::load_keystore(path)?;
     for warning in warnings {
         let _ = writeln!(std::io::stderr(), "Warning: {warning}");
@@ -189,7 +189,7 @@ fn warn(config: &Path, warnings: &[String]) {
 }
 
 /// Ctrl-C, and what service managers and closing terminals send, end a run early and in order.
-fn cancel_on_signal(stop: CancellationToken) -> std::io::Result<()> {
+pub(in crate::cli) fn cancel_on_signal(stop: CancellationToken) -> std::io::Result<()> {
     for kind in [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()] {
         let mut signal = signal(kind)?;
         let stop = stop.clone();

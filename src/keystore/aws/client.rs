@@ -11,7 +11,7 @@ use aws_sdk_secretsmanager::config::retry::RetryPartition;
 use aws_sdk_secretsmanager::config::{Builder, Credentials, Region};
 use secrecy::ExposeSecret as _;
 
-use super::config::{Endpoint, SecretsManager};
+use super::config::{self, Endpoint, SecretsManager};
 
 /// The time for one attempt: of the 10 seconds that a store is asked for, so that there is a second one.
 const ATTEMPT: Duration = Duration::from_secs(4);
@@ -32,7 +32,7 @@ pub(super) struct Clients {
 impl Clients {
     /// Reads the environment and the shared files of AWS. Credentials are looked for when they are needed.
     pub(super) async fn new(config: &SecretsManager) -> Self {
-        let shared = load(config).await;
+        let shared = load(&config.region, &config.endpoint, config.credentials.as_ref()).await;
         let build = |shared: &SdkConfig, kind: &str, attempts| {
             let partition = RetryPartition::new(format!("{kind} {} {:?}", config.region, config.endpoint));
             let retry = RetryConfig::adaptive().with_max_attempts(attempts);
@@ -53,16 +53,22 @@ impl Clients {
     }
 }
 
-async fn load(config: &SecretsManager) -> SdkConfig {
+/// What the clients of all services of AWS have in common. Reads the environment and the shared files; credentials are
+/// looked for when they are needed.
+pub(in crate::keystore) async fn load(
+    region: &str,
+    endpoint: &Endpoint,
+    credentials: Option<&config::Credentials>,
+) -> SdkConfig {
     let timeouts = TimeoutConfig::builder().connect_timeout(ATTEMPT).operation_attempt_timeout(ATTEMPT).build();
     let mut loader = aws_config::defaults(BehaviorVersion::latest())
-        .region(Region::new(config.region.clone()))
+        .region(Region::new(region.to_owned()))
         .identity_cache(IdentityCache::lazy().build())
         .timeout_config(timeouts);
-    if config.endpoint == Endpoint::Fips {
+    if *endpoint == Endpoint::Fips {
         loader = loader.use_fips(true);
     }
-    if let Some(given) = &config.credentials {
+    if let Some(given) = credentials {
         let token = given.token.as_ref().map(|token| token.expose_secret().to_owned());
         let secret = given.secret_key.expose_secret();
         loader = loader.credentials_provider(Credentials::new(&given.access_key, secret, token, None, "config file"));

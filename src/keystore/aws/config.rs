@@ -42,6 +42,20 @@ pub enum Endpoint {
     Url(Url),
 }
 
+impl Endpoint {
+    /// What the settings `endpoint` and `fips` say.
+    pub(in crate::keystore) fn of(url: Option<Url>, fips: bool) -> Result<Self, &'static str> {
+        match (url, fips) {
+            (None, false) => Ok(Self::Region),
+            (None, true) => Ok(Self::Fips),
+            (Some(url), false) => Ok(Self::Url(url)),
+            (Some(_), true) => {
+                Err("names an endpoint twice: 'fips' takes that of the region; remove 'endpoint' or 'fips'")
+            }
+        }
+    }
+}
+
 /// What the name of a secret may begin with: letters, digits and `/_+=.@-`, as names of secrets are.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Prefix(String);
@@ -94,21 +108,14 @@ impl TryFrom<Section> for SecretsManager {
     type Error = &'static str;
 
     fn try_from(section: Section) -> Result<Self, Self::Error> {
-        let endpoint = match (section.endpoint, section.fips) {
-            (None, false) => Endpoint::Region,
-            (None, true) => Endpoint::Fips,
-            (Some(url), false) => Endpoint::Url(url),
-            (Some(_), true) => {
-                return Err("names an endpoint twice: 'fips' takes that of the region; remove 'endpoint' or 'fips'");
-            }
-        };
+        let endpoint = Endpoint::of(section.endpoint, section.fips)?;
         let Section { region, kmskey, prefix, credentials, .. } = section;
         Ok(Self { endpoint, region, kmskey, prefix, credentials })
     }
 }
 
 /// Reads an address; one without a scheme is https.
-fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Url>, D::Error> {
+pub(in crate::keystore) fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Url>, D::Error> {
     let Some(text) = Option::<String>::deserialize(deserializer)? else { return Ok(None) };
     let url = if text.contains("://") { Url::parse(&text) } else { Url::parse(&format!("https://{text}")) };
     let advice = "not the address of a server; write 'https://host', 'https://host:port', or nothing for the region's";
@@ -122,7 +129,9 @@ fn prefix<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Prefix, D::Error
 }
 
 /// Reads credentials: an access key, with or without a token, or nothing at all.
-fn credentials<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Credentials>, D::Error> {
+pub(in crate::keystore) fn credentials<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Credentials>, D::Error> {
     #[derive(Default, Deserialize)]
     #[serde(deny_unknown_fields)]
     struct Section {

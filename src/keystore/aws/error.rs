@@ -131,13 +131,13 @@ impl Call<'_> {
 }
 
 /// What the service has said; an empty code: nothing of its own.
-struct Answer {
-    code: String,
-    message: String,
-    status: u16,
+pub(in crate::keystore) struct Answer {
+    pub(in crate::keystore) code: String,
+    pub(in crate::keystore) message: String,
+    pub(in crate::keystore) status: u16,
 }
 
-fn answer<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> Answer {
+pub(in crate::keystore) fn answer<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> Answer {
     let (code, message) = match error {
         SdkError::ServiceError(error) => (error.err().code(), error.err().message()),
         _ => (None, None),
@@ -164,11 +164,11 @@ pub(super) fn is_denial<E: ProvideErrorMetadata>(error: &SdkError<E, HttpRespons
     is_denied(&answer(error).code)
 }
 
-fn is_denied(code: &str) -> bool {
+pub(in crate::keystore) fn is_denied(code: &str) -> bool {
     matches!(code, "AccessDenied" | "AccessDeniedException")
 }
 
-fn is_throttling(code: &str) -> bool {
+pub(in crate::keystore) fn is_throttling(code: &str) -> bool {
     matches!(
         code,
         "Throttling"
@@ -182,12 +182,15 @@ fn is_throttling(code: &str) -> bool {
     )
 }
 
-fn is_passing(code: &str) -> bool {
+pub(in crate::keystore) fn is_passing(code: &str) -> bool {
     matches!(
         code,
         "InternalError"
             | "InternalFailure"
             | "InternalServiceError"
+            | "DependencyTimeoutException"
+            | "KMSInternalException"
+            | "KeyUnavailableException"
             | "RequestTimeout"
             | "RequestTimeoutException"
             | "ServiceUnavailable"
@@ -195,7 +198,7 @@ fn is_passing(code: &str) -> bool {
     )
 }
 
-fn is_about_credentials(code: &str) -> bool {
+pub(in crate::keystore) fn is_about_credentials(code: &str) -> bool {
     matches!(
         code,
         "ExpiredToken"
@@ -211,7 +214,7 @@ fn is_about_credentials(code: &str) -> bool {
     )
 }
 
-fn lacks_credentials(error: &(dyn StdError + 'static)) -> bool {
+pub(in crate::keystore) fn lacks_credentials(error: &(dyn StdError + 'static)) -> bool {
     let mut cause = Some(error);
     while let Some(error) = cause {
         if let Some(error) = error.downcast_ref::<CredentialsError>() {
@@ -226,6 +229,6 @@ fn lacks_credentials(error: &(dyn StdError + 'static)) -> bool {
 }
 
 /// A text of the service for the log: short, and on one line.
-fn printable(text: &str) -> String {
+pub(in crate::keystore) fn printable(text: &str) -> String {
     text.chars().take(MAX_MESSAGE).map(|char| if char.is_control() { ' ' } else { char }).collect()
 }

@@ -152,17 +152,72 @@ pub struct Tls {
 impl Config {
     /// The files that the section names, and the keys that name them.
     pub fn files(&self) -> Vec<(&'static str, &Path)> {
-        let mut files = Vec::new();
-        if let Some((key, certificate)) = &self.tls.client {
-            files.extend([("tls.key", key.as_path()), ("tls.cert", certificate)]);
-        }
-        files.extend(self.tls.ca.iter().map(|ca| ("tls.ca", ca.as_path())));
-        match &self.login {
-            Login::Kubernetes(Kubernetes { jwt: Secret::File(path), .. }) => files.push(("kubernetes.jwt", path)),
-            Login::Token(Secret::File(path)) => files.push(("token.file", path)),
-            _ => {}
-        }
-        files
+        files(&self.tls, &self.login)
+    }
+}
+
+/// A transit key, where it is, and how to log in there: the `keystore.encrypt.vault:` section.
+#[derive(Debug, Deserialize)]
+#[serde(try_from = "TransitSection")]
+pub struct TransitOnly {
+    /// Where Vault answers.
+    pub endpoint: Url,
+    /// The namespace of the transit engine; none: the root namespace.
+    pub namespace: Option<String>,
+    /// The key.
+    pub transit: Transit,
+    /// How to log in.
+    pub login: Login,
+    /// Certificates.
+    pub tls: Tls,
+}
+
+impl TransitOnly {
+    /// The files that the section names, and the keys that name them.
+    pub fn files(&self) -> Vec<(&'static str, &Path)> {
+        files(&self.tls, &self.login)
+    }
+}
+
+fn files<'a>(tls: &'a Tls, login: &'a Login) -> Vec<(&'static str, &'a Path)> {
+    let mut files = Vec::new();
+    if let Some((key, certificate)) = &tls.client {
+        files.extend([("tls.key", key.as_path()), ("tls.cert", certificate)]);
+    }
+    files.extend(tls.ca.iter().map(|ca| ("tls.ca", ca.as_path())));
+    match login {
+        Login::Kubernetes(Kubernetes { jwt: Secret::File(path), .. }) => files.push(("kubernetes.jwt", path)),
+        Login::Token(Secret::File(path)) => files.push(("token.file", path)),
+        _ => {}
+    }
+    files
+}
+
+/// The section of a transit key as it is written.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TransitSection {
+    endpoint: Url,
+    #[serde(default = "transit", deserialize_with = "transit_unless_set")]
+    engine: String,
+    #[serde(deserialize_with = "setting::text")]
+    key: String,
+    namespace: Option<String>,
+    approle: Option<AppRole>,
+    kubernetes: Option<Kubernetes>,
+    userpass: Option<UserPass>,
+    token: Option<Token>,
+    #[serde(default)]
+    tls: Tls,
+}
+
+impl TryFrom<TransitSection> for TransitOnly {
+    type Error = &'static str;
+
+    fn try_from(section: TransitSection) -> Result<Self, Self::Error> {
+        let TransitSection { endpoint, engine, key, namespace, approle, kubernetes, userpass, token, tls } = section;
+        let login = one_login(approle, kubernetes, userpass, token)?;
+        Ok(Self { endpoint, namespace, transit: Transit { engine, key }, login, tls })
     }
 }
 
@@ -212,21 +267,7 @@ impl TryFrom<Section> for Config {
     type Error = &'static str;
 
     fn try_from(section: Section) -> Result<Self, Self::Error> {
-        let ways = [
-            section.approle.map(|way| Ok(Login::AppRole(way))),
-            section.kubernetes.map(|way| Ok(Login::Kubernetes(way))),
-            section.userpass.map(|way| Ok(Login::UserPass(way))),
-            section.token.map(|token| token.secret().map(Login::Token)),
-        ];
-        let mut ways = ways.into_iter().flatten();
-        let login = ways.next().ok_or(
-            "names no way to log in; add a section 'approle', 'kubernetes' or 'userpass', or 'token' for a given token",
-        )??;
-        if ways.next().is_some() {
-            return Err(
-                "names two ways to log in; keep one of the sections 'approle', 'kubernetes', 'userpass', 'token'",
-            );
-        }
+        let login = one_login(section.approle, section.kubernetes, section.userpass, section.token)?;
         Ok(Self {
             endpoint: section.endpoint,
             engine: section.engine.unwrap_or_else(|| "kv".into()),
@@ -238,6 +279,30 @@ impl TryFrom<Section> for Config {
             tls: section.tls,
             ping: section.status.ping,
         })
+    }
+}
+
+fn one_login(
+    approle: Option<AppRole>,
+    kubernetes: Option<Kubernetes>,
+    userpass: Option<UserPass>,
+    token: Option<Token>,
+) -> Result<Login, &'static str> {
+    let ways = [
+        approle.map(|way| Ok(Login::AppRole(way))),
+        kubernetes.map(|way| Ok(Login::Kubernetes(way))),
+        userpass.map(|way| Ok(Login::UserPass(way))),
+        token.map(|token| token.secret().map(Login::Token)),
+    ];
+    let mut ways = ways.into_iter().flatten();
+    let way = ways.next().ok_or(
+        "names no way to log in; add a section 'approle', 'kubernetes' or 'userpass', or 'token' for a given token",
+    )?;
+    match ways.next() {
+        None => way,
+        Some(_) => {
+            Err("names two ways to log in; keep one of the sections 'approle', 'kubernetes', 'userpass', 'token'")
+        }
     }
 }
 

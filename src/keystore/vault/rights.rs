@@ -4,11 +4,10 @@ use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::Version;
 use super::kv::Kv;
 use super::login::to_json;
-use super::transit::Transit;
-use crate::keystore::{Access, Error};
+use super::{Connection, Version};
+use crate::keystore::Error;
 
 /// The rights that the session's token has to some paths; none: it may not even ask.
 struct Rights(Option<HashMap<String, Vec<String>>>);
@@ -24,13 +23,13 @@ impl Rights {
     }
 }
 
-/// Checks that the token has every right that `access` needs.
-pub(super) async fn check(kv: &Kv, transit: Option<&Transit>, access: Access) -> Result<(), Error> {
-    let mut needed = kv.needs(access);
-    if let Some(transit) = transit {
-        needed.extend(transit.needs(access));
-    }
-    let rights = ask(kv, needed.iter().map(|(path, _)| path.clone()).collect()).await?;
+/// Checks that the token has all of these rights, which `policy` gives.
+pub(super) async fn check(
+    connection: &Connection,
+    needed: Vec<(String, Vec<&'static str>)>,
+    policy: &str,
+) -> Result<(), Error> {
+    let rights = ask(connection, needed.iter().map(|(path, _)| path.clone()).collect()).await?;
     let missing: Vec<_> = needed
         .iter()
         .flat_map(|(path, needs)| needs.iter().map(move |right| (path, right)))
@@ -40,8 +39,7 @@ pub(super) async fn check(kv: &Kv, transit: Option<&Transit>, access: Access) ->
     if missing.is_empty() {
         return Ok(());
     }
-    let policy = [Some(kv.policy(access)), transit.map(Transit::policy)].into_iter().flatten().collect::<Vec<_>>();
-    let (missing, policy) = (missing.join(", "), policy.join("\n"));
+    let missing = missing.join(", ");
     Err(Error::Failed(format!("missing rights: {missing}; this policy gives them all:\n{policy}").into()))
 }
 
@@ -51,7 +49,7 @@ pub(super) async fn warning_of_update(kv: &Kv) -> Result<Option<String>, Error> 
         return Ok(None);
     }
     let path = kv.any_entry();
-    let rights = ask(kv, vec![path.clone()]).await?;
+    let rights = ask(&kv.connection, vec![path.clone()]).await?;
     let may_overwrite = rights.are_known() && rights.allow(&path, "update");
     Ok(may_overwrite.then(|| {
         format!(
@@ -62,7 +60,7 @@ pub(super) async fn warning_of_update(kv: &Kv) -> Result<Option<String>, Error> 
     }))
 }
 
-async fn ask(kv: &Kv, paths: Vec<String>) -> Result<Rights, Error> {
+async fn ask(connection: &Connection, paths: Vec<String>) -> Result<Rights, Error> {
     #[derive(Serialize)]
     struct Request {
         paths: Vec<String>,
@@ -74,8 +72,8 @@ async fn ask(kv: &Kv, paths: Vec<String>) -> Result<Rights, Error> {
         Other(serde::de::IgnoredAny),
     }
     let body = to_json(&Request { paths });
-    let ask = kv.connection.ask("POST", "sys/capabilities-self", Some(&body));
-    let answer = kv.connection.send::<HashMap<String, Value>>(ask).await?;
+    let ask = connection.ask("POST", "sys/capabilities-self", Some(&body));
+    let answer = connection.send::<HashMap<String, Value>>(ask).await?;
     let paths = answer.data.filter(|_| answer.status == 200).map(|data| {
         let lists = data.into_iter().filter_map(|(path, value)| match value {
             Value::Rights(rights) => Some((path, rights)),

@@ -1,11 +1,15 @@
 //! The transit engine: values wrapped by a key that never leaves the Vault.
 
+use std::time::Duration;
+
 use secrecy::{ExposeSecret as _, SecretString};
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
-use super::Connection;
 use super::api::Answer;
+use super::config::TransitOnly;
 use super::login::to_json;
+use super::{Connection, rights};
 use crate::crypto::{Blob, base64};
 use crate::keystore::{Access, Error};
 
@@ -14,15 +18,47 @@ pub(super) const MARK: &[u8] = b"vault:v";
 
 /// A key of the transit engine.
 #[derive(Debug)]
-pub(super) struct Transit {
+pub struct Transit {
     pub(super) connection: Connection,
     pub(super) engine: String,
     pub(super) key: String,
 }
 
 impl Transit {
+    /// Logs in to where the transit key is.
+    pub async fn connect(config: &TransitOnly) -> Result<Self, Error> {
+        let TransitOnly { endpoint, namespace, transit, login, tls } = config;
+        let engine = transit.engine.trim_matches('/').to_owned();
+        let connection = Connection::open(endpoint, tls, namespace.as_deref(), login, &engine)?;
+        if tls.insecure_skip_verify {
+            tracing::warn!(%endpoint, "insecure_skip_verify: anybody between here and there can read every key");
+        }
+        Ok(Self { connection, engine, key: transit.key.clone() })
+    }
+
+    /// What tells the key from others in its Vault.
+    pub fn path(&self) -> String {
+        format!("{}/{}", self.engine, self.key)
+    }
+
+    /// Asks the Vault for a sign of life.
+    pub async fn status(&self) -> Result<(), Error> {
+        self.connection.api.health::<IgnoredAny>().await.map(drop)
+    }
+
+    /// Checks that the token has every right that `access` needs.
+    pub async fn check(&self, access: Access) -> Result<(), Error> {
+        self.status().await?;
+        rights::check(&self.connection, self.needs(access), &self.policy()).await
+    }
+
+    /// How old the token in use is.
+    pub fn token_age(&self) -> Option<Duration> {
+        self.connection.session.age()
+    }
+
     /// Has `value` encrypted.
-    pub(super) async fn wrap(&self, value: &Blob) -> Result<SecretString, Error> {
+    pub async fn wrap(&self, value: &Blob) -> Result<SecretString, Error> {
         #[derive(Serialize)]
         struct Request<'a> {
             plaintext: &'a str,
@@ -42,7 +78,7 @@ impl Transit {
     }
 
     /// Has a wrapped value decrypted, whichever version of the key it was wrapped by.
-    pub(super) async fn unwrap(&self, wrapped: &Blob) -> Result<Blob, Error> {
+    pub async fn unwrap(&self, wrapped: &Blob) -> Result<Blob, Error> {
         #[derive(Serialize)]
         struct Request<'a> {
             ciphertext: &'a str,

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use claviger::config::Config;
-use claviger::keystore::{self, KeyStore};
+use claviger::keystore::KeyStore;
 
 use crate::support::moto::{Moto, REGION, User};
 
@@ -39,5 +39,5 @@ async fn connect(section: &Value) -> Arc<dyn KeyStore> {
     std::fs::write(&file, config.to_string()).expect("the file is written");
     let (config, warnings) = Config::load_keystore(&file).unwrap_or_else(|error| panic!("{error}"));
     assert!(warnings.is_empty(), "{warnings:?}");
-    keystore::connect(&config).await.expect("nothing is asked yet")
+    config.connect().await.expect("nothing is asked yet")
 }

@@ -105,7 +105,7 @@ async fn connect(section: &Value) -> Result<Arc<dyn KeyStore>, keystore::Error> 
     std::fs::write(&file, json!({ "keystore": { "vault": section } }).to_string()).expect("the file is written");
     let (config, warnings) = Config::load_keystore(&file).unwrap_or_else(|error| panic!("{error}"));
     assert!(warnings.is_empty(), "{warnings:?}");
-    keystore::connect(&config).await
+    config.connect().await
 }
 
 /// A config with this section and this cache.

@@ -4,6 +4,7 @@ mod conflicts;
 mod interruption;
 mod progress;
 mod report;
+mod reseal;
 mod secrets;
 mod selection;
 mod source;

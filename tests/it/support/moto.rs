@@ -78,6 +78,14 @@ impl Moto {
         answer.json()
     }
 
+    /// Makes a key in KMS; returns its ARN.
+    pub fn kms_key(&self) -> String {
+        let json = "Content-Type: application/x-amz-json-1.1";
+        let answer = self.send("kms", &["-H", "X-Amz-Target: TrentService.CreateKey", "-H", json, "-d", "{}"]);
+        assert_eq!(answer.status, 200, "{answer:?}");
+        answer.json()["KeyMetadata"]["Arn"].as_str().expect("an ARN").to_owned()
+    }
+
     /// Makes a secret with this value.
     pub fn put(&self, name: &str, value: &str) {
         self.ask("CreateSecret", &json!({ "Name": name, "SecretString": value }));

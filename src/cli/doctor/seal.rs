@@ -1,0 +1,51 @@
+//! `seal.keys`: which keys are sealed by whom.
+
+use std::collections::BTreeMap;
+
+use futures_util::{StreamExt as _, stream};
+
+use super::{Report, count};
+use crate::keystore::{self, Error, Seal, Section};
+use crate::telemetry::log::causes;
+
+const ID: &str = "seal.keys";
+
+/// How many keys are looked at at once.
+const AT_ONCE: usize = 32;
+
+/// Looks at every value as it lies in the store.
+pub(super) async fn check(section: &Section, report: &mut Report) {
+    match look(section).await {
+        Ok((seals, newest)) => conclude(&seals, &newest, report),
+        Err(error) => report.failed(ID, causes(&error), "see to what the message says, and run this again"),
+    }
+}
+
+async fn look(section: &Section) -> Result<(BTreeMap<String, usize>, String), Error> {
+    let newest = Seal::connect(section.encrypt.as_ref()).await?.newest().await?;
+    let mut seals = BTreeMap::new();
+    let Some(store) = keystore::open(&section.store).await? else { return Ok((seals, newest)) };
+    let names = store.list("").await?.names;
+    let mut values = stream::iter(&names).map(|name| store.get(name)).buffer_unordered(AT_ONCE);
+    while let Some(value) = values.next().await {
+        let label = match value {
+            Ok(value) => Seal::label(&value)?,
+            // Deleted meanwhile.
+            Err(Error::NotFound) => continue,
+            Err(error) => return Err(error),
+        };
+        *seals.entry(label).or_default() += 1;
+    }
+    Ok((seals, newest))
+}
+
+fn conclude(seals: &BTreeMap<String, usize>, newest: &str, report: &mut Report) {
+    let others: Vec<_> = seals.iter().filter(|(label, _)| *label != newest).collect();
+    if others.is_empty() {
+        let all = seals.get(newest).copied().unwrap_or_default();
+        return report.ok(ID, format!("{}, all sealed by the {newest}", count(all, "key")));
+    }
+    let others: Vec<_> = others.into_iter().map(|(label, keys)| format!("{} ({label})", count(*keys, "key"))).collect();
+    let fix = "run 'claviger reseal' with this config as --config and --target";
+    report.warning(ID, format!("not sealed by the {newest}: {}", others.join(", ")), fix);
+}

@@ -1,0 +1,187 @@
+//! `claviger reseal`: gives the keys of a store another seal, where they are.
+
+use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::{Context as _, bail};
+use serde::Serialize;
+use tokio_util::sync::CancellationToken;
+
+use super::migrate::meter::Meter;
+use super::migrate::{Incomplete, keys, session};
+use super::out::Out;
+use crate::migrate::Progress;
+use crate::migrate::reseal::{Done, Readers, Reseal, Todo};
+
+/// Seal the keys of a key store anew, where they are
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The config file by which the keys are sealed now; just `keystore:` is enough.
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// The config file by which they shall be: the same key store with another `encrypt:`.
+    #[arg(long, visible_alias = "to", value_name = "FILE")]
+    target: PathBuf,
+    /// Open, seal and open everything in memory, store nothing.
+    #[arg(long)]
+    dry_run: bool,
+    /// How many keys are in work at once
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=512))]
+    concurrency: u16,
+    /// Print the result in JSON, and nothing else, to standard output.
+    #[arg(long)]
+    json: bool,
+    /// Print errors and what needs attention, and nothing else.
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+/// What `--json` prints.
+#[derive(Serialize)]
+struct Report<'a> {
+    newest: &'a str,
+    dry_run: bool,
+    /// How many keys had which seal before.
+    sealed_by: &'a BTreeMap<String, usize>,
+    to_reseal: usize,
+    resealed: usize,
+    failed: Vec<Failed<'a>>,
+    not_reached: usize,
+}
+
+#[derive(Serialize)]
+struct Failed<'a> {
+    name: &'a str,
+    error: &'a str,
+}
+
+/// Runs the command.
+pub(super) fn run(args: Args, out: &mut Out) -> anyhow::Result<()> {
+    session::block_on(async {
+        let old = session::load(&args.config)?;
+        let new = session::load(&args.target)?;
+        let reseal = Reseal::open(&old, &new, args.concurrency.into()).await?;
+        let stop = CancellationToken::new();
+        session::cancel_on_signal(stop.clone())?;
+        Run { args, reseal, stop, progress: Arc::default() }.run(out).await
+    })
+}
+
+struct Run {
+    args: Args,
+    reseal: Reseal,
+    stop: CancellationToken,
+    progress: Arc<Progress>,
+}
+
+impl Run {
+    async fn run(&self, out: &mut Out) -> anyhow::Result<()> {
+        let todo = self.before_the_first_write(self.reseal.plan(&self.progress)).await?;
+        self.note(self.plan_text(&todo));
+        let done = if self.args.dry_run {
+            self.before_the_first_write(self.reseal.rehearse(&todo, &self.progress)).await?;
+            Done::default()
+        } else {
+            let meter = self.meter();
+            let done = self.reseal.run(&todo, &self.progress, &self.stop).await;
+            meter.stop().await;
+            done
+        };
+        if self.args.json {
+            out.json(&self.report(&todo, &done))?;
+        } else if !self.args.quiet {
+            writeln!(out, "{}", self.conclusion(&todo, &done))?;
+        }
+        shortfall(&todo, &done, self.stop.is_cancelled())
+    }
+
+    /// Runs a step that an interruption may end at any moment.
+    async fn before_the_first_write<T>(
+        &self,
+        step: impl Future<Output = Result<T, crate::migrate::reseal::Error>>,
+    ) -> anyhow::Result<T> {
+        let meter = self.meter();
+        let done = tokio::select! {
+            done = step => done,
+            () = self.stop.cancelled() => bail!("interrupted before the first key was changed"),
+        };
+        meter.stop().await;
+        done.context("nothing was changed")
+    }
+
+    fn plan_text(&self, todo: &Todo) -> String {
+        let Todo { names, sealed_by, newest, readers } = todo;
+        let seals = sealed_by.iter().map(|(label, count)| format!("\n  {label}: {}", keys(*count)));
+        let seals = seals.collect::<String>();
+        let (count, [old, new]) = (names.len(), [&self.args.config, &self.args.target].map(|file| file.display()));
+        let readers = match readers {
+            Readers::Old => format!("'{old}', which reads both seals"),
+            Readers::New => format!("'{new}', which reads both seals"),
+            Readers::Both => format!("'{old}' or '{new}': both read both seals"),
+        };
+        format!(
+            "Sealed by now:{seals}\nPlan: {} to seal anew, as {newest}\nTo come: {} and {count} replacements in the key \
+             store, {count} data keys to wrap and {} to unwrap\nUntil it ends every server must run with {readers}",
+            keys(count),
+            reads(2 * count),
+            3 * count,
+        )
+    }
+
+    fn report<'a>(&self, todo: &'a Todo, done: &'a Done) -> Report<'a> {
+        Report {
+            newest: &todo.newest,
+            dry_run: self.args.dry_run,
+            sealed_by: &todo.sealed_by,
+            to_reseal: todo.names.len(),
+            resealed: done.resealed,
+            failed: done.failed.iter().map(|(name, error)| Failed { name: name.as_str(), error }).collect(),
+            not_reached: if self.args.dry_run { 0 } else { done.not_reached },
+        }
+    }
+
+    fn conclusion(&self, todo: &Todo, done: &Done) -> String {
+        if self.args.dry_run {
+            return format!("Dry run: {} can be sealed anew; nothing was changed.", keys(todo.names.len()));
+        }
+        let resealed = format!("Resealed {}, each opened again and compared.", keys(done.resealed));
+        let rest = done.failed.len() + done.not_reached;
+        let others: Vec<_> = todo.sealed_by.keys().filter(|label| **label != todo.newest).map(String::as_str).collect();
+        if rest > 0 || others.is_empty() {
+            return resealed;
+        }
+        format!("{resealed}\nNo key in this store is any more: {}.", others.join("; "))
+    }
+
+    fn meter(&self) -> Meter {
+        Meter::start(self.progress.clone(), self.args.quiet)
+    }
+
+    fn note(&self, text: impl std::fmt::Display) {
+        if !self.args.quiet {
+            let _ = writeln!(std::io::stderr(), "{text}");
+        }
+    }
+}
+
+fn reads(count: usize) -> String {
+    if count == 1 { "1 read".into() } else { format!("{count} reads") }
+}
+
+fn shortfall(todo: &Todo, done: &Done, interrupted: bool) -> anyhow::Result<()> {
+    if done.failed.is_empty() && done.not_reached == 0 {
+        return Ok(());
+    }
+    for (name, error) in &done.failed {
+        let _ = writeln!(std::io::stderr(), "FAILED: {name}: {error}");
+    }
+    let why = if interrupted { "interrupted" } else { "stopped" };
+    let message = format!(
+        "{why}: {} of {} have the new seal, all others the old one, and every key is whole; run again to go on",
+        done.resealed,
+        keys(todo.names.len())
+    );
+    Err(Incomplete::new(message).into())
+}

@@ -1,0 +1,279 @@
+//! Sealing: what a key store holds is encrypted under data keys that only a provider can unwrap.
+//!
+//! One format for all providers (`record`), one wrapper for all stores ([`Sealed`]). `docs/sealing.md` is the guide,
+//! `docs/formats.md` has the format.
+
+mod kms;
+mod local;
+mod record;
+mod store;
+mod transit;
+
+use std::fmt;
+use std::path::Path;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde::Deserialize;
+
+pub use self::store::{Examined, Sealed};
+
+use self::kms::KmsKey;
+use self::local::Local;
+use self::record::{Record, Wrapped};
+use self::transit::TransitKey;
+use super::{Access, Error};
+use crate::crypto::{Blob, SecretKey};
+use crate::name::KeyName;
+
+/// The `keystore.encrypt:` section of the config file.
+#[derive(Debug, Deserialize)]
+#[serde(try_from = "Section")]
+pub struct Config {
+    /// Seals what is written, and opens what it has sealed.
+    pub provider: ProviderConfig,
+    /// Open what they have sealed, and seal nothing.
+    pub also: Vec<ProviderConfig>,
+    /// Whether values that are not sealed are read.
+    pub allow_plaintext: bool,
+}
+
+/// Who wraps data keys.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ProviderConfig {
+    /// A key of our own.
+    Local(local::Config),
+    /// The transit engine of a Vault or an OpenBao.
+    #[serde(alias = "openbao")]
+    Vault(Box<transit::Config>),
+    /// AWS KMS.
+    Aws(kms::Config),
+}
+
+/// The section as it is written.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Section {
+    local: Option<local::Config>,
+    #[serde(alias = "openbao")]
+    vault: Option<Box<transit::Config>>,
+    aws: Option<kms::Config>,
+    #[serde(default)]
+    also: Vec<ProviderConfig>,
+    #[serde(default)]
+    allow_plaintext: bool,
+}
+
+impl TryFrom<Section> for Config {
+    type Error = &'static str;
+
+    fn try_from(section: Section) -> Result<Self, Self::Error> {
+        let providers = [
+            section.local.map(ProviderConfig::Local),
+            section.vault.map(ProviderConfig::Vault),
+            section.aws.map(ProviderConfig::Aws),
+        ];
+        let mut providers = providers.into_iter().flatten();
+        match (providers.next(), providers.next()) {
+            (Some(provider), None) => {
+                Ok(Self { provider, also: section.also, allow_plaintext: section.allow_plaintext })
+            }
+            (None, _) => Err("names nobody who encrypts; add one of the sections 'local', 'vault', 'aws'"),
+            (Some(_), Some(_)) => {
+                Err("names two who encrypt; keep one, and move the other into 'also' if it is still to decrypt")
+            }
+        }
+    }
+}
+
+impl Config {
+    /// The files that the section names, and the keys below it that name them. Those of `also` are the providers' business.
+    pub fn files(&self) -> Vec<(String, &Path)> {
+        match &self.provider {
+            ProviderConfig::Local(config) => {
+                config.file().map(|file| ("local.file".into(), file)).into_iter().collect()
+            }
+            ProviderConfig::Vault(config) => config.files(),
+            ProviderConfig::Aws(_) => Vec::new(),
+        }
+    }
+}
+
+/// Somebody who wraps data keys, and unwraps them again.
+#[async_trait]
+trait Provider: fmt::Display + fmt::Debug + Send + Sync {
+    /// What sealed values call such a provider.
+    fn kind(&self) -> &'static str;
+
+    /// Whether it may be this provider's key that a value names.
+    fn may_open(&self, key: &str) -> bool;
+
+    /// Wraps the data key of the entry `name`.
+    async fn wrap(&self, name: &KeyName, data_key: &SecretKey) -> Result<Wrapped, Error>;
+
+    /// Unwraps the data key of the entry `name`.
+    async fn unwrap(&self, name: &KeyName, wrapped: &Wrapped) -> Result<SecretKey, Error>;
+
+    /// Asks for a sign of life.
+    async fn status(&self) -> Result<(), Error> {
+        Ok(())
+    }
+
+    /// Checks that the credentials allow to unwrap and, where keys will be written, to wrap.
+    async fn check(&self, access: Access) -> Result<(), Error> {
+        let _ = access;
+        self.status().await
+    }
+
+    /// How long ago the provider gave us the token in use, where there is one.
+    fn token_age(&self) -> Option<Duration> {
+        None
+    }
+}
+
+/// Seals and opens the values of a key store, as its config says.
+#[derive(Debug)]
+pub struct Seal {
+    /// None: values are written as they are.
+    provider: Option<Box<dyn Provider>>,
+    also: Vec<Box<dyn Provider>>,
+    allow_plaintext: bool,
+}
+
+impl Seal {
+    /// Connects to all providers; without a config nothing is sealed.
+    ///
+    /// # Errors
+    /// When a provider's settings are of no use, or it refuses us.
+    pub async fn connect(config: Option<&Config>) -> Result<Self, Error> {
+        let Some(config) = config else {
+            return Ok(Self { provider: None, also: Vec::new(), allow_plaintext: true });
+        };
+        let provider = Some(connect(&config.provider).await?);
+        let mut also = Vec::with_capacity(config.also.len());
+        for other in &config.also {
+            also.push(connect(other).await?);
+        }
+        Ok(Self { provider, also, allow_plaintext: config.allow_plaintext })
+    }
+
+    #[cfg(test)]
+    fn with(provider: impl Provider + 'static) -> Self {
+        Self { provider: Some(Box::new(provider)), also: Vec::new(), allow_plaintext: false }
+    }
+
+    /// What is to be stored for `value` under `name`.
+    ///
+    /// # Errors
+    /// When the provider does not answer, or refuses.
+    pub async fn seal(&self, name: &KeyName, value: &Blob) -> Result<Blob, Error> {
+        let Some(provider) = &self.provider else { return Ok(value.copy()) };
+        let data_key = SecretKey::random().map_err(|error| Error::Failed(error.into()))?;
+        let wrapped = provider.wrap(name, &data_key).await?;
+        Ok(Record::seal(provider.kind(), wrapped, name, &data_key, value)?.to_blob())
+    }
+
+    /// The value that `stored` stands for under `name`.
+    ///
+    /// # Errors
+    /// [`Error::Unreachable`] when who could open it does not answer, [`Error::Failed`] when nobody can.
+    pub async fn open(&self, name: &KeyName, stored: Blob) -> Result<Blob, Error> {
+        let Some(record) = Record::parse(&stored)? else {
+            return if self.allow_plaintext { Ok(stored) } else { Err(not_sealed()) };
+        };
+        let mut failure = None;
+        for provider in self.providers().filter(|p| p.kind() == record.provider && p.may_open(&record.key)) {
+            let wrapped = Wrapped { key: record.key.clone(), data_key: record.data_key.clone() };
+            match provider.unwrap(name, &wrapped).await {
+                Ok(data_key) => return record.open(name, &data_key).ok_or_else(not_authentic),
+                // Another may have the key, but one that may answer later decides.
+                Err(error) if !matches!(failure, Some(Error::Unreachable(_))) => failure = Some(error),
+                Err(_) => {}
+            }
+        }
+        Err(failure.unwrap_or_else(|| self.nobody_opens(&record)))
+    }
+
+    /// Whether what is stored is sealed as this seals now; where keys have versions, by the newest one.
+    ///
+    /// # Errors
+    /// When it is damaged.
+    pub fn label(stored: &Blob) -> Result<String, Error> {
+        Ok(Record::parse(stored)?.map_or_else(|| "not sealed".into(), |record| record.label()))
+    }
+
+    /// What [`Seal::label`] says of values that are sealed now.
+    ///
+    /// # Errors
+    /// When the provider does not answer, or refuses.
+    pub async fn newest(&self) -> Result<String, Error> {
+        let name = KeyName::parse("claviger").expect("a name");
+        Self::label(&self.seal(&name, &Blob::from(Vec::new())).await?)
+    }
+
+    /// Asks the one who seals for a sign of life.
+    async fn status(&self) -> Result<(), Error> {
+        match &self.provider {
+            Some(provider) => provider.status().await,
+            None => Ok(()),
+        }
+    }
+
+    async fn check(&self, access: Access) -> Result<(), Error> {
+        if let Some(provider) = &self.provider {
+            provider.check(access).await?;
+        }
+        for provider in &self.also {
+            provider.check(Access::Read).await?;
+        }
+        Ok(())
+    }
+
+    fn token_age(&self) -> Option<Duration> {
+        self.providers().filter_map(Provider::token_age).max()
+    }
+
+    fn providers(&self) -> impl Iterator<Item = &dyn Provider> {
+        self.provider.iter().chain(&self.also).map(|provider| &**provider)
+    }
+
+    fn nobody_opens(&self, record: &Record) -> Error {
+        let (label, section) = (record.label(), record.section());
+        Error::Failed(match &self.provider {
+            None => format!("the value is sealed by the {label}; add the section keystore.encrypt.{section}").into(),
+            Some(_) => {
+                format!("the value is sealed by the {label}, which is not among keystore.encrypt and its 'also'").into()
+            }
+        })
+    }
+}
+
+impl fmt::Display for Seal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.provider {
+            Some(provider) => write!(f, "sealed by {provider}"),
+            None => f.write_str("not sealed"),
+        }
+    }
+}
+
+async fn connect(config: &ProviderConfig) -> Result<Box<dyn Provider>, Error> {
+    Ok(match config {
+        ProviderConfig::Local(config) => Box::new(Local::open(config)?),
+        ProviderConfig::Vault(config) => Box::new(TransitKey::connect(config).await?),
+        ProviderConfig::Aws(config) => Box::new(KmsKey::connect(config).await),
+    })
+}
+
+fn not_sealed() -> Error {
+    Error::Failed(
+        "the value is not sealed, although the key store has 'encrypt'; seal it with 'claviger reseal', or set \
+         keystore.encrypt.allow_plaintext"
+            .into(),
+    )
+}
+
+fn not_authentic() -> Error {
+    Error::Failed("the sealed value is not authentic: it was sealed for another name, or has been changed".into())
+}

@@ -1,0 +1,123 @@
+//! A sealed value, as it lies in a key store: it says who can open it. `docs/formats.md` has the format.
+
+use serde::{Deserialize, Serialize};
+
+use crate::crypto::{Blob, SecretKey, base64, envelope};
+use crate::keystore::Error;
+use crate::name::KeyName;
+
+/// The one field of the JSON object, which tells it from a stored key.
+const MARK: &str = "claviger_sealed";
+
+/// The version that is written, and read.
+const VERSION: u32 = 1;
+
+/// A sealed value. Nothing in it is secret.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Record {
+    version: u32,
+    /// Who wrapped the data key: the `kind` of a provider.
+    pub(super) provider: String,
+    /// With which of its keys.
+    pub(super) key: String,
+    /// The wrapped data key.
+    pub(super) data_key: String,
+    value: String,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Marked<R> {
+    claviger_sealed: R,
+}
+
+/// A data key that a provider has wrapped.
+#[derive(Debug)]
+pub(super) struct Wrapped {
+    /// Which key of the provider's has done it.
+    pub(super) key: String,
+    /// The wrapped data key.
+    pub(super) data_key: String,
+}
+
+impl Record {
+    /// Reads a stored value; none when it is no sealed one.
+    ///
+    /// # Errors
+    /// When it says that it is sealed and cannot be read.
+    pub(super) fn parse(stored: &Blob) -> Result<Option<Self>, Error> {
+        let text = stored.expose();
+        let is_marked = text.trim_ascii_start().starts_with(b"{") && holds(text, MARK.as_bytes());
+        // Texts of owners and the like may hold the mark; they have other fields.
+        if !is_marked || serde_json::from_slice::<Marked<serde::de::IgnoredAny>>(text).is_err() {
+            return Ok(None);
+        }
+        let Marked { claviger_sealed: record } = serde_json::from_slice::<Marked<Self>>(text)
+            .map_err(|error| Error::Failed(format!("the sealed value is damaged: {error}").into()))?;
+        if record.version != VERSION {
+            let version = record.version;
+            let message = format!("the value is sealed in format {version}, which only a newer program reads");
+            return Err(Error::Failed(message.into()));
+        }
+        let fields = [&record.provider, &record.key, &record.data_key];
+        if fields.iter().any(|field| field.is_empty() || field.contains('\n')) {
+            return Err(Error::Failed("the sealed value is damaged: a field is empty or has two lines".into()));
+        }
+        Ok(Some(record))
+    }
+
+    /// Seals `value` for the entry `name`.
+    pub(super) fn seal(
+        provider: &str,
+        wrapped: Wrapped,
+        name: &KeyName,
+        data_key: &SecretKey,
+        value: &Blob,
+    ) -> Result<Self, Error> {
+        let Wrapped { key, data_key: wrapped } = wrapped;
+        let mut record =
+            Self { version: VERSION, provider: provider.into(), key, data_key: wrapped, value: String::new() };
+        let sealed = envelope::seal(data_key, &record.context(name), value.expose());
+        record.value = base64::encode(&sealed.map_err(|error| Error::Failed(error.into()))?).to_string();
+        Ok(record)
+    }
+
+    /// The value, if `data_key` opens it under this name.
+    pub(super) fn open(&self, name: &KeyName, data_key: &SecretKey) -> Option<Blob> {
+        let sealed = base64::decode(self.value.as_bytes())?;
+        envelope::open(data_key, &self.context(name), &sealed).map(Blob::from)
+    }
+
+    /// The text to be stored.
+    pub(super) fn to_blob(&self) -> Blob {
+        serde_json::to_vec(&Marked { claviger_sealed: self }).expect("texts have a JSON form").into()
+    }
+
+    /// Who can open it: "local key 8d2f…", "transit key transit/minio, version 3".
+    pub(super) fn label(&self) -> String {
+        let version = self.data_key.strip_prefix("vault:v").and_then(|rest| rest.split_once(':'));
+        let version = version.map_or_else(String::new, |(version, _)| format!(", version {version}"));
+        format!("{} key {}{version}", self.provider, self.key)
+    }
+
+    /// The section below `keystore.encrypt` that such a provider has.
+    pub(super) fn section(&self) -> &'static str {
+        match self.provider.as_str() {
+            "local" => "local",
+            "transit" => "vault",
+            "aws-kms" => "aws",
+            _ => "… of a newer program",
+        }
+    }
+
+    /// What the value is bound to.
+    fn context(&self, name: &KeyName) -> Vec<u8> {
+        let Self { version, provider, key, data_key, .. } = self;
+        format!("claviger sealed {version}\n{provider}\n{key}\n{data_key}\n{name}\n").into_bytes()
+    }
+}
+
+fn holds(text: &[u8], part: &[u8]) -> bool {
+    text.windows(part.len()).any(|window| window == part)
+}

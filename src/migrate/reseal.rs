@@ -1,0 +1,258 @@
+//! Gives the keys of a store another seal, in place: one `replace` a key, each proven before and after.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::{StreamExt as _, future, stream};
+use tokio_util::sync::CancellationToken;
+
+use super::progress::{Progress, Step};
+use crate::crypto::{Blob, Key};
+use crate::keystore::seal::Examined;
+use crate::keystore::{self, Access, KeyStore, Retry, Seal, Sealed};
+use crate::name::KeyName;
+use crate::telemetry::log::causes;
+
+/// How often a key is tried while a store or who seals does not answer, and how long the first pause is; each further
+/// one is twice as long.
+const ATTEMPTS: u32 = 6;
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+
+/// Why there is nothing to run. Nothing has been changed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The store, or who seals, failed.
+    #[error("the {0} cannot be used")]
+    Store(&'static str, #[source] keystore::Error),
+    /// There is no such place.
+    #[error("the key store does not exist; nothing was created")]
+    Missing,
+    /// The configs name two stores.
+    #[error(
+        "the two configs name different key stores ({0} and {1}): 'reseal' changes keys where they are; to copy them use \
+         'claviger migrate'"
+    )]
+    OtherStore(String, String),
+    /// Entries that nobody can open.
+    #[error("{} cannot be resealed:{}", count(.0.len()), lines(.0))]
+    Unusable(Vec<(String, String)>),
+    /// Servers with one config could not read what the other writes.
+    #[error(
+        "while it runs, neither config would read all keys: the new one does not open {0}, and the old one does not open \
+         what the new one seals. Write who sealed them into the new config's keystore.encrypt.also (or \
+         allow_plaintext: true, when they are not sealed), give that config to all servers, and run again"
+    )]
+    Unreadable(String),
+}
+
+fn count(keys: usize) -> String {
+    if keys == 1 { "1 key".into() } else { format!("{keys} keys") }
+}
+
+fn lines(problems: &[(String, String)]) -> String {
+    problems.iter().map(|(name, reason)| format!("\n  '{name}': {reason}")).collect()
+}
+
+/// A store, and the seals that its keys have and shall have.
+pub struct Reseal {
+    store: Sealed,
+    old: Seal,
+    /// Keys in flight at once.
+    concurrency: usize,
+}
+
+/// What there is to do.
+#[derive(Debug)]
+pub struct Todo {
+    /// Names of the keys that have another seal.
+    pub names: Vec<KeyName>,
+    /// How many keys have which seal, by its label.
+    pub sealed_by: BTreeMap<String, usize>,
+    /// The label that all shall have.
+    pub newest: String,
+    /// Which config servers must have while it runs.
+    pub readers: Readers,
+}
+
+/// Which config reads every key at every moment of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Readers {
+    /// The old one, which opens what is sealed anew.
+    Old,
+    /// The new one, which opens what is there.
+    New,
+    /// Either.
+    Both,
+}
+
+/// What became of the keys.
+#[derive(Debug, Default)]
+pub struct Done {
+    /// How many have the new seal now.
+    pub resealed: usize,
+    /// Those that have not, and why.
+    pub failed: Vec<(KeyName, String)>,
+    /// How many were not begun.
+    pub not_reached: usize,
+}
+
+impl Reseal {
+    /// Connects to the store and to everybody who seals, by both configs.
+    ///
+    /// # Errors
+    /// When one cannot be used, or the configs name two stores.
+    pub async fn open(old: &keystore::Section, new: &keystore::Section, concurrency: usize) -> Result<Self, Error> {
+        let open = async |section: &keystore::Section| {
+            let store = keystore::open(&section.store).await.map_err(|error| Error::Store("key store", error))?;
+            let store = store.ok_or(Error::Missing)?;
+            let identity = store.identity().await.map_err(|error| Error::Store("key store", error))?;
+            Ok((store, identity))
+        };
+        let ((_, before), (store, after)) = (open(old).await?, open(new).await?);
+        if before != after {
+            return Err(Error::OtherStore(before, after));
+        }
+        let seal = async |section: &keystore::Section| {
+            Seal::connect(section.encrypt.as_ref()).await.map_err(|error| Error::Store("seal", error))
+        };
+        let store = Sealed::new(Arc::new(Retry::new(store)), seal(new).await?);
+        store.check(Access::Replace).await.map_err(|error| Error::Store("key store", error))?;
+        Ok(Self { store, old: seal(old).await?, concurrency })
+    }
+
+    /// Opens every key, and says which have another seal than they shall have.
+    ///
+    /// # Errors
+    /// When one cannot be opened or is no key, or servers could not read all keys while it runs.
+    pub async fn plan(&self, progress: &Progress) -> Result<Todo, Error> {
+        progress.begin(Step::Listing, 0);
+        let listing = self.store.list("").await.map_err(|error| Error::Store("key store", error))?;
+        let newest = self.store.seal().newest().await.map_err(|error| Error::Store("seal", error))?;
+        let mut todo = Todo { names: Vec::new(), sealed_by: BTreeMap::new(), newest, readers: Readers::New };
+        let mut problems: Vec<_> =
+            listing.foreign.into_iter().map(|foreign| (foreign.name, foreign.reason.to_owned())).collect();
+
+        progress.begin(Step::Reading, listing.names.len());
+        let mut examined = stream::iter(listing.names)
+            .map(|name| async move { (self.examine(&name).await, name) })
+            .buffered(self.concurrency);
+        let mut only_old = BTreeMap::<String, usize>::new();
+        while let Some((examined, name)) = examined.next().await {
+            progress.advance(1);
+            match examined {
+                Ok(Examined { label, needs_old, .. }) => {
+                    *todo.sealed_by.entry(label.clone()).or_default() += 1;
+                    if label != todo.newest {
+                        todo.names.push(name);
+                    }
+                    if needs_old {
+                        *only_old.entry(label).or_default() += 1;
+                    }
+                }
+                Err(error) => problems.push((name.to_string(), error)),
+            }
+        }
+        drop(examined);
+        if !problems.is_empty() {
+            return Err(Error::Unusable(problems));
+        }
+        todo.readers = match (self.old_opens_new().await?, only_old.is_empty()) {
+            (true, true) => Readers::Both,
+            (true, false) => Readers::Old,
+            (false, true) => Readers::New,
+            (false, false) => {
+                let which = only_old.iter().map(|(label, keys)| format!("{} ({label})", count(*keys)));
+                return Err(Error::Unreadable(which.collect::<Vec<_>>().join(", ")));
+            }
+        };
+        Ok(todo)
+    }
+
+    async fn examine(&self, name: &KeyName) -> Result<Examined, String> {
+        let examined = patiently(|| self.store.examine(name, &self.old)).await.map_err(|error| causes(&error))?;
+        Key::parse(&examined.value).map_err(|error| causes(&error))?;
+        Ok(examined)
+    }
+
+    async fn old_opens_new(&self) -> Result<bool, Error> {
+        let name = KeyName::parse("claviger").expect("a name");
+        let sealed = self.store.seal().seal(&name, &Blob::from(Vec::new())).await;
+        let sealed = sealed.map_err(|error| Error::Store("seal", error))?;
+        match self.old.open(&name, sealed).await {
+            Ok(_) => Ok(true),
+            Err(keystore::Error::Unreachable(cause)) => Err(Error::Store("seal", keystore::Error::Unreachable(cause))),
+            Err(_) => Ok(false),
+        }
+    }
+
+    /// Seals and opens every key of the plan in memory, and stores nothing.
+    ///
+    /// # Errors
+    /// The keys that could not be sealed, and why.
+    pub async fn rehearse(&self, todo: &Todo, progress: &Progress) -> Result<(), Error> {
+        progress.begin(Step::Rehearsing, todo.names.len());
+        let rehearse = |name| async move {
+            let examined = self.examine(name).await.map_err(|error| (name.to_string(), error))?;
+            let rehearsed = patiently(|| self.store.rehearse(name, &examined.value)).await;
+            rehearsed.map_err(|error| (name.to_string(), causes(&error)))
+        };
+        let mut rehearsed = stream::iter(&todo.names).map(rehearse).buffered(self.concurrency);
+        let mut problems = Vec::new();
+        while let Some(answer) = rehearsed.next().await {
+            progress.advance(1);
+            problems.extend(answer.err());
+        }
+        if problems.is_empty() { Ok(()) } else { Err(Error::Unusable(problems)) }
+    }
+
+    /// Gives every key of the plan the new seal. After the first key that fails, or when `stop` is cancelled, no further
+    /// one is begun, and those in flight are finished.
+    pub async fn run(&self, todo: &Todo, progress: &Progress, stop: &CancellationToken) -> Done {
+        progress.begin(Step::Writing, todo.names.len());
+        let stop = stop.child_token();
+        let mut resealed = stream::iter(&todo.names)
+            .take_while(|_| future::ready(!stop.is_cancelled()))
+            .map(|name| async move { (patiently(|| self.store.reseal(name, &self.old, &todo.newest)).await, name) })
+            .buffer_unordered(self.concurrency);
+        let mut done = Done::default();
+        while let Some((resealed, name)) = resealed.next().await {
+            progress.advance(1);
+            match resealed {
+                Ok(_) => done.resealed += 1,
+                Err(error) => {
+                    stop.cancel();
+                    done.failed.push((name.clone(), causes(&error)));
+                }
+            }
+        }
+        done.not_reached = todo.names.len() - done.resealed - done.failed.len();
+        done
+    }
+}
+
+/// Tries again while nobody answers.
+async fn patiently<T, F: Future<Output = Result<T, keystore::Error>>>(
+    mut attempt: impl FnMut() -> F,
+) -> Result<T, keystore::Error> {
+    let mut pause = FIRST_PAUSE;
+    for _ in 1..ATTEMPTS {
+        match attempt().await {
+            Err(keystore::Error::Unreachable(_)) => tokio::time::sleep(pause).await,
+            answer => return answer,
+        }
+        pause *= 2;
+    }
+    attempt().await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_name_every_key() {
+        let error = Error::Unusable(vec![("a".into(), "no key".into()), ("b".into(), "sealed".into())]);
+        assert_eq!(error.to_string(), "2 keys cannot be resealed:\n  'a': no key\n  'b': sealed");
+    }
+}

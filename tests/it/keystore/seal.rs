@@ -1,0 +1,163 @@
+//! Sealed key stores: every store with every provider passes the one suite, against the real servers.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use claviger::config::Config;
+use claviger::keystore::{self, KeyStore, conformance};
+use claviger::name::KeyName;
+use claviger::telemetry::log::causes;
+
+use crate::support::block_on;
+use crate::support::moto::{Moto, REGION};
+use crate::support::openbao::{OpenBao, unique};
+
+/// The servers, and a directory.
+struct Places {
+    bao: Arc<OpenBao>,
+    moto: Arc<Moto>,
+    directory: tempfile::TempDir,
+}
+
+impl Places {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        Self { bao: OpenBao::shared(), moto: Moto::shared(), directory }
+    }
+
+    /// Every kind of store, each empty.
+    fn stores(&self) -> [Value; 3] {
+        let keys = self.directory.path().join(unique("keys"));
+        [json!({ "fs": { "path": keys } }), self.vault(), self.secrets_manager()]
+    }
+
+    fn vault(&self) -> Value {
+        let engine = self.bao.kv(None, 2);
+        json!({ "vault": {
+            "endpoint": self.bao.endpoint(), "engine": engine, "version": "v2", "token": { "value": self.bao.token },
+        } })
+    }
+
+    fn secrets_manager(&self) -> Value {
+        json!({ "aws": { "secretsmanager": {
+            "endpoint": self.moto.endpoint(), "region": REGION, "prefix": format!("{}/", unique("sealed")),
+            "credentials": { "accesskey": "anybody", "secretkey": "whatever" },
+        } } })
+    }
+
+    /// Every kind of provider.
+    fn providers(&self) -> [Value; 3] {
+        [local(), self.transit(), self.kms()]
+    }
+
+    fn transit(&self) -> Value {
+        let engine = unique("transit");
+        self.bao.ask("POST", &format!("sys/mounts/{engine}"), json!({ "type": "transit" }));
+        self.bao.ask("POST", &format!("{engine}/keys/seal"), Value::Null);
+        json!({ "openbao": {
+            "endpoint": self.bao.endpoint(), "engine": engine, "key": "seal", "token": { "value": self.bao.token },
+        } })
+    }
+
+    fn kms(&self) -> Value {
+        json!({ "aws": {
+            "endpoint": self.moto.endpoint(), "region": REGION, "key": self.moto.kms_key(),
+            "credentials": { "accesskey": "anybody", "secretkey": "whatever" },
+        } })
+    }
+
+    /// A store, sealed or not.
+    async fn connect(&self, store: &Value, encrypt: Option<&Value>) -> Result<Arc<dyn KeyStore>, keystore::Error> {
+        let mut section = store.clone();
+        if let Some(encrypt) = encrypt {
+            section["encrypt"] = encrypt.clone();
+        }
+        let file = self.directory.path().join(unique("config"));
+        // JSON is YAML.
+        std::fs::write(&file, json!({ "keystore": section }).to_string()).expect("the file is written");
+        let (section, warnings) = Config::load_keystore(&file).unwrap_or_else(|error| panic!("{error}"));
+        assert!(warnings.is_empty(), "{warnings:?}");
+        section.connect().await
+    }
+}
+
+fn local() -> Value {
+    json!({ "local": { "key": "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=" } })
+}
+
+fn name(text: &str) -> KeyName {
+    KeyName::parse(text).expect("a name")
+}
+
+#[test]
+fn every_store_passes_the_suite_with_every_provider() {
+    let places = Places::new();
+    block_on(async {
+        for provider in places.providers() {
+            for store in places.stores() {
+                let sealed = places.connect(&store, Some(&provider)).await.expect("connects");
+                conformance::run(&*sealed).await;
+            }
+        }
+    });
+}
+
+#[test]
+fn nothing_that_lies_in_the_store_is_the_key() {
+    let places = Places::new();
+    block_on(async {
+        for provider in places.providers() {
+            let store = json!({ "fs": { "path": places.directory.path().join(unique("keys")) } });
+            let sealed = places.connect(&store, Some(&provider)).await.expect("connects");
+            let value = br#"{"bytes":"AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="}"#.to_vec();
+            sealed.create(&name("one"), &value.clone().into()).await.expect("created");
+            assert!(sealed.get(&name("one")).await.expect("there").is_same(&value.into()));
+
+            let keys = store["fs"]["path"].as_str().expect("a path");
+            let stored = std::fs::read_to_string(format!("{keys}/one")).expect("a file");
+            assert!(stored.starts_with(r#"{"claviger_sealed":{"version":1,"#), "{stored}");
+            for secret in ["AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8", "0001020304050607", "bytes"] {
+                assert!(!stored.contains(secret), "{stored}");
+            }
+            // Under another name it is nobody's.
+            std::fs::copy(format!("{keys}/one"), format!("{keys}/two")).expect("copied");
+            let error = sealed.get(&name("two")).await.expect_err("moved");
+            assert!(matches!(error, keystore::Error::Failed(_)), "{error:?}");
+            assert!(causes(&error).contains("sealed for another name"), "{}", causes(&error));
+            // And without the section the message says which one is missing.
+            let unsealed = places.connect(&store, None).await.expect("connects");
+            let section = provider.as_object().expect("a section").keys().next().expect("a provider");
+            let section = section.replace("openbao", "vault");
+            let error = causes(&unsealed.get(&name("one")).await.expect_err("sealed"));
+            assert!(error.contains(&format!("add the section keystore.encrypt.{section}")), "{error}");
+        }
+    });
+}
+
+#[test]
+fn an_outage_of_the_provider_is_one_of_the_store() {
+    let moto = Moto::start();
+    let places = Places::new();
+    let store = json!({ "fs": { "path": places.directory.path().join("keys") } });
+    let bao = OpenBao::start();
+    bao.ask("POST", "sys/mounts/transit", json!({ "type": "transit" }));
+    bao.ask("POST", "transit/keys/seal", Value::Null);
+    let transit = json!({ "vault": { "endpoint": bao.endpoint(), "key": "seal", "token": { "value": bao.token } } });
+    let mut kms = places.kms();
+    kms["aws"]["endpoint"] = moto.endpoint().into();
+    kms["aws"]["key"] = moto.kms_key().into();
+    block_on(async {
+        let by_transit = places.connect(&store, Some(&transit)).await.expect("connects");
+        let by_kms = places.connect(&store, Some(&kms)).await.expect("connects");
+        by_transit.create(&name("transit"), &b"value".to_vec().into()).await.expect("created");
+        by_kms.create(&name("kms"), &b"value".to_vec().into()).await.expect("created");
+        drop((bao, moto));
+        for (sealed, key) in [(by_transit, "transit"), (by_kms, "kms")] {
+            let error = sealed.get(&name(key)).await.expect_err("nobody opens it");
+            assert!(matches!(error, keystore::Error::Unreachable(_)), "{key}: {error:?}");
+            let error = sealed.get(&name("missing")).await.expect_err("missing");
+            assert!(matches!(error, keystore::Error::NotFound), "what is not there needs nobody: {error:?}");
+        }
+    });
+}
