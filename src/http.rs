@@ -22,6 +22,7 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rustls::ClientConfig;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::CertificateDer;
+use tokio::sync::Semaphore;
 use zeroize::Zeroizing;
 
 use self::trust::{Verifier, system_authorities};
@@ -37,8 +38,17 @@ const IDLE: Duration = Duration::from_secs(60);
 /// How often a connection that requests share and that is silent is asked for a sign of life.
 const PING: Duration = Duration::from_secs(10);
 
-/// The largest answer that is read, in bytes: a listing of a million names is smaller.
-const MAX_BODY: usize = 128 * 1024 * 1024;
+/// The most requests at a time: over HTTP/1.1 each is a connection, and open files are few.
+const MAX_REQUESTS: usize = 100;
+
+/// How much a request may cost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limit {
+    /// How long it may take, connecting included.
+    pub time: Duration,
+    /// How large the body of the answer may be, in bytes.
+    pub bytes: usize,
+}
 
 /// How a server is verified, and what we show it of ourselves.
 #[derive(Debug, Default)]
@@ -80,8 +90,8 @@ pub enum Error {
     #[error("{0} did not answer within {1:?}")]
     Timeout(String, Duration),
     /// More of an answer than anybody wants.
-    #[error("the answer of {0} is larger than {MAX_BODY} bytes")]
-    TooLarge(String),
+    #[error("the answer of {0} is larger than {1} bytes")]
+    TooLarge(String, usize),
 }
 
 /// An answer. What it says may be secret: it is wiped.
@@ -103,7 +113,7 @@ pub struct Client(Arc<Shared>);
 struct Shared {
     tls: Tls,
     inner: ArcSwap<Inner>,
-    timeout: Duration,
+    turns: Semaphore,
 }
 
 /// The connections that were made with the files as they were.
@@ -114,19 +124,20 @@ struct Inner {
 }
 
 impl Client {
-    /// A client whose requests take at most `timeout` each, connecting included.
-    pub fn new(tls: Tls, timeout: Duration) -> Result<Self, TlsError> {
-        let inner = ArcSwap::from_pointee(Inner::new(&tls, timeout)?);
-        Ok(Self(Arc::new(Shared { tls, inner, timeout })))
+    /// A client of servers that are verified like this.
+    pub fn new(tls: Tls) -> Result<Self, TlsError> {
+        let inner = ArcSwap::from_pointee(Inner::new(&tls)?);
+        Ok(Self(Arc::new(Shared { tls, inner, turns: Semaphore::new(MAX_REQUESTS) })))
     }
 
     /// Sends one request, once, and reads the whole answer. After a failure the files that the settings name
     /// are read again, if they have changed: certificates are renewed while we run.
-    pub async fn send(&self, request: Request<Full<Bytes>>) -> Result<Answer, Error> {
+    pub async fn send(&self, request: Request<Full<Bytes>>, limit: Limit) -> Result<Answer, Error> {
         let host = request.uri().authority().map(ToString::to_string).unwrap_or_default();
+        let _turn = self.0.turns.acquire().await.expect("it is never closed");
         let inner = self.0.inner.load_full();
-        let answered = tokio::time::timeout(self.0.timeout, inner.exchange(request, &host)).await;
-        let answer = answered.unwrap_or_else(|_| Err(Error::Timeout(host, self.0.timeout)));
+        let answered = tokio::time::timeout(limit.time, inner.exchange(request, &host, limit.bytes)).await;
+        let answer = answered.unwrap_or_else(|_| Err(Error::Timeout(host, limit.time)));
         if matches!(answer, Err(Error::Connection(..))) {
             self.0.reload(&inner);
         }
@@ -139,7 +150,7 @@ impl Shared {
         if self.tls.modified() == inner.files {
             return;
         }
-        match Inner::new(&self.tls, self.timeout) {
+        match Inner::new(&self.tls) {
             Ok(inner) => self.inner.store(Arc::new(inner)),
             // They may be about to be replaced: the old ones are as good as any.
             Err(error) => tracing::warn!(cause = log::causes(&error), "changed TLS files cannot be used"),
@@ -148,12 +159,12 @@ impl Shared {
 }
 
 impl Inner {
-    fn new(tls: &Tls, timeout: Duration) -> Result<Self, TlsError> {
+    fn new(tls: &Tls) -> Result<Self, TlsError> {
         let files = tls.modified();
         let mut connector = HttpConnector::new();
         connector.enforce_http(false);
         connector.set_nodelay(true);
-        connector.set_connect_timeout(Some(CONNECT.min(timeout)));
+        connector.set_connect_timeout(Some(CONNECT));
         connector.set_keepalive(Some(IDLE));
         let connector = HttpsConnectorBuilder::new()
             .with_tls_config(tls.load()?)
@@ -172,24 +183,24 @@ impl Inner {
         Ok(Self { client, files })
     }
 
-    async fn exchange(&self, request: Request<Full<Bytes>>, host: &str) -> Result<Answer, Error> {
+    async fn exchange(&self, request: Request<Full<Bytes>>, host: &str, max: usize) -> Result<Answer, Error> {
         let response = self.client.request(request).await;
         let response = response.map_err(|error| Error::Connection(host.to_owned(), error.into()))?;
         let (status, headers) = (response.status(), response.headers().clone());
-        Ok(Answer { status, headers, body: read(response, host).await? })
+        Ok(Answer { status, headers, body: read(response, host, max).await? })
     }
 }
 
-async fn read(response: Response<Incoming>, host: &str) -> Result<Zeroizing<Vec<u8>>, Error> {
+async fn read(response: Response<Incoming>, host: &str, max: usize) -> Result<Zeroizing<Vec<u8>>, Error> {
     let mut body = response.into_body();
     // Of the full size from the start where the server says it: a buffer that grows leaves copies behind.
     let hint = usize::try_from(body.size_hint().exact().unwrap_or(0)).unwrap_or(usize::MAX);
-    let mut bytes = Zeroizing::new(Vec::with_capacity(hint.min(MAX_BODY)));
+    let mut bytes = Zeroizing::new(Vec::with_capacity(hint.min(max)));
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| Error::Connection(host.to_owned(), error.into()))?;
         let Ok(data) = frame.into_data() else { continue };
-        if bytes.len() + data.len() > MAX_BODY {
-            return Err(Error::TooLarge(host.to_owned()));
+        if bytes.len() + data.len() > max {
+            return Err(Error::TooLarge(host.to_owned(), max));
         }
         grow(&mut bytes, data.len());
         bytes.extend_from_slice(&data);

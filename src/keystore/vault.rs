@@ -35,9 +35,6 @@ use crate::http;
 use crate::name::KeyName;
 use crate::setting::Url;
 
-/// The time for one request, in a store that answers slowly.
-const TIMEOUT: Duration = Duration::from_secs(5);
-
 /// What a refusal means when no right is missing.
 const BAD_TOKEN: &str = "the server does not know the token: it has expired, was revoked, or is none; give another one";
 
@@ -106,7 +103,7 @@ impl Tls {
 impl Connection {
     /// Logs in, in the background; `engine` is one that the token is for.
     fn open(endpoint: &Url, tls: &Tls, namespace: Option<&str>, login: &Login, engine: &str) -> Result<Self, Error> {
-        let client = http::Client::new(tls.for_http(), TIMEOUT).map_err(failed)?;
+        let client = http::Client::new(tls.for_http()).map_err(failed)?;
         let api = Api::new(client, endpoint.as_str());
         let namespace = login::header(namespace.unwrap_or_default())?;
         let login = login::Login { api: api.clone(), way: login.clone(), namespace: namespace.clone() };

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Full;
@@ -14,13 +15,16 @@ use serde::de::DeserializeOwned;
 use zeroize::Zeroizing;
 
 use super::index::Index;
-use crate::http;
+use crate::http::{self, Limit};
 use crate::keystore::Error;
 
 const TOKEN: HeaderName = HeaderName::from_static("x-vault-token");
 const NAMESPACE: HeaderName = HeaderName::from_static("x-vault-namespace");
 /// Asked for by Vault's agent and proxies of every request.
 const REQUEST: HeaderName = HeaderName::from_static("x-vault-request");
+
+/// What the path of a request for a listing ends with.
+pub(super) const LIST: &str = "?list=true";
 
 /// A namespace header's value; none for the root namespace.
 pub(super) type Namespace = Option<HeaderValue>;
@@ -84,7 +88,16 @@ pub(super) struct Ask<'a> {
     pub(super) body: Option<&'a Zeroizing<Vec<u8>>>,
 }
 
+/// For most requests: a key has at most some hundred bytes.
+const USUAL: Limit = Limit { time: Duration::from_secs(5), bytes: 1024 * 1024 };
+/// For a listing: that of a million names is smaller, and no caller waits longer.
+const LISTING: Limit = Limit { time: Duration::from_secs(10), bytes: 128 * 1024 * 1024 };
+
 impl Ask<'_> {
+    fn limit(&self) -> Limit {
+        if self.path.ends_with(LIST) { LISTING } else { USUAL }
+    }
+
     /// A failure that will not pass by itself.
     pub(super) fn failed(&self, what: impl Into<Cow<'static, str>>) -> Error {
         Error::Failed(self.problem(what).into())
@@ -159,7 +172,11 @@ impl Api {
     }
 
     async fn once(&self, ask: Ask<'_>, uri: &str) -> Result<http::Answer, Error> {
-        let answer = self.http.send(self.request(ask, uri)?).await.map_err(|error| Error::Unreachable(error.into()))?;
+        let answer = self
+            .http
+            .send(self.request(ask, uri)?, ask.limit())
+            .await
+            .map_err(|error| Error::Unreachable(error.into()))?;
         match answer.status {
             StatusCode::PRECONDITION_FAILED => self.index.forget(),
             _ => self.index.note(&answer.headers),

@@ -4,7 +4,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
-use super::api::{Answer, Ask, Entry};
+use super::api::{Answer, Ask, Entry, LIST};
 use super::login::to_json;
 use super::{Connection, Version};
 use crate::crypto::Blob;
@@ -151,7 +151,7 @@ impl Kv {
             Version::V1 => self.path("", ""),
             Version::V2 => self.path("metadata/", ""),
         };
-        let path = format!("{path}?list=true");
+        let path = format!("{path}{LIST}");
         let ask = self.ask("GET", &path, None);
         let answer = self.connection.send::<Keys>(ask).await?;
         match self.judge(ask, &answer, "list") {

@@ -19,6 +19,9 @@ use crate::telemetry::log;
 /// The shortest and the longest wait after a failed login.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
 
+/// How long the log is silent about a failure that goes on.
+const SILENCE: Duration = Duration::from_secs(60);
+
 /// A token that the server refuses sooner than this after it gave it is no better than a failed login.
 const TOO_SOON: Duration = Duration::from_secs(5);
 
@@ -53,7 +56,7 @@ impl Session {
     pub(super) fn begin(login: Login) -> Self {
         let (publish, state) = watch::channel(State::Pending);
         let (stale, told) = watch::channel(0);
-        let keeper = Keeper { login, publish, stale: told, number: 0, good_until: None };
+        let keeper = Keeper { login, publish, stale: told, number: 0, good_until: None, said: None };
         Self { state, stale, _keeper: AbortOnDropHandle::new(tokio::spawn(keeper.keep())) }
     }
 
@@ -121,6 +124,8 @@ struct Keeper {
     number: u64,
     /// How long it lasts, as far as the server has said.
     good_until: Option<Instant>,
+    /// The last failure that was logged, and when.
+    said: Option<(String, Instant)>,
 }
 
 impl Keeper {
@@ -131,7 +136,7 @@ impl Keeper {
                 Ok(auth) => {
                     let began = Instant::now();
                     if self.hold(auth).await == Ended::Due || began.elapsed() > TOO_SOON {
-                        pause = BACKOFF.0;
+                        (pause, self.said) = (BACKOFF.0, None);
                         continue;
                     }
                     // Once may be an accident, and nobody need know of it.
@@ -146,9 +151,12 @@ impl Keeper {
         }
     }
 
-    fn fail(&self, error: Error) {
+    fn fail(&mut self, error: Error) {
         let cause = log::causes(&error);
-        tracing::warn!(cause, endpoint = self.login.api.endpoint(), "login to the key store failed");
+        if self.said.as_ref().is_none_or(|(said, when)| *said != cause || when.elapsed() > SILENCE) {
+            tracing::warn!(cause, endpoint = self.login.api.endpoint(), "login to the key store failed");
+            self.said = Some((cause, Instant::now()));
+        }
         if !self.has_good_token() {
             self.publish.send_replace(State::Failed(Arc::new(error)));
         }
