@@ -3,6 +3,7 @@
 mod cluster;
 mod doctor;
 mod login;
+mod migrate;
 mod outage;
 mod rights;
 mod session;
