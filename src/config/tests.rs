@@ -105,7 +105,7 @@ mod example {
             assert_eq!(settings(&full), settings(&required), "{block}");
             names.insert(config(&full).keystore.store.name());
         }
-        let all = ["aws", "azure", "entrust", "fortanix", "gcp", "gemalto", "static", "vault"];
+        let all = ["aws", "azure", "entrust", "fortanix", "fs", "gcp", "gemalto", "static", "vault"];
         assert_eq!(names.into_iter().collect::<Vec<_>>(), all);
     }
 

@@ -4,6 +4,8 @@ use std::path::Path;
 
 use crate::support::TestServer;
 use crate::support::console;
+use crate::support::moto::Moto;
+use crate::support::openbao::OpenBao;
 
 #[test]
 fn cli() {
@@ -20,7 +22,30 @@ fn operation() {
     run("docs/operation.md");
 }
 
+/// With a Vault and a KMS of its own.
+#[test]
+fn sealing() {
+    let (bao, moto) = (OpenBao::start(), Moto::shared());
+    let path = format!("{}:{}", OpenBao::directory().display(), std::env::var("PATH").expect("there is one"));
+    let variables = [
+        ("BAO_ADDR", bao.endpoint()),
+        ("BAO_TOKEN", bao.token.clone()),
+        ("VAULT_ADDR", bao.endpoint()),
+        ("VAULT_TOKEN", bao.token.clone()),
+        ("KMS_KEY", moto.kms_key()),
+        ("KMS_ENDPOINT", moto.endpoint()),
+        ("AWS_ACCESS_KEY_ID", "anybody".into()),
+        ("AWS_SECRET_ACCESS_KEY", "whatever".into()),
+        ("PATH", path),
+    ];
+    run_with("docs/sealing.md", variables.map(|(name, value)| (name.to_owned(), value)).into());
+}
+
 fn run(document: &str) {
+    run_with(document, Vec::new());
+}
+
+fn run_with(document: &str, variables: Vec<(String, String)>) {
     let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(document)).expect(document);
     let steps = console::of_markdown(&text);
     assert!(!steps.is_empty(), "{document} has no examples");
@@ -29,7 +54,8 @@ fn run(document: &str) {
     for (name, content) in console::files(&text) {
         std::fs::write(directory.path().join(name), content).expect("the file is written");
     }
-    let outputs = console::run(&steps, directory.path(), &exports(&server));
+    let variables = [exports(&server), variables].concat();
+    let outputs = console::run(&steps, directory.path(), &variables);
     let failures: Vec<_> = steps
         .iter()
         .zip(&outputs)

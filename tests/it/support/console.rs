@@ -61,7 +61,8 @@ pub fn run(steps: &[Step], directory: &Path, env: &[(String, String)]) -> Vec<St
     }
     let script: String = steps.iter().map(|step| format!("{}\nprintf '\\n{MARK}\\n'\n", step.command)).collect();
     let script = format!("exec 2>&1 </dev/null\n{script}");
-    let path = std::env::var("PATH").expect("there is a PATH");
+    let given = env.iter().find(|(name, _)| name == "PATH").map(|(_, path)| path.clone());
+    let path = given.unwrap_or_else(|| std::env::var("PATH").expect("there is a PATH"));
     let output = Command::new("timeout")
         .args(["300", "sh", "-c", &script])
         .env_clear()

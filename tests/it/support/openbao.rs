@@ -48,6 +48,11 @@ pub fn unique(what: &str) -> String {
 }
 
 impl OpenBao {
+    /// Where the program is, for those who look for it along a path.
+    pub fn directory() -> PathBuf {
+        program().parent().expect("it is in a directory").into()
+    }
+
     /// The server that tests share. What it is given it loses when none of them runs.
     pub fn shared() -> Arc<Self> {
         let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
