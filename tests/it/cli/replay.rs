@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Read as _};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde::Deserialize;
@@ -167,7 +167,10 @@ fn call(fixture: &Fixture, case: &Case, ciphertexts: &Ciphertexts) -> Outcome {
 
 /// Calls a command that does not end by itself, and interrupts it when it has printed some lines.
 fn interrupt(program: &Program, args: &[String], lines: usize) -> Outcome {
-    let mut command = program.command(args);
+    // Who starts the tests in the background of a script has the signal ignored, and whatever they start, too.
+    let mut command = Command::new("env");
+    command.arg("--default-signal=INT").arg(program.path()).args(args);
+    program.prepare(&mut command);
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("the program starts");
     let pid = Pid::from_child(&child);
     let mut reader = BufReader::new(child.stdout.take().expect("piped"));
