@@ -1,5 +1,7 @@
 //! The K/V engine: where a key lies, and what the engine's answers mean.
 
+use std::time::Duration;
+
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
 use zeroize::Zeroizing;
@@ -19,6 +21,10 @@ pub(super) struct Kv {
     pub(super) prefix: String,
     pub(super) version: Version,
 }
+
+/// How long after a write in version 1 nobody is expected to write who looked before it: no compare-and-set, and not
+/// even a policy without `update`, keeps them from it.
+const SETTLED: Duration = Duration::from_millis(200);
 
 /// A name that stands for all: rights are the same for every entry.
 const ANY: &str = "any-key";
@@ -79,8 +85,8 @@ impl Kv {
         }
     }
 
-    /// Version 1 has no compare-and-set: what is there is looked for before, and what is there then is looked
-    /// at after. Only a policy without `update` makes it exclusive.
+    /// Version 1 has no compare-and-set: what is there is looked for before, and looked at again when everybody who
+    /// saw nothing has written. The last one wins, and all know it.
     async fn create_v1(&self, name: &str, value: &SecretString) -> Result<(), Error> {
         if self.exists(name).await? {
             return Err(Error::Exists);
@@ -93,7 +99,7 @@ impl Kv {
             return Err(Error::Exists);
         }
         self.judge(ask, &answer, "create")?;
-        // Somebody may have created it at the same moment. The last one wins; nobody else may think so.
+        tokio::time::sleep(SETTLED).await;
         let stored = self.get(name).await.map_err(|error| match error {
             Error::NotFound => ask.failed("what was just written is not there"),
             error => error,

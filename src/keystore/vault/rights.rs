@@ -53,9 +53,8 @@ pub(super) async fn warning_of_update(kv: &Kv) -> Result<Option<String>, Error> 
     let may_overwrite = rights.are_known() && rights.allow(&path, "update");
     Ok(may_overwrite.then(|| {
         format!(
-            "K/V version 1 has no compare-and-set, and this token has the right 'update' on '{path}': of two servers \
-             that create the same key at the same moment, the second overwrites the first. Take 'update' from the \
-             policy, or use version 2"
+            "K/V version 1 has no compare-and-set, and this token has the right 'update' on '{path}': a server that \
+             stalls while it creates a key may overwrite that of another. Take 'update' from the policy, or use version 2"
         )
     }))
 }

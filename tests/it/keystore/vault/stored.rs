@@ -1,6 +1,11 @@
 //! What lies in the engine: what the archived server put there is read, and what we put there it can read.
 
+use futures_util::future::join_all;
 use serde_json::{Value, json};
+
+use claviger::crypto::Blob;
+use claviger::keystore::Error;
+use claviger::name::KeyName;
 
 use super::{COLD, NO_CACHE, OK, Place, REFUSED, Rights};
 use super::{connect, expect, serve, session};
@@ -130,7 +135,7 @@ fn a_rotated_transit_key_reads_what_its_older_versions_wrapped() {
     // Without the section nobody takes a wrapped value for a key, and with it nobody a plain one.
     put(&bao, &place, "plain", &archived());
     block_on(async {
-        let name = |name| claviger::name::KeyName::parse(name).expect("a name");
+        let name = |name| KeyName::parse(name).expect("a name");
         let store = connect(&plain).await.expect("connects");
         let error = store.get(&name("cold")).await.expect_err("wrapped");
         assert!(format!("{error:?}").contains("add the section 'transit'"), "{error:?}");
@@ -150,7 +155,7 @@ fn of_two_servers_that_create_a_key_one_does() {
         for round in 0..25 {
             let target = format!("/v1/key/create/race-{round}");
             let asked = sessions.iter().map(|session| super::super::ask(session, "PUT", &target));
-            let mut answers = futures_util::future::join_all(asked).await;
+            let mut answers = join_all(asked).await;
             answers.sort();
             assert_eq!(answers, [(200, String::new()), (400, "key already exists".into())], "{target}");
         }
@@ -166,5 +171,30 @@ fn an_engine_of_another_version_is_refused_before_anything_is_written() {
         section["version"] = json!(says);
         let error = block_on(connect(&section)).err().expect("refused");
         assert!(format!("{error:?}").contains(&format!("is K/V version {is}; write 'version: v{is}'")), "{error:?}");
+    }
+}
+
+/// There is nothing in version 1 that lets one of them win. With the same rights, 8 that race had two winners in one of 300
+/// rounds when nobody waited.
+#[test]
+fn of_many_that_create_a_key_in_version_1_one_does() {
+    const RACERS: usize = 8;
+    let bao = OpenBao::shared();
+    for rights in [Rights::Server, Rights::Replace] {
+        let place = Place::within(&bao, None, 1, rights, "", json!({}));
+        block_on(async {
+            let store = connect(&place.by_role(&bao.endpoint())).await.expect("connects");
+            let race = async |round: usize| {
+                let name = KeyName::parse(&format!("race-{round}")).expect("a name");
+                let values = (0..RACERS).map(|racer| Blob::from(format!("value-{racer}").into_bytes()));
+                let values: Vec<_> = values.collect();
+                let created = join_all(values.iter().map(|value| store.create(&name, value))).await;
+                let won: Vec<_> = (0..RACERS).filter(|racer| created[*racer].is_ok()).collect();
+                let lost = created.iter().filter(|created| matches!(created, Err(Error::Exists))).count();
+                assert_eq!((won.len(), lost), (1, RACERS - 1), "{rights:?}, round {round}: {created:?}");
+                assert!(store.get(&name).await.expect("it is there").is_same(&values[won[0]]));
+            };
+            join_all((0..10).map(race)).await;
+        });
     }
 }
