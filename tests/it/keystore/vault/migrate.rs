@@ -4,10 +4,16 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::Place;
+use claviger::crypto::Blob;
+use claviger::keystore::Error;
+use claviger::name::KeyName;
+
+use super::{Place, connect};
+use crate::support::gate::{Gate, Rule};
 use crate::support::openbao::OpenBao;
 use crate::support::program::{Outcome, Program};
-use crate::support::testdata;
+use crate::support::server::PROGRAM;
+use crate::support::{block_on, eventually, testdata};
 
 /// A directory with the configs `fs.yml` and `vault.yml`, and the fixture's key in `keys`.
 fn directory(section: &Value) -> tempfile::TempDir {
@@ -51,6 +57,13 @@ fn there_and_back_byte_for_byte() {
     }
 }
 
+/// A key of the fixture that is not `my-key`.
+fn another_key() -> String {
+    let keys = std::fs::read_dir(testdata("http/fixture/keys")).expect("keys").flatten();
+    let mut names = keys.map(|entry| entry.file_name().into_string().expect("UTF-8"));
+    names.find(|name| name != "my-key" && name != "broken").expect("another key")
+}
+
 #[test]
 fn a_key_that_differs_is_replaced_when_that_is_asked_for() {
     let bao = OpenBao::shared();
@@ -59,10 +72,7 @@ fn a_key_that_differs_is_replaced_when_that_is_asked_for() {
     let directory = directory.path();
     let migrate = ["migrate", "--from", "fs.yml", "--target", "vault.yml", "--quiet"];
     succeeds(directory, &migrate);
-    let other = std::fs::read_dir(testdata("http/fixture/keys")).expect("keys").flatten();
-    let mut other = other.map(|entry| entry.file_name().into_string().expect("UTF-8"));
-    let other = other.find(|name| name != "my-key" && name != "broken").expect("another key");
-    put(directory, &other, "my-key");
+    put(directory, &another_key(), "my-key");
     assert_ne!(run(directory, &migrate).exit, Some(0), "it is not overwritten by accident");
     succeeds(directory, &[&migrate[..], &["--force"]].concat());
     succeeds(directory, &["verify", "--from", "fs.yml", "--target", "vault.yml", "--quiet"]);
@@ -72,4 +82,44 @@ fn a_key_that_differs_is_replaced_when_that_is_asked_for() {
     assert_eq!(listed["data"]["keys"], json!(["my-key"]));
     let entry = bao.ask("GET", &format!("{metadata}/my-key"), Value::Null);
     assert_eq!(entry["data"]["current_version"], 1);
+}
+
+/// A replacement is three steps and one to clean up. Whichever a kill follows, the key is there, old or new.
+#[test]
+fn a_replacement_that_is_killed_loses_nothing() {
+    let bao = OpenBao::shared();
+    let steps =
+        ["PUT /data/claviger-old-", "DELETE /metadata/my-key", "PUT /data/my-key", "DELETE /metadata/claviger-old-"];
+    let name = KeyName::parse("my-key").expect("a name");
+    for (number, step) in steps.iter().enumerate() {
+        let (place, gate) = (Place::new(&bao, 2), Gate::new(bao.address()));
+        let directory = directory(&place.by_role(&gate.endpoint()));
+        let directory = directory.path();
+        let read = || Blob::from(std::fs::read(directory.join("keys/my-key")).expect("a key"));
+        let migrate = ["migrate", "--from", "fs.yml", "--target", "vault.yml", "--quiet"];
+        succeeds(directory, &migrate);
+        let old = read();
+        put(directory, &another_key(), "my-key");
+        let new = read();
+
+        let line = step.replace("/data/", &format!("/v1/{}/data/team/keys/", place.engine));
+        let line = line.replace("/metadata/", &format!("/v1/{}/metadata/team/keys/", place.engine));
+        gate.rule(&line, Rule::Hang);
+        let before = gate.count(&line);
+        let mut run = std::process::Command::new(PROGRAM);
+        let run = run.args(migrate).arg("--force").current_dir(directory);
+        let mut run = run.stdin(std::process::Stdio::null()).spawn().expect("it starts");
+        eventually("the step is reached", || gate.count(&line) > before);
+        run.kill().expect("it runs");
+        run.wait().expect("our child");
+
+        block_on(async {
+            let store = connect(&place.by_role(&bao.endpoint())).await.expect("connects");
+            let expected = if number < 3 { &old } else { &new };
+            assert!(store.get(&name).await.expect("it is there").is_same(expected), "before {step}");
+            assert_eq!(store.list("").await.expect("lists").names, std::slice::from_ref(&name), "before {step}");
+            let created = store.create(&name, &new).await;
+            assert!(matches!(created, Err(Error::Exists)), "before {step}: {created:?}");
+        });
+    }
 }

@@ -111,7 +111,7 @@ fn a_login_that_does_not_answer_is_not_stormed() {
 #[test]
 fn a_login_that_is_down_harms_nobody_while_the_token_lasts() {
     let bao = OpenBao::shared();
-    let (place, gate) = (place(&bao, 12, 12), Gate::new(bao.address()));
+    let (place, gate) = (place(&bao, 18, 18), Gate::new(bao.address()));
     let server = serve(&place.by_role(&gate.endpoint()), NO_CACHE);
     block_on(async {
         let session = session(&server).await;
