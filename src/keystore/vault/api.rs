@@ -11,7 +11,7 @@ use hyper::header::{HeaderName, HeaderValue, LOCATION};
 use hyper::{Method, Request, StatusCode};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use zeroize::Zeroizing;
 
 use super::index::Index;
@@ -240,4 +240,12 @@ fn passing(status: u16) -> Option<&'static str> {
 }
 
 /// `{"<name>":"<value>"}`: how a key lies in the K/V engine.
-pub(super) type Entry = HashMap<String, SecretString>;
+pub(super) type Entry = HashMap<String, Field>;
+
+/// A value of an entry: ours are texts, others may be anything.
+#[derive(Deserialize)]
+#[serde(untagged)]
+pub(super) enum Field {
+    Text(SecretString),
+    Other(IgnoredAny),
+}

@@ -6,7 +6,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
-use super::api::{Answer, Ask, Entry, LIST};
+use super::api::{Answer, Ask, Entry, Field, LIST};
 use super::login::to_json;
 use super::{Connection, Version};
 use crate::crypto::Blob;
@@ -72,7 +72,9 @@ impl Kv {
             }
         };
         match entry.and_then(|mut entry| entry.remove(name)) {
-            Some(value) if !value.expose_secret().is_empty() => Ok(value.expose_secret().as_bytes().to_vec().into()),
+            Some(Field::Text(value)) if !value.expose_secret().is_empty() => {
+                Ok(value.expose_secret().as_bytes().to_vec().into())
+            }
             _ => Err(ask.failed(format!("the entry has no field '{name}' with a key in it"))),
         }
     }

@@ -93,6 +93,26 @@ fn only_the_first_version_counts() {
 }
 
 #[test]
+fn other_fields_of_an_entry_are_nobodys_business() {
+    let bao = OpenBao::shared();
+    for version in [1, 2] {
+        let place = Place::new(&bao, version);
+        let fields = json!({ "cold": archived(), "ttl": 3600, "note": null, "more": { "a": [1] } });
+        let body = if version == 1 { fields } else { json!({ "data": fields }) };
+        bao.ask("PUT", &entry(&place, "cold"), body);
+        let body = json!({ "number": 5 });
+        bao.ask("PUT", &entry(&place, "number"), if version == 1 { body } else { json!({ "data": body }) });
+        let server = serve(&place.by_role(&bao.endpoint()), NO_CACHE);
+        block_on(async {
+            let session = session(&server).await;
+            expect(&session, "GET", COLD, OK).await;
+            expect(&session, "GET", "/v1/key/describe/number", REFUSED).await;
+        });
+        super::super::wait_for_log(&server, &["the entry has no field 'number' with a key in it"]);
+    }
+}
+
+#[test]
 fn folders_are_no_keys() {
     let bao = OpenBao::shared();
     for version in [1, 2] {
