@@ -68,7 +68,9 @@ pub enum Error {
         source: keystore::Error,
     },
     /// Both sides are one place.
-    #[error("source and target are the same store ({0}): nothing can be copied")]
+    #[error(
+        "source and target are the same store ({0}): nothing can be copied; to seal its keys anew use 'claviger reseal'"
+    )]
     SameStore(String),
     /// The source has no key at all.
     #[error("the source has no keys; is it the right one?")]

@@ -5,13 +5,15 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use claviger::config::Config;
-use claviger::keystore::{self, KeyStore, conformance};
+use claviger::keystore::{self, KeyStore, Seal, Sealed, conformance, mem};
 use claviger::name::KeyName;
 use claviger::telemetry::log::causes;
 
-use crate::support::block_on;
+use crate::support::client::Request;
 use crate::support::moto::{Moto, REGION};
 use crate::support::openbao::{OpenBao, unique};
+use crate::support::server::dev_config;
+use crate::support::{Client, Identity, Protocol, TestServer, block_on};
 
 /// The servers, and a directory.
 struct Places {
@@ -69,6 +71,10 @@ impl Places {
 
     /// A store, sealed or not.
     async fn connect(&self, store: &Value, encrypt: Option<&Value>) -> Result<Arc<dyn KeyStore>, keystore::Error> {
+        self.section(store, encrypt).connect().await
+    }
+
+    fn section(&self, store: &Value, encrypt: Option<&Value>) -> keystore::Section {
         let mut section = store.clone();
         if let Some(encrypt) = encrypt {
             section["encrypt"] = encrypt.clone();
@@ -78,7 +84,7 @@ impl Places {
         std::fs::write(&file, json!({ "keystore": section }).to_string()).expect("the file is written");
         let (section, warnings) = Config::load_keystore(&file).unwrap_or_else(|error| panic!("{error}"));
         assert!(warnings.is_empty(), "{warnings:?}");
-        section.connect().await
+        section
     }
 }
 
@@ -99,6 +105,9 @@ fn every_store_passes_the_suite_with_every_provider() {
                 let sealed = places.connect(&store, Some(&provider)).await.expect("connects");
                 conformance::run(&*sealed).await;
             }
+            let encrypt = places.section(&places.stores()[0], Some(&provider)).encrypt;
+            let seal = Seal::connect(encrypt.as_ref()).await.expect("connects");
+            conformance::run(&Sealed::new(Arc::new(mem::Store::default()), seal)).await;
         }
     });
 }
@@ -159,5 +168,37 @@ fn an_outage_of_the_provider_is_one_of_the_store() {
             let error = sealed.get(&name("missing")).await.expect_err("missing");
             assert!(matches!(error, keystore::Error::NotFound), "what is not there needs nobody: {error:?}");
         }
+    });
+}
+
+/// What an outage of the key store is for clients, that of who seals is: cached keys serve, others are tried again and
+/// then 503, and all is well by itself when it is over.
+#[test]
+fn clients_see_an_outage_of_the_provider_as_one_of_the_store() {
+    let bao = OpenBao::start();
+    bao.ask("POST", "sys/mounts/transit", json!({ "type": "transit" }));
+    bao.ask("POST", "transit/keys/seal", Value::Null);
+    let transit = json!({ "endpoint": bao.endpoint(), "key": "seal", "token": { "value": bao.token } });
+    let store = json!({ "fs": { "path": "keys" }, "encrypt": { "vault": transit } });
+    let config = dev_config("").replace("{ fs: { path: keys } }", &store.to_string());
+    let config = format!("cache: {{ expiry: {{ any: 1h, unused: 1h }} }}\n{config}");
+    let server = TestServer::start_in(tempfile::tempdir().expect("a directory"), &config);
+    block_on(async {
+        let admin = Client::new(server.address(), Some(Identity::dev("admin")), Protocol::H2);
+        let session = admin.session().await.expect("connects");
+        for key in ["hot", "cold"] {
+            let request = Request::new("PUT", &format!("/v1/key/create/{key}"));
+            assert_eq!(session.another().send(request).await.expect("an answer").status, 200);
+        }
+        let (hot, cold) = ("/v1/key/describe/hot", "/v1/key/describe/cold");
+        assert_eq!(super::ask(&session, "GET", hot).await.0, 200);
+        bao.ask("PUT", "sys/seal", Value::Null);
+        assert_eq!(super::ask(&session, "GET", hot).await.0, 200);
+        assert_eq!(super::ask(&session, "GET", cold).await, (503, "failed to read key".to_owned()));
+        assert_eq!(super::ask(&session, "GET", "/v1/ready").await.0, 504);
+        bao.unseal();
+        // The first request waits for it.
+        assert_eq!(super::ask(&session, "GET", cold).await.0, 200);
+        assert_eq!(super::ask(&session, "GET", "/v1/ready").await.0, 200);
     });
 }
