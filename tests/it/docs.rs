@@ -14,7 +14,7 @@ fn cli() {
 
 #[test]
 fn migration() {
-    run("docs/migration.md");
+    run_beside_peers("docs/migration.md");
 }
 
 #[test]
@@ -22,10 +22,14 @@ fn operation() {
     run("docs/operation.md");
 }
 
-/// With a Vault and a KMS of its own.
 #[test]
 fn sealing() {
-    let (bao, moto) = (OpenBao::start(), Moto::shared());
+    run_beside_peers("docs/sealing.md");
+}
+
+/// With a Vault of its own, and with AWS.
+fn run_beside_peers(document: &str) {
+    let (bao, moto) = (OpenBao::start(), Moto::start());
     let path = format!("{}:{}", OpenBao::directory().display(), std::env::var("PATH").expect("there is one"));
     let variables = [
         ("BAO_ADDR", bao.endpoint()),
@@ -34,11 +38,12 @@ fn sealing() {
         ("VAULT_TOKEN", bao.token.clone()),
         ("KMS_KEY", moto.kms_key()),
         ("KMS_ENDPOINT", moto.endpoint()),
+        ("AWS_ENDPOINT", moto.endpoint()),
         ("AWS_ACCESS_KEY_ID", "anybody".into()),
         ("AWS_SECRET_ACCESS_KEY", "whatever".into()),
         ("PATH", path),
     ];
-    run_with("docs/sealing.md", variables.map(|(name, value)| (name.to_owned(), value)).into());
+    run_with(document, variables.map(|(name, value)| (name.to_owned(), value)).into());
 }
 
 fn run(document: &str) {
