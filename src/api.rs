@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use time::OffsetDateTime;
 
-use crate::auth::Access;
+use crate::auth::{Access, Caller, Denied, Identity, Requirement, peer};
 use crate::cache::Keys;
 use crate::server::route::RouteConfig;
 use crate::server::{Handle, Route, Router, Service};
@@ -99,7 +99,12 @@ impl Service for State {
         &self.router
     }
 
-    fn access(&self) -> &Access {
-        &self.access
+    fn authorize(
+        &self,
+        peer: Result<Identity, peer::Error>,
+        requirement: Requirement,
+        path: &str,
+    ) -> Result<Caller, Denied> {
+        self.access.authorize(peer, requirement, path)
     }
 }

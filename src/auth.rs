@@ -3,10 +3,11 @@
 pub mod access;
 pub mod api_key;
 pub mod certificate;
+pub mod enclave;
 pub mod identity;
 pub mod peer;
 pub mod policy;
 
-pub use access::{Access, Caller, Denied, Requirement};
+pub use access::{Access, Caller, Denied, Requirement, admit};
 pub use identity::Identity;
 pub use policy::Policy;

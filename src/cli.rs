@@ -10,6 +10,7 @@ mod explain;
 mod identity;
 mod input;
 mod key;
+mod kms;
 mod list;
 mod log;
 mod ls;
@@ -37,6 +38,9 @@ use self::out::{Color, Out};
 /// The name of the archived program, under which this one may be called.
 const KES: &str = "kes";
 
+/// The name under which this one is a key manager and its client, and nothing else.
+const MINKMS: &str = "minkms";
+
 /// The commands by what one wants to do, for whoever gives none.
 const TEMPLATE: &str = "\
 {about}
@@ -62,6 +66,9 @@ Look after a server
   metric       Watch the figures of a server
   log          Follow a log of a server
   bench        Measure what a server carries
+
+Keep keys in enclaves
+  kms          Run a key manager, and work with one
 
 Move keys between key stores
   migrate      Copy keys from one key store to another
@@ -118,14 +125,26 @@ enum Command {
     Migrate(migrate::Args),
     Verify(verify::Args),
     Reseal(reseal::Args),
+    Kms(kms::Args),
+}
+
+/// A key manager, and its client.
+#[derive(Debug, Parser)]
+#[command(version, disable_help_subcommand = true, arg_required_else_help = true)]
+struct MinKms {
+    /// When to write in colours
+    #[arg(long, global = true, value_name = "WHEN", value_enum, default_value_t, hide_possible_values = false)]
+    color: Color,
+    #[command(flatten)]
+    kms: kms::Args,
 }
 
 /// Runs the command that `args` (program name first) asks for.
 pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
     let args: Vec<_> = args.collect();
     let program = program(args.first());
-    let parsed = Args::command().name(program).bin_name(program).try_get_matches_from(args);
-    let args = match parsed.and_then(|mut matches| Args::from_arg_matches_mut(&mut matches)) {
+    let parsed = if program == MINKMS { MinKms::parse_args(args) } else { Args::parse_args(program, args) };
+    let args = match parsed {
         Ok(args) => args,
         Err(error) => {
             let _ = error.print();
@@ -148,10 +167,26 @@ pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
     }
 }
 
+impl Args {
+    fn parse_args(program: &'static str, args: Vec<OsString>) -> Result<Self, clap::Error> {
+        let mut matches = Self::command().name(program).bin_name(program).try_get_matches_from(args)?;
+        Self::from_arg_matches_mut(&mut matches)
+    }
+}
+
+impl MinKms {
+    fn parse_args(args: Vec<OsString>) -> Result<Args, clap::Error> {
+        let mut matches = Self::command().name(MINKMS).bin_name(MINKMS).try_get_matches_from(args)?;
+        let Self { color, kms } = Self::from_arg_matches_mut(&mut matches)?;
+        Ok(Args { version: false, color, command: Some(Command::Kms(kms)) })
+    }
+}
+
 /// The name that the program was called by, if it is one of ours.
 fn program(first: Option<&OsString>) -> &'static str {
     match first.and_then(|path| Path::new(path).file_stem()) {
         Some(name) if name == KES => KES,
+        Some(name) if name == MINKMS => MINKMS,
         _ => env!("CARGO_PKG_NAME"),
     }
 }
@@ -165,6 +200,7 @@ fn run(args: Args, out: &mut Out) -> anyhow::Result<()> {
         Some(Command::Migrate(args)) => migrate::run(args, out),
         Some(Command::Verify(args)) => verify::run(args, out),
         Some(Command::Reseal(args)) => reseal::run(args, out),
+        Some(Command::Kms(args)) => kms::run(args, out),
         Some(Command::Completions(args)) => completions::completions(&args, out),
         Some(Command::Man(args)) => completions::man(&args, out),
         Some(command) => {
@@ -203,6 +239,7 @@ mod tests {
     #[test]
     fn the_arguments_are_consistent() {
         Args::command().debug_assert();
+        MinKms::command().debug_assert();
     }
 
     #[test]
@@ -217,5 +254,6 @@ mod tests {
     fn the_name_of_the_program_is_the_one_it_is_called_by() {
         let called = |path: &str| program(Some(&path.into()));
         assert_eq!((called("/usr/bin/kes"), called("claviger"), called("x")), ("kes", "claviger", "claviger"));
+        assert_eq!(called("./minkms"), "minkms");
     }
 }

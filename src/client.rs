@@ -3,6 +3,7 @@
 mod connection;
 mod endpoint;
 mod error;
+pub mod kms;
 pub mod link;
 mod stream;
 mod tls;
@@ -14,7 +15,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Body as _, Incoming};
-use hyper::header::{CONTENT_TYPE, USER_AGENT};
+use hyper::header::{ACCEPT, CONTENT_TYPE, USER_AGENT};
 use hyper::{Method, Request, Response, StatusCode};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::de::DeserializeOwned;
@@ -40,6 +41,9 @@ const ANSWER: Duration = Duration::from_secs(30);
 /// The largest answer that is read, in bytes. Pages of listings are smaller than 1 MiB.
 const MAX_BODY: usize = 8 * 1024 * 1024;
 
+/// What the key manager calls protobuf.
+const BINARY: &str = "application/octet-stream";
+
 /// What stays as it is in a path: the characters of names.
 const NAME: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_');
 
@@ -57,19 +61,29 @@ struct Call {
     method: Method,
     path: String,
     body: Bytes,
+    content_type: &'static str,
+    /// Whether asking twice may do something else than asking once.
+    changes: bool,
 }
 
 impl Call {
+    fn new(method: Method, path: impl Into<String>) -> Self {
+        let path = path.into();
+        let changes =
+            ["/v1/key/create/", "/v1/key/import/", "/v1/key/delete/"].iter().any(|prefix| path.starts_with(prefix));
+        Self { method, path, body: Bytes::new(), content_type: "application/json", changes }
+    }
+
     fn get(path: impl Into<String>) -> Self {
-        Self { method: Method::GET, path: path.into(), body: Bytes::new() }
+        Self::new(Method::GET, path)
     }
 
     fn put(prefix: &str, name: &str) -> Self {
-        Self { method: Method::PUT, path: join(prefix, name), body: Bytes::new() }
+        Self::new(Method::PUT, join(prefix, name))
     }
 
     fn delete(prefix: &str, name: &str) -> Self {
-        Self { method: Method::DELETE, path: join(prefix, name), body: Bytes::new() }
+        Self::new(Method::DELETE, join(prefix, name))
     }
 
     /// Sends `body` along. It may be secret: its buffer has the full size from the start, and is wiped.
@@ -79,18 +93,16 @@ impl Call {
         Self { body: Bytes::from_owner(bytes), ..self }
     }
 
-    /// Whether asking twice may do something else than asking once.
-    fn changes(&self) -> bool {
-        ["/v1/key/create/", "/v1/key/import/", "/v1/key/delete/"].iter().any(|prefix| self.path.starts_with(prefix))
-    }
-
     fn request(&self, endpoint: &Endpoint) -> Request<Full<Bytes>> {
         let mut request = Request::builder()
             .method(&self.method)
             .uri(endpoint.uri(&self.path))
             .header(USER_AGENT, concat!("claviger/", env!("CARGO_PKG_VERSION")));
         if !self.body.is_empty() {
-            request = request.header(CONTENT_TYPE, "application/json");
+            request = request.header(CONTENT_TYPE, self.content_type);
+        }
+        if self.content_type == BINARY {
+            request = request.header(ACCEPT, BINARY);
         }
         request.body(Full::new(self.body.clone())).expect("an endpoint and an encoded path make a URI")
     }
@@ -323,7 +335,7 @@ impl Client {
             let index = (first + nth) % self.endpoints.len();
             let endpoint = &self.endpoints[index];
             let cause = match self.send_to(index, call, limit).await {
-                Ok(response) if self.endpoints.len() > 1 && is_passing(response.status()) && !call.changes() => {
+                Ok(response) if self.endpoints.len() > 1 && is_passing(response.status()) && !call.changes => {
                     Lost::Unavailable { status: response.status(), message: message(response).await }
                 }
                 Ok(response) => {
@@ -331,7 +343,7 @@ impl Client {
                     return Ok((endpoint, response));
                 }
                 Err(Sent::No(cause)) => cause,
-                Err(Sent::Yes(cause)) if !call.changes() => cause,
+                Err(Sent::Yes(cause)) if !call.changes => cause,
                 Err(Sent::Yes(source)) => return Err(Error::OutcomeUnknown { endpoint: endpoint.clone(), source }),
             };
             failures.push(Failure { endpoint: endpoint.clone(), cause });
@@ -345,7 +357,7 @@ impl Client {
             match send_on(kept, endpoint, call, limit).await {
                 // It may have ended long ago, which says nothing about the server.
                 Err(Sent::No(Lost::Broken(_))) => {}
-                Err(Sent::Yes(Lost::Broken(_))) if !call.changes() => {}
+                Err(Sent::Yes(Lost::Broken(_))) if !call.changes => {}
                 sent => return sent,
             }
         }
@@ -400,7 +412,7 @@ enum Sent {
 
 fn lost(call: &Call, endpoint: &Endpoint, cause: Lost) -> Error {
     let endpoint = endpoint.clone();
-    match call.changes() {
+    match call.changes {
         true => Error::OutcomeUnknown { endpoint, source: cause },
         false => Error::Unreachable(vec![Failure { endpoint, cause }]),
     }
@@ -436,8 +448,12 @@ async fn message(response: Response<Incoming>) -> String {
         message: String,
     }
     let status = response.status();
+    let is_binary = response.headers().get(CONTENT_TYPE).is_some_and(|kind| kind == BINARY);
     let body = tokio::time::timeout(ANSWER, read(response.into_body())).await;
     let body = body.ok().and_then(Result::ok).flatten().unwrap_or_default();
+    if let Some(message) = is_binary.then(|| kms::error_message(&body)).flatten() {
+        return message.replace(char::is_control, " ");
+    }
     match serde_json::from_slice::<Message>(&body) {
         Ok(Message { message }) if !message.is_empty() => message.replace(char::is_control, " "),
         _ => format!("the server answered {status}"),

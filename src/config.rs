@@ -5,6 +5,7 @@
 mod document;
 mod env;
 mod finding;
+pub mod kms;
 mod old;
 mod path;
 mod read;

@@ -11,6 +11,7 @@ mod ciphertext;
 pub(crate) mod envelope;
 mod mac;
 pub(crate) mod random;
+mod sealed;
 mod secret;
 #[cfg(test)]
 mod vectors;
@@ -19,4 +20,5 @@ pub use algorithm::Algorithm;
 pub use ciphertext::{DataKey, NotAuthentic, OVERHEAD};
 pub use key::Key;
 pub use random::NoRandom;
+pub use sealed::Sealer;
 pub use secret::{Blob, SecretKey};

@@ -29,6 +29,9 @@ pub enum Error {
     /// Not the name of a policy.
     #[error("policy name '{0}' is empty, too long or contains invalid characters")]
     Policy(String),
+    /// Not the name of an enclave.
+    #[error("enclave name '{0}' is empty, too long or contains invalid characters")]
+    Enclave(String),
     /// Not a listing pattern.
     #[error("listing pattern '{0}' is empty, too long or is invalid")]
     Pattern(String),
@@ -120,6 +123,34 @@ impl std::borrow::Borrow<str> for PolicyName {
 }
 
 impl fmt::Display for PolicyName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The name of an enclave. Cheap to clone.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct EnclaveName(Arc<str>);
+
+impl EnclaveName {
+    /// Parses the name of an enclave.
+    pub fn parse(text: &str) -> Result<Self, Error> {
+        if is_valid(text) { Ok(Self(text.into())) } else { Err(Error::Enclave(text.into())) }
+    }
+
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::borrow::Borrow<str> for EnclaveName {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for EnclaveName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }

@@ -23,6 +23,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use hyper::header::HeaderValue;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
@@ -31,11 +32,11 @@ use self::connections::Connections;
 use self::denials::Denials;
 use self::tls::{Tls, Trust};
 use self::worker::Workers;
-use crate::auth::Access;
+use crate::auth::{Caller, Denied, Identity, Requirement, peer};
 use crate::clock::{self, Ticker};
 use crate::telemetry::Telemetry;
 
-pub use self::body::{FromBody, Json};
+pub use self::body::{FromBody, Json, Whole};
 pub use self::error::Error;
 pub use self::reply::{IntoReply, Reply};
 pub use self::route::{Call, Route, Router};
@@ -53,8 +54,29 @@ const SWEEP: Duration = Duration::from_secs(1);
 pub trait Service: Sized + Send + Sync + 'static {
     /// The route table.
     fn router(&self) -> &Router<Self>;
-    /// Who may call what.
-    fn access(&self) -> &Access;
+
+    /// Decides who calls, and whether a request for the decoded `path` may be answered.
+    ///
+    /// # Errors
+    /// When it may not.
+    fn authorize(
+        &self,
+        peer: Result<Identity, peer::Error>,
+        requirement: Requirement,
+        path: &str,
+    ) -> Result<Caller, Denied>;
+
+    /// How an error is told to a client that wants the content types `accept`: as `{"message":"…"}`, unless a program
+    /// has clients that want it otherwise.
+    fn refuse(error: &Error, accept: Option<&HeaderValue>) -> Reply {
+        let _ = accept;
+        Reply::from(error)
+    }
+
+    /// How a client is told that it may not.
+    fn denied(denied: Denied) -> Error {
+        denied.into()
+    }
 }
 
 /// Limits of a server.

@@ -46,6 +46,26 @@ pub enum Denied {
     },
 }
 
+/// Lets in whoever meets the requirement; where that is a policy, `check` decides.
+///
+/// # Errors
+/// When there is no identity where one is needed, and when `check` says no.
+pub fn admit(
+    peer: Result<Identity, peer::Error>,
+    requirement: Requirement,
+    check: impl FnOnce(&Identity) -> Result<(), Denied>,
+) -> Result<Caller, Denied> {
+    match requirement {
+        Requirement::None => Ok(Caller { identity: peer.ok() }),
+        Requirement::Certificate => Ok(Caller { identity: Some(peer?) }),
+        Requirement::Policy => {
+            let identity = peer?;
+            check(&identity)?;
+            Ok(Caller { identity: Some(identity) })
+        }
+    }
+}
+
 /// What a route asks of its callers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Requirement {
@@ -70,21 +90,16 @@ impl Access {
     }
 
     /// Decides about a request for the decoded `path`.
+    ///
+    /// # Errors
+    /// When it may not be answered.
     pub fn authorize(
         &self,
         peer: Result<Identity, peer::Error>,
         requirement: Requirement,
         path: &str,
     ) -> Result<Caller, Denied> {
-        match requirement {
-            Requirement::None => Ok(Caller { identity: peer.ok() }),
-            Requirement::Certificate => Ok(Caller { identity: Some(peer?) }),
-            Requirement::Policy => {
-                let identity = peer?;
-                self.check(&identity, path)?;
-                Ok(Caller { identity: Some(identity) })
-            }
-        }
+        admit(peer, requirement, |identity| self.check(identity, path))
     }
 
     /// Whether `identity` may send a request for `path`.

@@ -121,7 +121,7 @@ impl ApiKey {
 
     /// A client certificate of the identity, self-signed, valid for 90 days from `now`.
     pub fn certificate(&self, now: OffsetDateTime) -> Result<CertificateDer<'static>, rcgen::Error> {
-        self.sign(CertificateParams::default(), "", vec![ExtendedKeyUsagePurpose::ClientAuth], now, VALID)
+        client_certificate(&self.key_pair(), self.identity().as_str(), now)
     }
 
     /// A self-signed certificate for a file: of a client, and of a server where it names hosts.
@@ -133,36 +133,45 @@ impl ApiKey {
         let mut params = CertificateParams::new(&*subject.dns)?;
         params.subject_alt_names.extend(subject.ip.iter().copied().map(SanType::IpAddress));
         let usages = vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth];
-        self.sign(params, &subject.common_name, usages, now, subject.valid)
-    }
-
-    fn sign(
-        &self,
-        mut params: CertificateParams,
-        common_name: &str,
-        usages: Vec<ExtendedKeyUsagePurpose>,
-        now: OffsetDateTime,
-        valid: time::Duration,
-    ) -> Result<CertificateDer<'static>, rcgen::Error> {
         let key = self.key_pair();
-        let identity = Identity::of_public_key(&key.subject_public_key_info());
-        params.distinguished_name = DistinguishedName::new();
-        let common_name = if common_name.is_empty() { identity.as_str() } else { common_name };
-        params.distinguished_name.push(DnType::CommonName, common_name);
-        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages = usages;
-        // Not `ExplicitNoCa`, which adds a key identifier that archived clients' certificates have not.
-        let mut constraints = CustomExtension::from_oid_content(BASIC_CONSTRAINTS, NO_CA.to_vec());
-        constraints.set_criticality(true);
-        params.custom_extensions.push(constraints);
-        params.not_before = now;
-        params.not_after = now + valid;
-        Ok(params.self_signed(&key)?.der().clone())
+        let identity = self.identity();
+        let common_name = if subject.common_name.is_empty() { identity.as_str() } else { &subject.common_name };
+        sign(&key, params, common_name, usages, now, subject.valid)
     }
 
     fn key_pair(&self) -> KeyPair {
         KeyPair::try_from(&self.private_key()).expect("every 32 bytes are an Ed25519 seed")
     }
+}
+
+/// A self-signed certificate for the client whose key this is, valid for 90 days from `now`.
+pub(super) fn client_certificate(
+    key: &KeyPair,
+    identity: &str,
+    now: OffsetDateTime,
+) -> Result<CertificateDer<'static>, rcgen::Error> {
+    sign(key, CertificateParams::default(), identity, vec![ExtendedKeyUsagePurpose::ClientAuth], now, VALID)
+}
+
+fn sign(
+    key: &KeyPair,
+    mut params: CertificateParams,
+    common_name: &str,
+    usages: Vec<ExtendedKeyUsagePurpose>,
+    now: OffsetDateTime,
+    valid: time::Duration,
+) -> Result<CertificateDer<'static>, rcgen::Error> {
+    params.distinguished_name = DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, common_name);
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = usages;
+    // Not `ExplicitNoCa`, which adds a key identifier that archived clients' certificates have not.
+    let mut constraints = CustomExtension::from_oid_content(BASIC_CONSTRAINTS, NO_CA.to_vec());
+    constraints.set_criticality(true);
+    params.custom_extensions.push(constraints);
+    params.not_before = now;
+    params.not_after = now + valid;
+    Ok(params.self_signed(key)?.der().clone())
 }
 
 #[cfg(test)]

@@ -86,11 +86,13 @@ impl Rule {
         Self { is_prefix: pattern.ends_with('*'), pattern: pattern.into() }
     }
 
-    fn as_str(&self) -> &str {
+    /// The pattern, as written.
+    pub fn as_str(&self) -> &str {
         &self.pattern
     }
 
-    fn matches(&self, path: &str) -> bool {
+    /// Whether it matches `path`.
+    pub fn matches(&self, path: &str) -> bool {
         // Bytes, since the cut before `*` need not be where a character of `path` begins.
         match self.pattern.as_bytes() {
             [] => false,

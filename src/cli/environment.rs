@@ -18,6 +18,25 @@ pub(super) const KEY_PASSWORD: &str = "CLAVIGER_KEY_PASSWORD";
 /// Authorities beside the system's.
 const SSL_CERT_FILE: &str = "SSL_CERT_FILE";
 
+/// The key managers.
+pub(super) const KMS_SERVER: &str = "MINIO_KMS_SERVER";
+/// An enclave of theirs.
+pub(super) const KMS_ENCLAVE: &str = "MINIO_KMS_ENCLAVE";
+/// An API key of theirs.
+pub(super) const KMS_API_KEY: &str = "MINIO_KMS_API_KEY";
+/// What takes the place of an HSM.
+pub(super) const KMS_HSM_KEY: &str = "MINIO_KMS_HSM_KEY";
+
+/// A text that is no secret, if the variable is set to one.
+pub(super) fn text(name: &str) -> Option<String> {
+    variable(name)?.into_string().ok()
+}
+
+/// A text that is a secret, unless it is empty.
+pub(super) fn secret(name: &str) -> Option<SecretString> {
+    text(name).filter(|text| !text.is_empty()).map(SecretString::from)
+}
+
 /// The first of these variables that is set, with its name. An empty one counts: it hides those behind it.
 pub(super) fn first(names: &[&'static str]) -> Option<(&'static str, OsString)> {
     names.iter().find_map(|name| variable(name).map(|value| (*name, value)))

@@ -1,6 +1,6 @@
 //! `claviger identity`: API keys, certificates, and whose they are.
 
-mod files;
+pub(super) mod files;
 mod new;
 
 use std::fmt::Display;

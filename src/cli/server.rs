@@ -1,9 +1,9 @@
 //! `claviger server`: joins everything. Read [`Setup::start`] first.
 
-mod dev;
+pub(super) mod dev;
 pub(super) mod message;
 mod reload;
-mod signals;
+pub(super) mod signals;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -31,7 +31,7 @@ use crate::telemetry::{Telemetry, audit, log, metrics};
 use crate::{clock, keystore, memory};
 
 /// How often TLS files are looked at for changes.
-const WATCH: Duration = Duration::from_secs(1);
+pub(super) const WATCH: Duration = Duration::from_secs(1);
 
 /// The longest pause between two attempts to reach the keystore at the start.
 const LONGEST_PAUSE: Duration = Duration::from_secs(8);
@@ -79,7 +79,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
 }
 
 /// Writes to standard output and error past the library's locks: a thread that cannot write holds up no other.
-fn telemetry() -> anyhow::Result<Arc<Telemetry>> {
+pub(super) fn telemetry() -> anyhow::Result<Arc<Telemetry>> {
     let file = |stream: BorrowedFd<'_>| stream.try_clone_to_owned().map(std::fs::File::from);
     let log = log::Log::start(file(std::io::stderr().as_fd())?)?;
     log::Layer::install(log.clone())?;
@@ -240,12 +240,20 @@ impl Setup {
         if tokio::time::timeout(WRITES, writes).await.is_err() {
             tracing::warn!("the key store did not answer in time; what came of the last writes is unknown");
         }
-        let audit = &self.telemetry.audit;
-        let flushed = tokio::time::timeout(LAST_EVENTS, audit.flush()).await;
-        // A log that cannot be written has no better place to say so.
-        let _ = tokio::time::timeout(LAST_EVENTS, self.telemetry.log.flush()).await;
-        flushed.map_err(|_| anyhow::anyhow!("standard output takes no more; {} audit events are lost", audit.queued()))
+        flush(&self.telemetry).await
     }
+}
+
+/// Lets recorded events reach their places.
+///
+/// # Errors
+/// When standard output takes no more, and audit events are lost.
+pub(super) async fn flush(telemetry: &Telemetry) -> anyhow::Result<()> {
+    let Telemetry { audit, log, .. } = telemetry;
+    let flushed = tokio::time::timeout(LAST_EVENTS, audit.flush()).await;
+    // A log that cannot be written has no better place to say so.
+    let _ = tokio::time::timeout(LAST_EVENTS, log.flush()).await;
+    flushed.map_err(|_| anyhow::anyhow!("standard output takes no more; {} audit events are lost", audit.queued()))
 }
 
 /// Whether it is a failure of the keystore that may pass.
@@ -289,7 +297,7 @@ async fn create_key(keys: &Arc<Keys>, name: &KeyName, admin: &Identity) -> anyho
 }
 
 /// Tells systemd, if it started us.
-fn notify(states: &[NotifyState<'_>]) {
+pub(super) fn notify(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
         tracing::warn!(%error, "failed to notify the service manager");
     }

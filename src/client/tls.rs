@@ -13,6 +13,7 @@ use time::OffsetDateTime;
 use crate::auth::Identity;
 use crate::auth::api_key::ApiKey;
 use crate::auth::certificate::Certificate;
+use crate::auth::enclave;
 use crate::crypto::pem;
 use crate::http::trust::{Verifier, system_authorities};
 
@@ -58,6 +59,12 @@ pub struct Tls {
 impl Tls {
     /// A client that says who it is by an API key.
     pub fn with_api_key(key: &ApiKey, trust: &Trust, now: OffsetDateTime) -> Result<Self, Error> {
+        let certificate = key.certificate(now).map_err(Error::ApiKey)?;
+        Self::with_certificate(vec![certificate], &key.private_key(), trust)
+    }
+
+    /// The same with an API key of the key manager.
+    pub fn with_enclave_key(key: &enclave::ApiKey, trust: &Trust, now: OffsetDateTime) -> Result<Self, Error> {
         let certificate = key.certificate(now).map_err(Error::ApiKey)?;
         Self::with_certificate(vec![certificate], &key.private_key(), trust)
     }

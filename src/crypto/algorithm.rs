@@ -27,6 +27,14 @@ impl Algorithm {
         if cpu_has_aes_gcm() { Self::Aes256 } else { Self::ChaCha20 }
     }
 
+    /// The one of the two that this is not.
+    pub(super) fn other(self) -> Self {
+        match self {
+            Self::Aes256 => Self::ChaCha20,
+            Self::ChaCha20 => Self::Aes256,
+        }
+    }
+
     /// The name that clients see.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -66,6 +66,14 @@ impl Key {
         }
     }
 
+    /// The same for a key whose type may be another than the one it encrypted with at its source: its own is tried
+    /// first, then the other. The tag tells.
+    pub fn decrypt_either(&self, ciphertext: &[u8], context: &[u8]) -> Result<Zeroizing<Vec<u8>>, NotAuthentic> {
+        let ciphertext = Ciphertext::parse(ciphertext).ok_or(NotAuthentic)?;
+        let first = self.algorithm().or(ciphertext.algorithm).unwrap_or(Algorithm::Aes256);
+        self.open(&ciphertext, context, first).or_else(|_| self.open(&ciphertext, context, first.other()))
+    }
+
     /// The HMAC-SHA-256 of `message`; `None` when the key has no HMAC key.
     pub fn hmac(&self, message: &[u8]) -> Option<[u8; 32]> {
         let key = self.hmac.as_ref()?;

@@ -91,6 +91,18 @@ impl Key {
         Self { secret: MacKey::new(secret), hmac: hmac.map(MacKey::new), algorithm, created_at, created_by }
     }
 
+    /// This key as made by somebody else, or by nobody when `created_by` is empty.
+    #[must_use]
+    pub fn of(self, created_by: &str) -> Self {
+        Self { created_by: non_empty(created_by), ..self }
+    }
+
+    /// A key whose HMAC key is lost, or never was.
+    #[must_use]
+    pub fn without_hmac(self) -> Self {
+        Self { hmac: None, ..self }
+    }
+
     /// The value for a keystore to hold.
     ///
     /// A key without algorithm or without HMAC key stays JSON: protobuf cannot say "no algorithm",

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use hkdf::Hkdf;
+use sha2::Sha256;
 use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
 
@@ -23,6 +25,13 @@ impl SecretKey {
             key.0.copy_from_slice(bytes);
             key
         })
+    }
+
+    /// The key that HKDF-SHA-256, without salt, makes of this one for the purpose `info`.
+    pub fn hkdf(&self, info: &str) -> Self {
+        let hkdf = Hkdf::<Sha256>::new(None, self.expose());
+        let derived = Self::generate(|key| hkdf.expand(info.as_bytes(), key));
+        derived.expect("32 bytes are fewer than HKDF can make")
     }
 
     /// The raw bytes. Every call is a place to review.

@@ -82,6 +82,16 @@ impl<T: Json> FromBody for T {
     }
 }
 
+/// A body that is none of our business until the handler looks at it.
+impl FromBody for Whole {
+    async fn read(body: Incoming, limit: u64) -> Result<Self, Error> {
+        collect(body, limit).await.map_err(|error| match error {
+            ReadError::TooLarge(_) => Error::new(StatusCode::PAYLOAD_TOO_LARGE, error.to_string()),
+            ReadError::Broken(_) => Error::bad_request("the body ended early").caused_by(error),
+        })
+    }
+}
+
 fn invalid<T: Json>() -> Error {
     Error::new(StatusCode::BAD_REQUEST, T::INVALID)
 }
@@ -95,17 +105,20 @@ enum ReadError {
     Broken(#[source] hyper::Error),
 }
 
-/// A body in one piece: as it arrived, or put together from several pieces in a buffer that is wiped.
-enum Whole {
-    Piece(Bytes),
-    Buffer(Zeroizing<Vec<u8>>),
+/// A body in one piece.
+pub struct Whole(Pieces);
+
+/// As it arrived, or put together from several pieces in a buffer that is wiped.
+enum Pieces {
+    One(Bytes),
+    Joined(Zeroizing<Vec<u8>>),
 }
 
 impl AsRef<[u8]> for Whole {
     fn as_ref(&self) -> &[u8] {
-        match self {
-            Self::Piece(bytes) => bytes,
-            Self::Buffer(bytes) => bytes,
+        match &self.0 {
+            Pieces::One(bytes) => bytes,
+            Pieces::Joined(bytes) => bytes,
         }
     }
 }
@@ -125,12 +138,12 @@ async fn collect(mut body: Incoming, limit: u64) -> Result<Whole, ReadError> {
         pieces.push(data);
     }
     if pieces.len() <= 1 {
-        return Ok(Whole::Piece(pieces.pop().unwrap_or_default()));
+        return Ok(Whole(Pieces::One(pieces.pop().unwrap_or_default())));
     }
     // Of the full size from the start: a buffer that grew would leave copies behind.
     let mut buffer = Zeroizing::new(Vec::with_capacity(pieces.iter().map(Bytes::len).sum()));
     for piece in pieces {
         buffer.extend_from_slice(&piece);
     }
-    Ok(Whole::Buffer(buffer))
+    Ok(Whole(Pieces::Joined(buffer)))
 }

@@ -43,6 +43,17 @@ impl Reply {
         Self::with_body("application/json", ReplyBody::full(Bytes::from_owner(bytes)))
     }
 
+    /// 200 with bytes, which are wiped when they have been sent.
+    pub fn bytes(content_type: &'static str, bytes: Zeroizing<Vec<u8>>) -> Self {
+        Self::with_body(content_type, ReplyBody::full(Bytes::from_owner(bytes)))
+    }
+
+    /// The same with another status.
+    #[must_use]
+    pub fn with_status(self, status: StatusCode) -> Self {
+        Self { status, ..self }
+    }
+
     /// 200 with text.
     pub fn text(content_type: &'static str, text: impl Into<Bytes>) -> Self {
         Self::with_body(content_type, ReplyBody::full(text.into()))

@@ -75,6 +75,11 @@ impl<S: Service> Route<S> {
         Self::new(Method::PUT, path, handler)
     }
 
+    /// A route that takes orders; POST and nothing else.
+    pub fn post<A>(path: &'static str, handler: impl IntoHandler<S, A>) -> Self {
+        Self::new(Method::POST, path, handler)
+    }
+
     /// A route that deletes.
     pub fn delete<A>(path: &'static str, handler: impl IntoHandler<S, A>) -> Self {
         Self::new(Method::DELETE, path, handler)
@@ -199,9 +204,19 @@ impl<S: Service> Router<S> {
         self.routes.iter()
     }
 
-    /// The route for a path, the path as policies see it, and where in it the name begins.
-    pub fn find<'p>(&self, path: &'p Path<'_>) -> Option<(&Route<S>, Cow<'p, str>, usize)> {
-        self.routes.iter().find_map(|route| {
+    /// The route for a path, the path as policies see it, and where in it the name begins. Where several routes have
+    /// the path, it is the one that accepts the method, else the first.
+    pub fn find<'p>(&self, method: &Method, path: &'p Path<'_>) -> Option<(&Route<S>, Cow<'p, str>, usize)> {
+        let mut found = self.matching(path);
+        let first = found.next()?;
+        if first.0.accepts(method) {
+            return Some(first);
+        }
+        Some(found.find(|(route, ..)| route.accepts(method)).unwrap_or(first))
+    }
+
+    fn matching<'p>(&self, path: &'p Path<'_>) -> impl Iterator<Item = (&Route<S>, Cow<'p, str>, usize)> {
+        self.routes.iter().filter_map(|route| {
             if let Some(tail) = route.matches(path) {
                 let text = path.as_str();
                 return Some((route, text.into(), text.len() - tail.len()));
@@ -223,13 +238,14 @@ pub struct Call<S, N = ()> {
     caller: Caller,
     name: N,
     accept: Option<HeaderValue>,
+    query: String,
 }
 
 impl<S, N> Call<S, N> {
     /// A call by `caller`, who wants the content types `accept`. That there is one proves that the request may be
     /// answered.
-    pub(super) fn new(state: Arc<S>, caller: Caller, name: N, accept: Option<HeaderValue>) -> Self {
-        Self { state, caller, name, accept }
+    pub(super) fn new(state: Arc<S>, caller: Caller, name: N, accept: Option<HeaderValue>, query: String) -> Self {
+        Self { state, caller, name, accept, query }
     }
 
     /// What the server serves; the same for the whole request.
@@ -247,11 +263,26 @@ impl<S, N> Call<S, N> {
         &self.name
     }
 
+    /// What follows the `?`, as it was sent.
+    pub fn query(&self) -> &str {
+        &self.query
+    }
+
+    /// The content types that the caller wants, as it was sent.
+    pub fn accept(&self) -> Option<&HeaderValue> {
+        self.accept.as_ref()
+    }
+
     /// Whether the caller asks for this content type by its name; `*/*` is no name.
     pub fn asks_for(&self, content_type: &str) -> bool {
-        let ranges = self.accept.as_ref().and_then(|accept| accept.to_str().ok()).unwrap_or_default().split(',');
-        ranges.map(|range| range.split(';').next().unwrap_or_default()).any(|name| name.trim() == content_type)
+        names(self.accept.as_ref(), content_type)
     }
+}
+
+/// Whether an `Accept` header names this content type, or range of types.
+pub fn names(accept: Option<&HeaderValue>, content_type: &str) -> bool {
+    let ranges = accept.and_then(|accept| accept.to_str().ok()).unwrap_or_default().split(',');
+    ranges.map(|range| range.split(';').next().unwrap_or_default()).any(|name| name.trim() == content_type)
 }
 
 /// Functions that can answer a route: `async fn(Call<S, Name>) -> Result<Reply, Error>`, or the same with
@@ -304,7 +335,8 @@ where
                         return Err((budget.overdue)());
                     }
                     has_arrived = true;
-                    let call = Call { state: call.state, caller: call.caller, name, accept: call.accept };
+                    let Call { state, caller, accept, query, .. } = call;
+                    let call = Call { state, caller, name, accept, query };
                     self(call, request).await.map(IntoReply::into_reply).map_err(Into::into)
                 });
                 match answer.await {

@@ -39,10 +39,10 @@ pub(super) async fn serve<S: Service>(
     let busy = connection.begin();
     let snapshot = shared.snapshot.load_full();
     let (head, body) = request.into_parts();
-    let reply = match find(&snapshot, &head.uri) {
+    let reply = match find(&snapshot, &head.method, &head.uri) {
         Err(invalid) => {
             body::discard(body).await;
-            Reply::from(&Error::bad_request(invalid))
+            S::refuse(&Error::bad_request(invalid), head.headers.get(ACCEPT))
         }
         Ok(None) => {
             body::discard(body).await;
@@ -100,9 +100,13 @@ struct Found<'a, S> {
 }
 
 /// The first two steps: the path is well-formed, and somebody's.
-fn find<'a, S: Service>(snapshot: &'a Snapshot<S>, uri: &Uri) -> Result<Option<Found<'a, S>>, path::Invalid> {
+fn find<'a, S: Service>(
+    snapshot: &'a Snapshot<S>,
+    method: &Method,
+    uri: &Uri,
+) -> Result<Option<Found<'a, S>>, path::Invalid> {
     let path = Path::parse(uri.path())?;
-    let found = snapshot.state.router().find(&path);
+    let found = snapshot.state.router().find(method, &path);
     Ok(found.map(|(route, path, name_at)| Found { route, path: path.into_owned(), name_at }))
 }
 
@@ -122,13 +126,14 @@ impl<S: Service> Exchange<'_, S> {
     async fn run(&self, head: &Parts, body: Incoming, busy: Busy) -> Reply {
         let mut audited = self.audit().await;
         let route = self.found.route;
+        let accept = head.headers.get(ACCEPT);
         let mut reply = if route.accepts(&head.method) {
             // A panic is a defect, and the end of this request only.
             let answer = AssertUnwindSafe(self.answer(head, body)).catch_unwind().await;
-            self.reply(answer.unwrap_or_else(|_| Err(panicked())))
+            self.reply(answer.unwrap_or_else(|_| Err(panicked())), accept)
         } else {
             body::discard(body).await;
-            wrong_method(&head.method, route.method())
+            S::refuse(&wrong_method(&head.method, route.method()), accept).with_header(ACCEPT, method(route.method()))
         };
         if let Some(audited) = &mut audited {
             audited.code = reply.status().as_u16();
@@ -163,10 +168,10 @@ impl<S: Service> Exchange<'_, S> {
         }
         let denied = |denied: Denied| {
             self.shared.denials.note(&denied, self.identity(), path, self.ip, started);
-            Error::from(denied)
+            S::denied(denied)
         };
         let state = &self.snapshot.state;
-        let caller = match state.access().authorize(self.peer.clone(), route.requirement(), path) {
+        let caller = match state.authorize(self.peer.clone(), route.requirement(), path) {
             Ok(caller) => caller,
             Err(reason) => {
                 body::discard(body).await;
@@ -174,7 +179,8 @@ impl<S: Service> Exchange<'_, S> {
             }
         };
         let accept = head.headers.get(ACCEPT).cloned();
-        let call = Call::new(state.clone(), caller, path[*name_at..].to_owned(), accept);
+        let query = head.uri.query().unwrap_or_default().to_owned();
+        let call = Call::new(state.clone(), caller, path[*name_at..].to_owned(), accept, query);
         route.answer(call, body, started).await
     }
 
@@ -193,7 +199,7 @@ impl<S: Service> Exchange<'_, S> {
         }
     }
 
-    fn reply(&self, answer: Result<Reply, Error>) -> Reply {
+    fn reply(&self, answer: Result<Reply, Error>, accept: Option<&HeaderValue>) -> Reply {
         let error = match answer {
             Ok(reply) => return reply,
             Err(error) => error,
@@ -203,7 +209,7 @@ impl<S: Service> Exchange<'_, S> {
             let cause = error.source().map_or_else(String::new, |source| log::causes(source));
             tracing::error!(cause, path = self.found.path, ip = %self.ip, identity, "{}", error.message());
         }
-        Reply::from(&error)
+        S::refuse(&error, accept)
     }
 }
 
@@ -230,11 +236,12 @@ impl Drop for Audited<'_> {
     }
 }
 
-fn wrong_method(got: &Method, expected: &Method) -> Reply {
-    let message = format!("received method '{got}' expected '{expected}'");
-    let reply = Reply::from(&Error::new(StatusCode::METHOD_NOT_ALLOWED, message));
-    let expected = HeaderValue::from_str(expected.as_str()).expect("the methods of our routes are plain text");
-    reply.with_header(ACCEPT, expected)
+fn wrong_method(got: &Method, expected: &Method) -> Error {
+    Error::new(StatusCode::METHOD_NOT_ALLOWED, format!("received method '{got}' expected '{expected}'"))
+}
+
+fn method(method: &Method) -> HeaderValue {
+    HeaderValue::from_str(method.as_str()).expect("the methods of our routes are plain text")
 }
 
 fn panicked() -> Error {

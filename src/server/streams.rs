@@ -73,7 +73,7 @@ impl<S: Service> Reading<S> {
         // There is always a sender: it is in `shared`.
         while replaced.changed().await.is_ok() {
             let state = self.shared.snapshot.load().state.clone();
-            if state.access().authorize(self.peer.clone(), self.requirement, &self.path).is_err() {
+            if state.authorize(self.peer.clone(), self.requirement, &self.path).is_err() {
                 return;
             }
         }

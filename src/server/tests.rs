@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::route::RouteConfig;
 use super::*;
-use crate::auth::Identity;
+use crate::auth::{Access, Identity};
 use crate::crypto::json::{Field, Fields};
 use crate::telemetry::{audit, log, metrics};
 
@@ -38,8 +38,13 @@ impl Service for Tiny {
         &self.router
     }
 
-    fn access(&self) -> &Access {
-        &self.access
+    fn authorize(
+        &self,
+        peer: Result<Identity, peer::Error>,
+        requirement: Requirement,
+        path: &str,
+    ) -> Result<Caller, Denied> {
+        self.access.authorize(peer, requirement, path)
     }
 }
 

@@ -83,6 +83,7 @@ pub struct Log {
     threshold: AtomicI8,
     queue: mpsc::SyncSender<Line>,
     events: Events,
+    records: Events,
     written: AtomicU64,
     dropped: AtomicU64,
 }
@@ -102,6 +103,7 @@ impl Log {
             threshold: AtomicI8::new(0),
             queue,
             events: Events::default(),
+            records: Events::default(),
             written: AtomicU64::new(0),
             dropped: AtomicU64::new(0),
         }))
@@ -116,6 +118,11 @@ impl Log {
     /// The stream of events.
     pub fn events(&self) -> &Events {
         &self.events
+    }
+
+    /// The stream of whole lines: of every level, and as they are written to the target.
+    pub fn records(&self) -> &Events {
+        &self.records
     }
 
     /// Events so far.
@@ -143,14 +150,19 @@ impl Log {
     fn log(&self, level: Level, fields: Fields) {
         let to_target = level.0 >= self.threshold.load(Ordering::Relaxed);
         let to_stream = level >= Level(0) && self.events.has_readers();
-        if !to_target && !to_stream {
+        let to_records = self.records.has_readers();
+        if !to_target && !to_stream && !to_records {
             return;
         }
         self.written.fetch_add(1, Ordering::Relaxed);
         if to_stream {
             self.events.send(&fields.stream_line());
         }
-        if to_target && self.queue.try_send(Line::Event(fields.target_line(level))).is_err() {
+        let line = fields.target_line(level);
+        if to_records {
+            self.records.send(&line.clone().into());
+        }
+        if to_target && self.queue.try_send(Line::Event(line)).is_err() {
             self.dropped.fetch_add(1, Ordering::Relaxed);
         }
     }

@@ -9,13 +9,13 @@ use anyhow::Context as _;
 
 /// What to do about a file that is there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum OnConflict {
+pub(in crate::cli) enum OnConflict {
     Fail,
     Replace,
 }
 
 /// Writes a file with these permissions, under a temporary name first.
-pub(super) fn write(path: &Path, mode: u32, content: &[u8], on_conflict: OnConflict) -> anyhow::Result<()> {
+pub(in crate::cli) fn write(path: &Path, mode: u32, content: &[u8], on_conflict: OnConflict) -> anyhow::Result<()> {
     try_write(path, mode, content, on_conflict).with_context(|| format!("failed to write '{}'", path.display()))
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context as _;
@@ -25,12 +25,12 @@ use crate::{clock, config, keystore};
 const ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7373);
 
 /// How long the certificate lasts.
-const VALID: time::Duration = time::Duration::days(90);
+pub(in crate::cli) const VALID: time::Duration = time::Duration::days(90);
 
 pub(super) async fn run(setup: Setup, address: Option<SocketAddr>) -> anyhow::Result<()> {
     let admin = ApiKey::generate()?;
     let identity = admin.identity();
-    let (certificate, key, expires) = certificate(clock::now())?;
+    let (certificate, key, expires) = certificate(clock::now(), None, VALID)?;
     let tls = Tls::ephemeral(certificate.der().clone(), key, expires)?;
     let store = Arc::new(keystore::mem::Store::default());
     let keys = Keys::new(cache::Config::default(), store, tokio::runtime::Handle::current());
@@ -53,7 +53,7 @@ pub(super) async fn run(setup: Setup, address: Option<SocketAddr>) -> anyhow::Re
 /// What to paste into another terminal, so that clients there use this server.
 fn print_exports(address: SocketAddr, admin: &ApiKey, file: &CertificateFile) -> std::io::Result<()> {
     let server = endpoints(address).into_iter().next().unwrap_or_default();
-    let file = file.0.display();
+    let file = file.path().display();
     // The key is of this server only, which keeps nothing: it may be shown.
     writeln!(
         std::io::stdout(),
@@ -62,30 +62,42 @@ fn print_exports(address: SocketAddr, admin: &ApiKey, file: &CertificateFile) ->
     )
 }
 
-/// A fresh self-signed server certificate for all addresses of this machine.
-fn certificate(now: OffsetDateTime) -> anyhow::Result<(rcgen::Certificate, PrivateKeyDer<'static>, OffsetDateTime)> {
+/// A fresh self-signed server certificate for all addresses of this machine, and for `host`.
+pub(in crate::cli) fn certificate(
+    now: OffsetDateTime,
+    host: Option<&str>,
+    valid: time::Duration,
+) -> anyhow::Result<(rcgen::Certificate, PrivateKeyDer<'static>, OffsetDateTime)> {
     let key = KeyPair::generate()?;
-    let mut params = CertificateParams::new(vec!["localhost".into()])?;
+    let mut params =
+        CertificateParams::new(["localhost"].into_iter().chain(host).map(str::to_owned).collect::<Vec<_>>())?;
     params.subject_alt_names.extend(local_addresses().into_iter().map(SanType::IpAddress));
     params.distinguished_name.push(DnType::CommonName, "claviger development server");
     params.not_before = now - time::Duration::minutes(5);
-    params.not_after = now + VALID;
+    params.not_after = now + valid;
     let certificate = params.self_signed(&key)?;
     let private = PrivateKeyDer::try_from(key.serialize_der()).map_err(anyhow::Error::msg)?;
-    Ok((certificate, private, now + VALID))
+    Ok((certificate, private, now + valid))
 }
 
 /// The certificate where clients can read it; removed when the server stops.
-struct CertificateFile(PathBuf);
+pub(in crate::cli) struct CertificateFile(PathBuf);
 
 impl CertificateFile {
-    fn create(address: SocketAddr, pem: &str) -> anyhow::Result<Self> {
+    pub(in crate::cli) fn create(address: SocketAddr, pem: &str) -> anyhow::Result<Self> {
         let name = format!("claviger-dev-{}-{}.crt", address.port(), std::process::id());
         let path = std::env::temp_dir().join(name);
         let file = OpenOptions::new().write(true).create_new(true).open(&path);
         let written = file.and_then(|mut file| file.write_all(pem.as_bytes()));
         written.with_context(|| format!("failed to write the certificate to {}", path.display()))?;
         Ok(Self(path))
+    }
+}
+
+impl CertificateFile {
+    /// Where it is.
+    pub(in crate::cli) fn path(&self) -> &Path {
+        &self.0
     }
 }
 

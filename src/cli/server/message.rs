@@ -68,7 +68,7 @@ pub(super) fn endpoints(address: SocketAddr) -> Vec<String> {
 }
 
 /// The addresses of this machine, loopback first.
-pub(super) fn local_addresses() -> Vec<IpAddr> {
+pub(in crate::cli) fn local_addresses() -> Vec<IpAddr> {
     let mut addresses: Vec<_> =
         if_addrs::get_if_addrs().unwrap_or_default().iter().map(if_addrs::Interface::ip).collect();
     addresses.retain(|address| !matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local()));

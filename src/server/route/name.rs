@@ -16,6 +16,13 @@ impl Name for () {
     }
 }
 
+/// What is judged later, by the handler.
+impl Name for String {
+    fn parse(text: &str) -> Result<Self, Error> {
+        Ok(text.to_owned())
+    }
+}
+
 impl Name for KeyName {
     fn parse(text: &str) -> Result<Self, Error> {
         Self::parse(text).map_err(Error::bad_request)

@@ -1,0 +1,121 @@
+//! `claviger kms`, which is also `minkms`: the key manager, its server and its clients.
+
+mod cluster;
+mod connection;
+mod data;
+mod enclave;
+mod env;
+mod identity;
+mod key;
+mod policy;
+mod server;
+
+use std::io::Write as _;
+
+use super::out::Out;
+use crate::kms::seal::HsmKey;
+
+/// Run a key manager, and work with one
+#[derive(Debug, clap::Args)]
+#[command(arg_required_else_help = true, subcommand_negates_reqs = true)]
+pub(super) struct Args {
+    /// Make a key that takes the place of an HSM, and print it
+    #[arg(long)]
+    soft_hsm: bool,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    Server(server::Args),
+    Env(env::Args),
+    Identity(identity::Args),
+    AddEnclave(enclave::Add),
+    LsEnclave(enclave::List),
+    StatEnclave(enclave::Stat),
+    RmEnclave(enclave::Remove),
+    AddKey(key::Add),
+    LsKey(key::List),
+    StatKey(key::Stat),
+    RmKey(key::Remove),
+    Keygen(key::Keygen),
+    Encrypt(key::Encrypt),
+    Decrypt(key::Decrypt),
+    Mac(key::Mac),
+    AddPolicy(policy::Add),
+    LsPolicy(policy::List),
+    GetPolicy(policy::Get),
+    AssignPolicy(policy::Assign),
+    RmPolicy(policy::Remove),
+    AddIdentity(identity::Add),
+    LsIdentity(identity::List),
+    GetIdentity(identity::Get),
+    RmIdentity(identity::Remove),
+    Ls(cluster::List),
+    Stat(cluster::Stat),
+    Add(cluster::Add),
+    Rm(cluster::Remove),
+    Edit(cluster::Edit),
+    AddHsm(cluster::AddHsm),
+    RmHsm(cluster::RemoveHsm),
+    Backup(data::Backup),
+    Restore(data::Restore),
+    Logs(data::Logs),
+}
+
+/// Runs the command.
+pub(super) fn run(args: Args, out: &mut Out) -> anyhow::Result<()> {
+    if args.soft_hsm {
+        let key = HsmKey::generate()?;
+        return Ok(writeln!(out, "{}", key.expose().as_str())?);
+    }
+    match args.command {
+        None => anyhow::bail!("no command given; '--help' lists them"),
+        Some(Command::Server(args)) => server::run(args),
+        Some(command) => {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            runtime.block_on(ask(command, out))
+        }
+    }
+}
+
+/// Runs a command that may wait for answers.
+async fn ask(command: Command, out: &mut Out) -> anyhow::Result<()> {
+    match command {
+        Command::Server(_) => unreachable!("`run` has run it"),
+        Command::Env(args) => env::run(args, out).await,
+        Command::Identity(args) => identity::run(&args, out),
+        Command::AddEnclave(args) => enclave::add(args).await,
+        Command::LsEnclave(args) => enclave::list(args, out).await,
+        Command::StatEnclave(args) => enclave::stat(args, out).await,
+        Command::RmEnclave(args) => enclave::remove(args).await,
+        Command::AddKey(args) => key::add(args).await,
+        Command::LsKey(args) => key::list(args, out).await,
+        Command::StatKey(args) => key::stat(args, out).await,
+        Command::RmKey(args) => key::remove(args).await,
+        Command::Keygen(args) => key::keygen(args, out).await,
+        Command::Encrypt(args) => key::encrypt(args, out).await,
+        Command::Decrypt(args) => key::decrypt(args, out).await,
+        Command::Mac(args) => key::mac(args, out).await,
+        Command::AddPolicy(args) => policy::add(args).await,
+        Command::LsPolicy(args) => policy::list(args, out).await,
+        Command::GetPolicy(args) => policy::get(args, out).await,
+        Command::AssignPolicy(args) => policy::assign(args).await,
+        Command::RmPolicy(args) => policy::remove(args).await,
+        Command::AddIdentity(args) => identity::add(args, out).await,
+        Command::LsIdentity(args) => identity::list(args, out).await,
+        Command::GetIdentity(args) => identity::get(args, out).await,
+        Command::RmIdentity(args) => identity::remove(args).await,
+        Command::Ls(args) => cluster::list(args, out).await,
+        Command::Stat(args) => cluster::stat(args, out).await,
+        Command::Add(args) => cluster::add(args).await,
+        Command::Rm(args) => cluster::remove(args).await,
+        Command::Edit(args) => cluster::edit(args).await,
+        Command::AddHsm(args) => cluster::add_hsm(args).await,
+        Command::RmHsm(args) => cluster::remove_hsm(args).await,
+        Command::Backup(args) => data::backup(args, out).await,
+        Command::Restore(args) => data::restore(args).await,
+        Command::Logs(args) => data::logs(args, out).await,
+    }
+}

@@ -1,0 +1,145 @@
+//! The server itself, its nodes and its seals.
+
+use anyhow::Context as _;
+
+use super::connection::Connection;
+use crate::cli::out::{Out, printable};
+use crate::client::Client;
+use crate::client::kms::Commands;
+use crate::kms::Action;
+use crate::kms::wire::{ClusterStatusResponse, HsmRequest, NameRequest};
+
+/// List the servers
+#[derive(Debug, clap::Args)]
+pub(super) struct List {
+    /// Write one JSON array
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    connection: Connection,
+}
+
+/// Show how the servers are
+#[derive(Debug, clap::Args)]
+pub(super) struct Stat {
+    /// Write JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    connection: Connection,
+}
+
+/// Add a server; this key manager is one server and says no
+#[derive(Debug, clap::Args)]
+pub(super) struct Add {
+    /// Where it is
+    host: String,
+    #[command(flatten)]
+    connection: Connection,
+}
+
+/// Remove a server; this key manager is one server and says no
+#[derive(Debug, clap::Args)]
+pub(super) struct Remove {
+    /// Where it is
+    host: String,
+    #[command(flatten)]
+    connection: Connection,
+}
+
+/// Edit what a server knows of others; this key manager is one server and says no
+#[derive(Debug, clap::Args)]
+pub(super) struct Edit {
+    /// Where it is
+    host: String,
+    #[command(flatten)]
+    connection: Connection,
+}
+
+/// Seal the root key with another HSM of the server's config
+#[derive(Debug, clap::Args)]
+pub(super) struct AddHsm {
+    /// Its name in the config
+    name: String,
+    /// Replace the seal that it has
+    #[arg(long)]
+    overwrite: bool,
+    #[command(flatten)]
+    connection: Connection,
+}
+
+/// Remove the seal of an HSM: it opens the data no more
+#[derive(Debug, clap::Args)]
+pub(super) struct RemoveHsm {
+    /// Its name
+    name: String,
+    #[command(flatten)]
+    connection: Connection,
+}
+
+async fn status(client: &Client) -> anyhow::Result<ClusterStatusResponse> {
+    let status = client.ask("", Action::ClusterStatus, &NameRequest::default()).await;
+    status.context("failed to look at the servers")
+}
+
+pub(super) async fn list(args: List, out: &mut Out) -> anyhow::Result<()> {
+    let status = status(&args.connection.client()?).await?;
+    let up = status.nodes_up.into_values().map(|node| node.host);
+    let hosts: Vec<_> = up.chain(status.nodes_down.into_values()).collect();
+    Ok(out.names("Host", &hosts, args.json)?)
+}
+
+pub(super) async fn stat(args: Stat, out: &mut Out) -> anyhow::Result<()> {
+    let status = status(&args.connection.client()?).await?;
+    if args.json {
+        return Ok(out.json(&status)?);
+    }
+    for node in status.nodes_up.values() {
+        let up = node.up_time.map_or(0, |span| span.seconds);
+        out.fields(
+            10,
+            &[
+                ("Host", &printable(&node.host)),
+                ("Version", &printable(&node.version)),
+                ("Role", &printable(&node.role)),
+                ("Up", &format_args!("{up} s")),
+                ("Changes", &node.commit),
+                ("Seals", &printable(&node.hsms.join(", "))),
+                ("HSMs", &printable(&node.configured_hsms.join(", "))),
+            ],
+        )?;
+    }
+    Ok(())
+}
+
+pub(super) async fn add(args: Add) -> anyhow::Result<()> {
+    change(&args.connection, Action::ClusterAddNode, &NameRequest { name: args.host }, "add the server").await
+}
+
+pub(super) async fn remove(args: Remove) -> anyhow::Result<()> {
+    change(&args.connection, Action::ClusterRemoveNode, &NameRequest { name: args.host }, "remove the server").await
+}
+
+pub(super) async fn edit(args: Edit) -> anyhow::Result<()> {
+    change(&args.connection, Action::ClusterEdit, &NameRequest { name: args.host }, "edit the server").await
+}
+
+pub(super) async fn add_hsm(args: AddHsm) -> anyhow::Result<()> {
+    let request = HsmRequest { name: args.name, overwrite: args.overwrite };
+    change(&args.connection, Action::ClusterAddHsm, &request, "add the seal").await
+}
+
+pub(super) async fn remove_hsm(args: RemoveHsm) -> anyhow::Result<()> {
+    let request = HsmRequest { name: args.name, overwrite: false };
+    change(&args.connection, Action::ClusterRemoveHsm, &request, "remove the seal").await
+}
+
+async fn change(
+    connection: &Connection,
+    action: Action,
+    message: &impl prost::Message,
+    what: &str,
+) -> anyhow::Result<()> {
+    let done = connection.client()?.change("", Commands::one(action, message)).await;
+    done.with_context(|| format!("failed to {what}"))
+}

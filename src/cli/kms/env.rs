@@ -1,0 +1,63 @@
+//! `claviger kms env`: everything that an object store needs, made and printed.
+
+use std::io::Write as _;
+
+use anyhow::Context as _;
+use hyper::StatusCode;
+
+use super::connection::{InEnclave, servers};
+use crate::auth::enclave::ApiKey;
+use crate::cli::out::{Out, printable};
+use crate::client::kms::Commands;
+use crate::client::{self, Client};
+use crate::kms::Action;
+use crate::kms::wire::{CreateIdentityRequest, CreateKeyRequest, NameRequest};
+
+/// The enclave of an object store, unless somebody says otherwise.
+const ENCLAVE: &str = "minio";
+
+/// Make an enclave, a key and an admin of the enclave for an object store, and print its environment
+///
+/// An enclave or a key that exists is used as it is. Every run makes another admin.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The key that the object store encrypts with
+    #[arg(default_value = "minio-default-key")]
+    key: String,
+    #[command(flatten)]
+    connection: InEnclave,
+}
+
+pub(super) async fn run(args: Args, out: &mut Out) -> anyhow::Result<()> {
+    let (enclave, connection) = args.connection.parts();
+    let (enclave, client) = (enclave.unwrap_or_else(|| ENCLAVE.to_owned()), connection.client()?);
+    let create = Commands::one(Action::EnclaveCreate, &NameRequest { name: enclave.clone() });
+    unless_it_exists(client.change("", create).await)
+        .with_context(|| format!("failed to create enclave \"{}\"", printable(&enclave)))?;
+    let request = CreateKeyRequest { name: args.key.clone(), ..CreateKeyRequest::default() };
+    unless_it_exists(client.change(&enclave, Commands::one(Action::KeyCreate, &request)).await)
+        .with_context(|| format!("failed to create key \"{}\"", printable(&args.key)))?;
+    let admin = add_admin(&client, &enclave).await.context("failed to add the admin")?;
+    Ok(write!(
+        out,
+        "export MINIO_KMS_SERVER={}\nexport MINIO_KMS_ENCLAVE={enclave}\nexport MINIO_KMS_API_KEY={}\nexport MINIO_KMS_SSE_KEY={}\n",
+        servers(),
+        admin.expose(),
+        args.key
+    )?)
+}
+
+fn unless_it_exists(done: Result<(), client::Error>) -> Result<(), client::Error> {
+    match done {
+        Err(error) if error.status() == Some(StatusCode::CONFLICT) => Ok(()),
+        done => done,
+    }
+}
+
+async fn add_admin(client: &Client, enclave: &str) -> anyhow::Result<ApiKey> {
+    let key = ApiKey::generate()?;
+    let (identity, privilege) = (key.identity().to_string(), "Admin".to_owned());
+    let request = CreateIdentityRequest { identity, privilege, ..CreateIdentityRequest::default() };
+    client.change(enclave, Commands::one(Action::IdentityCreate, &request)).await?;
+    Ok(key)
+}

@@ -1,0 +1,253 @@
+//! Identities of an enclave, and the identities of keys at hand.
+
+use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+use secrecy::{ExposeSecret as _, SecretString};
+use serde::Serialize;
+
+use super::connection::InEnclave;
+use crate::auth::certificate::Certificate;
+use crate::auth::enclave::{ApiKey, Identity};
+use crate::cli::environment::{self, KMS_HSM_KEY};
+use crate::cli::identity::files::{self, OnConflict};
+use crate::cli::input;
+use crate::cli::out::{Out, moment, printable};
+use crate::client::kms::Commands;
+use crate::clock;
+use crate::config::kms::Config;
+use crate::crypto::pem;
+use crate::kms::Action;
+use crate::kms::seal::HsmKey;
+use crate::kms::wire::{CreateIdentityRequest, IdentityRequest, IdentityResponse, ListIdentitiesResponse, ListRequest};
+
+/// Make an API key, or show the identity of a key that there is
+///
+/// Of an HSM key it shows the API key of the administrator, which is worked out from it.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// An HSM key, an API key, or a file with a certificate; without it, a new API key is made
+    #[arg(value_name = "HSM-KEY|KEY|FILE")]
+    subject: Option<SecretString>,
+    /// Write JSON
+    #[arg(long)]
+    json: bool,
+    /// Write the private key to this file, as PEM
+    #[arg(long, value_name = "FILE", requires = "cert")]
+    key: Option<PathBuf>,
+    /// Write a certificate to this file
+    #[arg(long, value_name = "FILE", requires = "key")]
+    cert: Option<PathBuf>,
+    /// Show the administrator of a server with this config file and the HSM key of MINIO_KMS_HSM_KEY
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["subject", "key"])]
+    config: Option<PathBuf>,
+}
+
+/// Set identities: make each of them known to an enclave
+#[derive(Debug, clap::Args)]
+pub(super) struct Add {
+    /// Who; without it, a new API key is made and printed
+    #[arg(value_name = "IDENTITY")]
+    identities: Vec<String>,
+    /// They may do everything in the enclave
+    #[arg(long, conflicts_with = "service")]
+    admin: bool,
+    /// They are service accounts: they have the rights of whoever adds them, and go with that one
+    #[arg(long)]
+    service: bool,
+    /// Labels
+    #[arg(long, value_name = "NAME=VALUE", value_parser = tag)]
+    tag: Vec<(String, String)>,
+    /// Write JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    connection: InEnclave,
+}
+
+/// List identities
+#[derive(Debug, clap::Args)]
+pub(super) struct List {
+    /// Only those that begin like this
+    #[arg(default_value = "", hide_default_value = true)]
+    prefix: String,
+    /// Write one JSON array
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    connection: InEnclave,
+}
+
+/// Show what is known of an identity
+#[derive(Debug, clap::Args)]
+pub(super) struct Get {
+    /// Who [default: that of the API key]
+    identity: Option<String>,
+    /// Write JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    connection: InEnclave,
+}
+
+/// Remove identities, and their service accounts
+#[derive(Debug, clap::Args)]
+pub(super) struct Remove {
+    /// Who
+    #[arg(required = true, value_name = "IDENTITY")]
+    identities: Vec<String>,
+    #[command(flatten)]
+    connection: InEnclave,
+}
+
+fn tag(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("write a tag as name=value")?;
+    Ok((name.to_owned(), value.to_owned()))
+}
+
+/// An identity, and its API key where that is known.
+#[derive(Serialize)]
+struct Shown<'a> {
+    identity: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    api_key: Option<&'a str>,
+}
+
+pub(super) fn run(args: &Args, out: &mut Out) -> anyhow::Result<()> {
+    if let Some(config) = &args.config {
+        return show_admin(config, args.json, out);
+    }
+    let key = match &args.subject {
+        None => ApiKey::generate()?,
+        Some(subject) => match key_of(subject.expose_secret())? {
+            Ok(key) => key,
+            Err(identity) => return show(identity, None, args.json, out),
+        },
+    };
+    if let Some((key_file, cert_file)) = args.key.as_deref().zip(args.cert.as_deref()) {
+        write_files(&key, key_file, cert_file)?;
+    }
+    show(key.identity(), Some(key.expose()), args.json, out)
+}
+
+/// The key that a text is, or the identity of the certificate in the file that it names.
+fn key_of(text: &str) -> anyhow::Result<Result<ApiKey, Identity>> {
+    if text.starts_with("hsm:") {
+        return Ok(Ok(HsmKey::parse(text)?.root_api_key()));
+    }
+    if text.starts_with("k1:") || text.starts_with("k2:") {
+        return Ok(Ok(ApiKey::parse(text)?));
+    }
+    let path = Path::new(text);
+    let place = || format!("failed to load the certificate '{}'", path.display());
+    let certificates = pem::certificates(&input::read(path)?).with_context(place)?;
+    let leaf = certificates.first().context("there is no certificate").with_context(place)?;
+    Ok(Err(Identity::of_public_key(Certificate::parse(leaf).with_context(place)?.public_key_info())))
+}
+
+fn show_admin(config: &Path, json: bool, out: &mut Out) -> anyhow::Result<()> {
+    if let Some(identity) = Config::load(config)?.admin.identity {
+        return show(identity, None, json, out);
+    }
+    let Some(key) = environment::secret(KMS_HSM_KEY) else {
+        bail!("the config names no 'admin.identity', and {KMS_HSM_KEY} is not set: there is no administrator");
+    };
+    let key = HsmKey::parse(key.expose_secret())?.root_api_key();
+    show(key.identity(), Some(key.expose()), json, out)
+}
+
+fn show(identity: Identity, api_key: Option<&str>, json: bool, out: &mut Out) -> anyhow::Result<()> {
+    let identity = identity.to_string();
+    if json {
+        return Ok(out.json(&Shown { identity, api_key })?);
+    }
+    let mut fields: Vec<(&str, &dyn std::fmt::Display)> = Vec::new();
+    if let Some(key) = &api_key {
+        fields.push(("API key", key));
+    }
+    fields.push(("Identity", &identity));
+    Ok(out.fields(8, &fields)?)
+}
+
+fn write_files(key: &ApiKey, key_file: &Path, cert_file: &Path) -> anyhow::Result<()> {
+    let certificate = key.certificate(clock::now()).context("failed to make the certificate")?;
+    let certificate = ::pem::Pem::new("CERTIFICATE", certificate.to_vec());
+    let config = ::pem::EncodeConfig::new().set_line_ending(::pem::LineEnding::LF);
+    let private = pem::pkcs8(key.private_key().secret_der());
+    files::write(key_file, 0o600, private.as_bytes(), OnConflict::Fail)?;
+    files::write(cert_file, 0o644, ::pem::encode_config(&certificate, config).as_bytes(), OnConflict::Fail)
+}
+
+pub(super) async fn add(args: Add, out: &mut Out) -> anyhow::Result<()> {
+    let (client, enclave) = args.connection.client()?;
+    let made = if args.identities.is_empty() { Some(ApiKey::generate()?) } else { None };
+    let new = made.iter().map(|key| key.identity().to_string());
+    let privilege = if args.admin { "Admin" } else { "User" };
+    let tags: BTreeMap<_, _> = args.tag.into_iter().collect();
+    let mut commands = Commands::default();
+    for identity in args.identities.into_iter().chain(new) {
+        let (privilege, tags) = (privilege.to_owned(), tags.clone());
+        let request = CreateIdentityRequest { identity, privilege, is_service_account: args.service, tags };
+        commands = commands.and(Action::IdentityCreate, &request);
+    }
+    client.change(&enclave, commands).await.context("failed to add the identity")?;
+    made.map_or(Ok(()), |key| show(key.identity(), Some(key.expose()), args.json, out))
+}
+
+pub(super) async fn list(args: List, out: &mut Out) -> anyhow::Result<()> {
+    let (client, enclave) = args.connection.client()?;
+    let mut names = Vec::new();
+    let mut request = ListRequest { prefix: args.prefix, ..ListRequest::default() };
+    loop {
+        let page: ListIdentitiesResponse =
+            client.ask(&enclave, Action::IdentityList, &request).await.context("failed to list identities")?;
+        names.extend(page.identities.into_iter().map(|identity| identity.identity));
+        if page.continue_at.is_empty() {
+            return Ok(out.names("Identity", &names, args.json)?);
+        }
+        request.continue_at = page.continue_at;
+    }
+}
+
+pub(super) async fn get(args: Get, out: &mut Out) -> anyhow::Result<()> {
+    let (client, enclave) = args.connection.client()?;
+    let own = || client.identity().and_then(Identity::of).map(|identity| identity.to_string()).unwrap_or_default();
+    let identity = args.identity.unwrap_or_else(own);
+    let known = client.ask(&enclave, Action::IdentityStatus, &IdentityRequest { identity: identity.clone() }).await;
+    let known: IdentityResponse =
+        known.with_context(|| format!("failed to look at identity {}", printable(&identity)))?;
+    if args.json { Ok(out.json(&known)?) } else { Ok(print(&known, out)?) }
+}
+
+fn print(known: &IdentityResponse, out: &mut Out) -> std::io::Result<()> {
+    let privilege = ["", "SysAdmin", "Admin", "User"].get(known.privilege as usize).copied().unwrap_or_default();
+    out.fields(10, &[("Identity", &printable(&known.identity)), ("Privilege", &privilege)])?;
+    if !known.policy.is_empty() {
+        out.fields(10, &[("Policy", &printable(&known.policy))])?;
+    }
+    if let Some(created_at) = known.created_at {
+        out.fields(
+            10,
+            &[("Created At", &moment(created_at.to_time())), ("Created By", &printable(&known.created_by))],
+        )?;
+    }
+    for account in &known.service_accounts {
+        out.fields(10, &[("Service", &printable(account))])?;
+    }
+    known
+        .tags
+        .iter()
+        .try_for_each(|(name, value)| writeln!(out, "{:<10} {}={}", "Tag", printable(name), printable(value)))
+}
+
+pub(super) async fn remove(args: Remove) -> anyhow::Result<()> {
+    let (client, enclave) = args.connection.client()?;
+    for identity in args.identities {
+        let request = IdentityRequest { identity: identity.clone() };
+        let done = client.change(&enclave, Commands::one(Action::IdentityDelete, &request)).await;
+        done.with_context(|| format!("failed to remove identity {}", printable(&identity)))?;
+    }
+    Ok(())
+}

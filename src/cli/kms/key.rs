@@ -1,0 +1,251 @@
+//! Keys of an enclave, and what can be done with them.
+
+use std::io::Write as _;
+
+use anyhow::{Context as _, ensure};
+use serde_json::json;
+
+use super::connection::InEnclave;
+use crate::cli::input;
+use crate::cli::out::{Out, moment, printable};
+use crate::client::kms::Commands;
+use crate::crypto::base64;
+use crate::kms::Action;
+use crate::kms::wire::{
+    CreateKeyRequest, DecryptRequest, DecryptResponse, DeleteKeyRequest, EncryptRequest, EncryptResponse,
+    GenerateKeyRequest, GenerateKeyResponse, ImportKeyRequest, KeyStatus, KeyVersionRequest, ListKeysResponse,
+    ListRequest, MacRequest, MacResponse,
+};
+
+/// Create a key, rotate or import one
+#[derive(Debug, clap::Args)]
+pub(super) struct Add {
+    /// Its name
+    name: String,
+    /// What it encrypts with: AES256 or ChaCha20 [default: as the server likes]
+    #[arg(long = "type", value_name = "TYPE", default_value = "", hide_default_value = true)]
+    kind: String,
+    /// Add a version to a key that exists: it encrypts from now on, the others still decrypt
+    #[arg(long, conflicts_with = "import")]
+    version: bool,
+    /// The key itself: base64 of 32 bytes, or '-' to read that from standard input
+    #[arg(long, value_name = "BASE64")]
+    import: Option<String>,
+    #[command(flatten)]
+    connection: InEnclave,
+}
+
+/// List keys
+#[derive(Debug, clap::Args)]
+pub(super) struct List {
+    /// Only those whose names begin like this; with '--versions' the name of one
+    #[arg(default_value = "", hide_default_value = true)]
+    prefix: String,
+    /// List the versions of one key
+    #[arg(long)]
+    versions: bool,
+    /// Write one JSON array
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    connection: InEnclave,
+}
+
+/// Show what a key is
+#[derive(Debug, clap::Args)]
+pub(super) struct Stat {
+    /// Its name
+    name: String,
+    /// Which version [default: the latest]
+    #[arg(long, value_name = "NUMBER", default_value_t = 0, hide_default_value = true)]
+    version: u32,
+    /// Write JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    connection: InEnclave,
+}
+
+/// Delete versions of a key, and with them everything that they have encrypted
+#[derive(Debug, clap::Args)]
+pub(super) struct Remove {
+    /// Its name
+    name: String,
+    /// Which version [default: the latest]
+    #[arg(long, value_name = "NUMBER", default_value_t = 0, hide_default_value = true)]
+    version: u32,
+    /// All versions
+    #[arg(long, conflicts_with = "version")]
+    all: bool,
+    #[command(flatten)]
+    connection: InEnclave,
+}
+
+/// Make a data key: random bytes, in plain and encrypted
+#[derive(Debug, clap::Args)]
+pub(super) struct Keygen {
+    /// The key that encrypts it
+    name: String,
+    /// What the ciphertext is bound to
+    #[arg(default_value = "", hide_default_value = true)]
+    associated_data: String,
+    /// Its length in bytes
+    #[arg(long, value_name = "BYTES", default_value_t = 32)]
+    length: u32,
+    #[command(flatten)]
+    connection: InEnclave,
+}
+
+/// Encrypt a message
+#[derive(Debug, clap::Args)]
+pub(super) struct Encrypt {
+    /// The key
+    name: String,
+    /// The message, or '-' to read it from standard input
+    message: String,
+    /// What the ciphertext is bound to
+    #[arg(default_value = "", hide_default_value = true)]
+    associated_data: String,
+    #[command(flatten)]
+    connection: InEnclave,
+}
+
+/// Decrypt a ciphertext
+#[derive(Debug, clap::Args)]
+pub(super) struct Decrypt {
+    /// The key
+    name: String,
+    /// The ciphertext in base64, or '-' to read that from standard input
+    ciphertext: String,
+    /// What the ciphertext is bound to
+    #[arg(default_value = "", hide_default_value = true)]
+    associated_data: String,
+    #[command(flatten)]
+    connection: InEnclave,
+}
+
+/// Sign a message: make its HMAC
+#[derive(Debug, clap::Args)]
+pub(super) struct Mac {
+    /// The key
+    name: String,
+    /// The message, or '-' to read it from standard input
+    message: String,
+    #[command(flatten)]
+    connection: InEnclave,
+}
+
+pub(super) async fn add(args: Add) -> anyhow::Result<()> {
+    let (client, enclave) = args.connection.client()?;
+    let Add { name, kind, version: add_version, import, .. } = args;
+    let failed = |what| format!("failed to {what} key \"{}\"", printable(&name));
+    if let Some(key) = import {
+        let key = input::base64(&key, "key")?.to_vec();
+        let request = ImportKeyRequest { name: name.clone(), kind, key, stored: Vec::new() };
+        let done = client.change(&enclave, Commands::one(Action::KeyImport, &request)).await;
+        return done.with_context(|| failed("import"));
+    }
+    let request = CreateKeyRequest { name: name.clone(), kind, add_version };
+    let done = client.change(&enclave, Commands::one(Action::KeyCreate, &request)).await;
+    done.with_context(|| failed(if add_version { "rotate" } else { "create" }))
+}
+
+pub(super) async fn list(args: List, out: &mut Out) -> anyhow::Result<()> {
+    ensure!(!args.versions || !args.prefix.is_empty(), "name the key whose versions are wanted");
+    let (client, enclave) = args.connection.client()?;
+    let action = if args.versions { Action::KeyListVersions } else { Action::KeyList };
+    let mut keys = Vec::new();
+    let mut request = ListRequest { prefix: args.prefix, ..ListRequest::default() };
+    loop {
+        let page: ListKeysResponse = client.ask(&enclave, action, &request).await.context("failed to list keys")?;
+        keys.extend(page.keys);
+        if page.continue_at.is_empty() {
+            break;
+        }
+        request.continue_at = page.continue_at;
+    }
+    if args.versions {
+        let numbers: Vec<_> = keys.iter().map(|key| key.version.to_string()).collect();
+        return Ok(out.names("Version", &numbers, args.json)?);
+    }
+    let names: Vec<_> = keys.into_iter().map(|key| key.name).collect();
+    Ok(out.names("Key", &names, args.json)?)
+}
+
+pub(super) async fn stat(args: Stat, out: &mut Out) -> anyhow::Result<()> {
+    let (client, enclave) = args.connection.client()?;
+    let request = KeyVersionRequest { name: args.name.clone(), version: args.version };
+    let status = client.ask(&enclave, Action::KeyStatus, &request).await;
+    let key: KeyStatus = status.with_context(|| format!("failed to look at key \"{}\"", printable(&args.name)))?;
+    if args.json {
+        return Ok(out.json(&key)?);
+    }
+    let created_at = moment(key.created_at.unwrap_or_default().to_time());
+    Ok(out.fields(
+        10,
+        &[
+            ("Name", &printable(&key.name)),
+            ("Version", &key.version),
+            ("Type", &printable(&key.kind)),
+            ("Created At", &created_at),
+            ("Created By", &printable(&key.created_by)),
+        ],
+    )?)
+}
+
+pub(super) async fn remove(args: Remove) -> anyhow::Result<()> {
+    let (client, enclave) = args.connection.client()?;
+    let request = DeleteKeyRequest { name: args.name.clone(), version: args.version, all_versions: args.all };
+    let done = client.change(&enclave, Commands::one(Action::KeyDelete, &request)).await;
+    done.with_context(|| format!("failed to remove key \"{}\"", printable(&args.name)))
+}
+
+pub(super) async fn keygen(args: Keygen, out: &mut Out) -> anyhow::Result<()> {
+    let (client, enclave) = args.connection.client()?;
+    let request = GenerateKeyRequest {
+        name: args.name.clone(),
+        version: 0,
+        associated_data: args.associated_data.into_bytes(),
+        length: args.length,
+    };
+    let made = client.ask(&enclave, Action::KeyGenerate, &request).await;
+    let made: GenerateKeyResponse =
+        made.with_context(|| format!("failed to make a data key with \"{}\"", printable(&args.name)))?;
+    Ok(out.json(&made)?)
+}
+
+pub(super) async fn encrypt(args: Encrypt, out: &mut Out) -> anyhow::Result<()> {
+    let (client, enclave) = args.connection.client()?;
+    let (plaintext, associated_data) = (message(&args.message)?, args.associated_data.into_bytes());
+    let request = EncryptRequest { name: args.name.clone(), version: 0, plaintext, associated_data };
+    let encrypted = client.ask(&enclave, Action::KeyEncrypt, &request).await;
+    let encrypted: EncryptResponse =
+        encrypted.with_context(|| format!("failed to encrypt with \"{}\"", printable(&args.name)))?;
+    Ok(out.json(&encrypted)?)
+}
+
+pub(super) async fn decrypt(args: Decrypt, out: &mut Out) -> anyhow::Result<()> {
+    let (client, enclave) = args.connection.client()?;
+    let ciphertext = input::base64(&args.ciphertext, "ciphertext")?.to_vec();
+    let associated_data = args.associated_data.into_bytes();
+    let request = DecryptRequest { name: args.name.clone(), version: 0, ciphertext, associated_data };
+    let decrypted = client.ask(&enclave, Action::KeyDecrypt, &request).await;
+    let decrypted: DecryptResponse =
+        decrypted.with_context(|| format!("failed to decrypt with \"{}\"", printable(&args.name)))?;
+    Ok(out.json(&decrypted)?)
+}
+
+pub(super) async fn mac(args: Mac, out: &mut Out) -> anyhow::Result<()> {
+    let (client, enclave) = args.connection.client()?;
+    let request = MacRequest { name: args.name.clone(), version: 0, message: message(&args.message)? };
+    let signed = client.ask(&enclave, Action::KeyMac, &request).await;
+    let signed: MacResponse = signed.with_context(|| format!("failed to sign with \"{}\"", printable(&args.name)))?;
+    Ok(writeln!(out, "{}", json!({ "version": signed.version, "mac": base64::encode(&signed.mac).as_str() }))?)
+}
+
+fn message(text: &str) -> anyhow::Result<Vec<u8>> {
+    match text {
+        "-" => Ok(input::read(std::path::Path::new("-"))?.to_vec()),
+        text => Ok(text.as_bytes().to_vec()),
+    }
+}

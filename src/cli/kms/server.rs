@@ -1,0 +1,210 @@
+//! `claviger kms server`: joins everything. Read [`start`] first.
+
+mod certificate;
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::{Context as _, bail};
+use secrecy::ExposeSecret as _;
+
+use self::certificate::{Message, Source};
+use crate::auth::enclave::ApiKey;
+use crate::cli::environment::{self, KMS_HSM_KEY};
+use crate::cli::input;
+use crate::cli::server::message::local_addresses;
+use crate::cli::server::signals::Signals;
+use crate::cli::server::{WATCH, flush, notify, telemetry};
+use crate::config::{self, kms::Config};
+use crate::kms::seal::{ENVIRONMENT, HsmKey, Providers};
+use crate::kms::store::{Mem, Redb, Store};
+use crate::kms::{Admin, Keeper, State};
+use crate::server::{Handle, Limits, Server};
+use crate::telemetry::Telemetry;
+use crate::telemetry::log::{self, Level};
+use crate::{clock, memory};
+
+/// The port of key managers.
+const PORT: u16 = 7373;
+
+/// Start a key manager
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Where the data is; made if it is missing
+    #[arg(required_unless_present = "dev", value_name = "DIR")]
+    directory: Option<PathBuf>,
+    /// The address to listen on [default: 0.0.0.0:7373, with --dev 127.0.0.1:7373]
+    #[arg(long, value_name = "IP:PORT", value_parser = config::address)]
+    address: Option<SocketAddr>,
+    /// Where clients reach this server, as host:port [default: the address, or one of this machine]
+    #[arg(long, value_name = "HOST:PORT")]
+    host: Option<String>,
+    /// The config file
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Start for development: data in memory, a certificate and keys made on the spot
+    #[arg(long, conflicts_with_all = ["directory", "config"])]
+    dev: bool,
+}
+
+/// Runs the server until it is told to stop.
+pub(super) fn run(args: Args) -> anyhow::Result<()> {
+    let started = Instant::now();
+    std::panic::set_hook(Box::new(log::panicked));
+    memory::forbid_core_dumps().context("failed to forbid core dumps")?;
+    let lock = memory::lock();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let telemetry = telemetry()?;
+        if let memory::Lock::Disabled(why) = &lock {
+            tracing::warn!("memory is not locked: {why}");
+        }
+        start(args, started, telemetry).await
+    })
+}
+
+/// Opens the data, loads the certificate, binds the server, and serves.
+async fn start(args: Args, started: Instant, telemetry: Arc<Telemetry>) -> anyhow::Result<()> {
+    let signals = Signals::new()?;
+    let config = args.config.as_deref().map(Config::load).transpose()?.unwrap_or_default();
+    let providers = providers(&config, args.dev)?;
+    let (admin, root) = admin(&config, &providers)?;
+    let store: Box<dyn Store> = match &args.directory {
+        Some(directory) => Box::new(Redb::open(directory)?),
+        None => Box::new(Mem::default()),
+    };
+    let keeper = Keeper::open(store, providers, admin)?;
+
+    let address = args.address.unwrap_or_else(|| SocketAddr::new(listening(args.dev), PORT));
+    let source = Source::new(&config, args.directory.as_deref(), args.host.as_deref(), clock::now())?;
+    let tls = source.load(clock::now())?;
+    let state = State::new(keeper, telemetry.clone(), started, tls.not_after)?;
+    telemetry.log.set_level(Some(Level(0)));
+    telemetry.audit.set_on(true);
+    let config::Limits { connections, shutdown } = config::Limits::default();
+    let limits = Limits { connections, shutdown, workers: memory::usable_cpus() };
+    let server = Server::bind(address, limits, telemetry.clone(), state.clone(), tls).await;
+    let server = server.with_context(|| format!("failed to listen on {address}"))?;
+    let address = server.address()?;
+    let host = args.host.unwrap_or_else(|| host(address));
+    state.set_server(server.handle(), host.clone());
+    let file = source.file(address)?;
+    let data = args.directory.map_or_else(|| "in memory".to_owned(), |directory| directory.display().to_string());
+    let message = Message {
+        data,
+        host: &host,
+        address,
+        admin: admin.identity.to_string(),
+        api_key: root.as_ref(),
+        certificate: file.as_ref().map(|(path, _)| path.as_path()),
+        exports: args.dev,
+    };
+    message.print()?;
+    serve(server, state, source, signals, &telemetry).await
+}
+
+async fn serve(
+    server: Server<State>,
+    state: Arc<State>,
+    source: Source,
+    mut signals: Signals,
+    telemetry: &Telemetry,
+) -> anyhow::Result<()> {
+    let handle = server.handle();
+    notify(&[sd_notify::NotifyState::Ready]);
+    let mut seen = source.fingerprint();
+    let supervise = async {
+        let mut watch = tokio::time::interval(WATCH);
+        loop {
+            tokio::select! {
+                () = signals.stop.requested() => break,
+                _ = signals.hangup.recv() => reload(&source, &handle),
+                _ = watch.tick() => {
+                    let now = source.fingerprint();
+                    if now != seen {
+                        seen = now;
+                        reload(&source, &handle);
+                    }
+                }
+            }
+        }
+        notify(&[sd_notify::NotifyState::Stopping]);
+        tracing::info!("stopping: no new connections, running requests are finished");
+    };
+    server.run(supervise, signals.stop.requested()).await?;
+    state.finish().await;
+    flush(telemetry).await
+}
+
+/// Takes a new certificate up.
+fn reload(source: &Source, handle: &Handle<State>) {
+    match source.load(clock::now()) {
+        Ok(tls) => {
+            handle.replace(handle.state(), tls);
+            tracing::info!("the certificate was loaded again");
+        }
+        Err(error) => {
+            tracing::error!(cause = format!("{error:#}"), "the certificate cannot be loaded; the old one is kept")
+        }
+    }
+}
+
+fn listening(dev: bool) -> IpAddr {
+    IpAddr::V4(if dev { Ipv4Addr::LOCALHOST } else { Ipv4Addr::UNSPECIFIED })
+}
+
+/// Everything that this server can unseal with.
+fn providers(config: &Config, dev: bool) -> anyhow::Result<Providers> {
+    let mut providers = Providers::new();
+    match environment::secret(KMS_HSM_KEY) {
+        Some(key) => {
+            let key = HsmKey::parse(key.expose_secret()).context(KMS_HSM_KEY)?;
+            providers.insert(ENVIRONMENT.to_owned(), key);
+        }
+        None if dev => {
+            providers.insert(ENVIRONMENT.to_owned(), HsmKey::generate()?);
+        }
+        None => {}
+    }
+    for (name, hsm) in &config.hsm {
+        let key = input::read_line(&hsm.file)?;
+        let key =
+            HsmKey::parse(key.expose_secret()).with_context(|| format!("hsm.{name}: '{}'", hsm.file.display()))?;
+        providers.insert(name.clone(), key);
+    }
+    if providers.is_empty() {
+        bail!(
+            "no HSM key: set {KMS_HSM_KEY}, or name a file under 'hsm' in the config; 'claviger kms --soft-hsm' makes a key"
+        );
+    }
+    Ok(providers)
+}
+
+/// Who may do everything, and the key of that one where it is worked out.
+fn admin(config: &Config, providers: &Providers) -> anyhow::Result<(Admin, Option<ApiKey>)> {
+    if let Some(identity) = config.admin.identity {
+        return Ok((Admin { identity, is_derived: false }, None));
+    }
+    let Some(key) = providers.get(ENVIRONMENT) else {
+        bail!(
+            "no administrator: name 'admin.identity' in the config. Only from the HSM key in {KMS_HSM_KEY} an \
+             administrator's API key is worked out"
+        );
+    };
+    let root = key.root_api_key();
+    Ok((Admin { identity: root.identity(), is_derived: true }, Some(root)))
+}
+
+/// Where clients reach a server that listens on `address`, as far as one can guess.
+fn host(address: SocketAddr) -> String {
+    let ip = match address.ip() {
+        ip if !ip.is_unspecified() => ip,
+        ip => {
+            let all = local_addresses();
+            all.iter().find(|address| !address.is_loopback()).or(all.first()).copied().unwrap_or(ip)
+        }
+    };
+    SocketAddr::new(ip, address.port()).to_string()
+}

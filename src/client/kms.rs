@@ -1,0 +1,182 @@
+//! The key manager's protocol, from the client's side.
+
+use bytes::{Bytes, BytesMut};
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
+use hyper::{Method, StatusCode};
+use percent_encoding::utf8_percent_encode;
+use prost::Message;
+use zeroize::Zeroizing;
+
+use super::{BINARY, Call, Client, Endpoint, Error, Failure, Lost, NAME};
+use crate::kms::Action;
+use crate::kms::wire::{ErrResponse, LogRecord, LogRequest, VersionResponse, append, frames};
+
+/// The longest record of a log, in bytes.
+const MAX_RECORD: usize = 64 * 1024;
+
+/// Commands of one kind on their way to a server.
+#[derive(Default)]
+pub struct Commands(Zeroizing<Vec<u8>>);
+
+impl Commands {
+    /// One command.
+    pub fn one(action: Action, message: &impl Message) -> Self {
+        Self::default().and(action, message)
+    }
+
+    /// These and one more.
+    #[must_use]
+    pub fn and(mut self, action: Action, message: &impl Message) -> Self {
+        let message = Zeroizing::new(message.encode_to_vec());
+        // Of the full size: a buffer that grew would leave copies behind.
+        let mut bytes = Zeroizing::new(Vec::with_capacity(self.0.len() + 6 + message.len()));
+        bytes.extend_from_slice(&self.0);
+        append(action.number(), &message, &mut bytes);
+        self.0 = bytes;
+        self
+    }
+}
+
+impl Client {
+    /// Carries out commands that change something in this enclave: all or none.
+    ///
+    /// # Errors
+    /// When the server refuses, or there is none.
+    pub async fn change(&self, enclave: &str, commands: Commands) -> Result<(), Error> {
+        self.nothing(call(enclave, commands, true)).await
+    }
+
+    /// Asks one thing of this enclave.
+    ///
+    /// # Errors
+    /// When the server refuses, or there is none, or its answer is none.
+    pub async fn ask<M: Message + Default>(
+        &self,
+        enclave: &str,
+        action: Action,
+        message: &impl Message,
+    ) -> Result<M, Error> {
+        let call = call(enclave, Commands::one(action, message), false);
+        let (endpoint, body) = self.body(&call).await?;
+        let mut replies = frames(&body);
+        let reply = replies.next().and_then(Result::ok).filter(|reply| reply.command == action.number());
+        let message = reply.and_then(|reply| M::decode(reply.message).ok());
+        message.ok_or_else(|| nonsense(endpoint, call.path, "it holds no reply to the command"))
+    }
+
+    /// Carries out a prepared read as it is, and hands back the reply's frames.
+    ///
+    /// # Errors
+    /// When the server refuses, or there is none.
+    pub async fn send_commands(&self, enclave: &str, commands: Commands) -> Result<Zeroizing<Vec<u8>>, Error> {
+        Ok(self.body(&call(enclave, commands, false)).await?.1)
+    }
+
+    /// `GET /version` of a key manager.
+    ///
+    /// # Errors
+    /// When there is no server, or its answer is none.
+    pub async fn kms_version(&self) -> Result<VersionResponse, Error> {
+        let call = binary(Method::GET, "/version", Bytes::new(), false);
+        let (endpoint, body) = self.body(&call).await?;
+        VersionResponse::decode(&**body).map_err(|_| nonsense(endpoint, call.path, "it is no version"))
+    }
+
+    /// `GET /v1/db`: a backup of all data, encrypted.
+    ///
+    /// # Errors
+    /// When the server refuses, or there is none.
+    pub async fn backup(&self) -> Result<Zeroizing<Vec<u8>>, Error> {
+        let call = binary(Method::GET, "/v1/db", Bytes::new(), false);
+        let (endpoint, response) = self.send(&call, None).await?;
+        if response.status() != StatusCode::OK {
+            return Err(self.refusal(&call, endpoint, response).await);
+        }
+        let body = response.into_body().collect().await;
+        let body = body.map_err(|error| broken(endpoint, error))?;
+        Ok(Zeroizing::new(body.to_bytes().to_vec()))
+    }
+
+    /// `PUT /v1/db`: puts a backup in the place of all data.
+    ///
+    /// # Errors
+    /// When the server refuses, or there is none.
+    pub async fn restore(&self, backup: Vec<u8>) -> Result<(), Error> {
+        let call = binary(Method::PUT, "/v1/db", backup.into(), true);
+        let (endpoint, response) = self.send(&call, None).await?;
+        if response.status() == StatusCode::OK { Ok(()) } else { Err(self.refusal(&call, endpoint, response).await) }
+    }
+
+    /// `POST /v1/debug/log`: records of the log as they happen.
+    ///
+    /// # Errors
+    /// When the server refuses, or there is none.
+    pub async fn records(&self, request: &LogRequest) -> Result<Records, Error> {
+        let call = binary(Method::POST, "/v1/debug/log", request.encode_to_vec().into(), false);
+        let (endpoint, response) = self.send(&call, None).await?;
+        match response.status() {
+            StatusCode::OK => {
+                Ok(Records { endpoint: endpoint.clone(), body: response.into_body(), buffer: BytesMut::new() })
+            }
+            _ => Err(self.refusal(&call, endpoint, response).await),
+        }
+    }
+}
+
+/// Records of a log that come as they happen.
+pub struct Records {
+    endpoint: Endpoint,
+    body: Incoming,
+    buffer: BytesMut,
+}
+
+impl Records {
+    /// The next record; none when the server has ended the stream.
+    ///
+    /// # Errors
+    /// When the connection is lost, or what comes is no record.
+    pub async fn next(&mut self) -> Result<Option<LogRecord>, Error> {
+        let wrong =
+            |endpoint: &Endpoint| nonsense(endpoint.clone(), "/v1/debug/log".into(), "it is no record of a log");
+        loop {
+            if let Some(len) = self.buffer.first_chunk() {
+                let len = u32::from_be_bytes(*len) as usize;
+                if len > MAX_RECORD {
+                    return Err(wrong(&self.endpoint));
+                }
+                if self.buffer.len() >= 4 + len {
+                    let frame = self.buffer.split_to(4 + len);
+                    return LogRecord::decode(&frame[4..]).map(Some).map_err(|_| wrong(&self.endpoint));
+                }
+            }
+            match self.body.frame().await {
+                Some(Ok(frame)) => self.buffer.extend_from_slice(&frame.into_data().unwrap_or_default()),
+                Some(Err(error)) => return Err(broken(&self.endpoint, error)),
+                None => return Ok(None),
+            }
+        }
+    }
+}
+
+/// What an error answer in protobuf says.
+pub(super) fn error_message(body: &[u8]) -> Option<String> {
+    ErrResponse::decode(body).ok().map(|response| response.message).filter(|message| !message.is_empty())
+}
+
+fn call(enclave: &str, commands: Commands, changes: bool) -> Call {
+    let path = format!("/v1/kms/{}", utf8_percent_encode(enclave, NAME));
+    binary(Method::POST, path, Bytes::from_owner(commands.0), changes)
+}
+
+fn binary(method: Method, path: impl Into<String>, body: Bytes, changes: bool) -> Call {
+    Call { method, path: path.into(), body, content_type: BINARY, changes }
+}
+
+fn nonsense(endpoint: Endpoint, path: String, what: &str) -> Error {
+    Error::Nonsense { endpoint, path, what: what.to_owned() }
+}
+
+fn broken(endpoint: &Endpoint, error: hyper::Error) -> Error {
+    Error::Unreachable(vec![Failure { endpoint: endpoint.clone(), cause: Lost::Broken(error) }])
+}

@@ -1,0 +1,149 @@
+//! The key manager: keys in enclaves, kept by itself, and the protocol of its clients.
+//!
+//! `docs/key-manager.md` is for its operators; `docs/formats.md` says what is on its disk.
+
+mod account;
+mod backup;
+mod command;
+mod draft;
+mod error;
+mod keeper;
+mod log;
+mod policy;
+mod read;
+mod record;
+mod ring;
+pub mod seal;
+mod serve;
+mod snapshot;
+mod status;
+pub mod store;
+#[cfg(test)]
+mod tests;
+pub mod wire;
+mod writer;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use hyper::header::HeaderValue;
+use time::OffsetDateTime;
+
+use self::wire::{Encoding, ErrResponse};
+use self::writer::Writer;
+use crate::auth::{Caller, Denied, Identity, Requirement, admit, enclave, peer};
+use crate::server::{self, Handle, Reply, Route, Router, Service};
+use crate::telemetry::Telemetry;
+
+pub use self::command::Action;
+pub use self::error::Error;
+pub use self::keeper::{Admin, Error as OpenError, Keeper};
+
+/// A megabyte as clients count.
+const MB: u64 = 1_000_000;
+
+/// The largest backup that is taken back, in bytes.
+const BACKUP: u64 = 1_024 * MB;
+
+/// The key manager's paths. Read this table to know every endpoint and its limits.
+pub fn routes() -> Vec<Route<State>> {
+    let long = Some(Duration::from_secs(300));
+    vec![
+        Route::get("/version", status::version).open(),
+        Route::get("/v1/health/live", status::live).open(),
+        Route::get("/v1/health/ready", status::ready).open().vital(),
+        Route::get(METRICS, status::metrics).vital(),
+        Route::post("/v1/kms/", serve::execute).max_body(MB).any_identity().listing(),
+        Route::get("/v1/db", serve::backup).timeout(long),
+        Route::put("/v1/db", serve::restore).max_body(BACKUP).timeout(long),
+        Route::post("/v1/debug/log", log::follow).max_body(MB).timeout(None),
+        Route::post("/v1/debug/restart", status::unsupported),
+        Route::get("/v1/debug/pprof", status::unsupported),
+        Route::post("/v1/debug/pprof", status::unsupported),
+        Route::delete("/v1/debug/pprof", status::unsupported),
+    ]
+}
+
+/// What whoever is known to any enclave may read: it shows nothing of them.
+const METRICS: &str = "/v1/health/metrics";
+
+/// Everything the handlers need.
+pub struct State {
+    router: Router<Self>,
+    writer: Writer,
+    telemetry: Arc<Telemetry>,
+    started: Instant,
+    certificate_expires: OffsetDateTime,
+    /// The server that serves this, and where clients reach it; known once it is bound.
+    server: OnceLock<(Handle<Self>, String)>,
+}
+
+impl State {
+    /// A state that serves what `keeper` has.
+    ///
+    /// # Errors
+    /// When there is no thread to be had.
+    pub fn new(
+        keeper: Keeper,
+        telemetry: Arc<Telemetry>,
+        started: Instant,
+        certificate_expires: OffsetDateTime,
+    ) -> std::io::Result<Arc<Self>> {
+        let (router, writer) = (Router::new(routes(), &BTreeMap::new()), Writer::start(keeper)?);
+        Ok(Arc::new(Self { router, writer, telemetry, started, certificate_expires, server: OnceLock::new() }))
+    }
+
+    /// Tells the state which server serves it, and at which `host:port` clients reach it.
+    pub fn set_server(&self, server: Handle<Self>, host: String) {
+        let _ = self.server.set((server, host));
+    }
+
+    fn host(&self) -> String {
+        self.server.get().map(|(_, host)| host.clone()).unwrap_or_default()
+    }
+
+    /// Waits until every change is written that somebody has asked for.
+    pub async fn finish(&self) {
+        self.writer.finish().await;
+    }
+
+    fn may_call(&self, identity: &Identity, path: &str) -> bool {
+        let snapshot = self.writer.snapshot();
+        enclave::Identity::of(identity).is_some_and(|identity| match path {
+            METRICS => snapshot.knows(&identity),
+            _ => snapshot.is_sysadmin(&identity),
+        })
+    }
+}
+
+impl Service for State {
+    fn router(&self) -> &Router<Self> {
+        &self.router
+    }
+
+    /// Lets system administrators in. What others may do stands in commands, and is decided for each.
+    fn authorize(
+        &self,
+        peer: Result<Identity, peer::Error>,
+        requirement: Requirement,
+        path: &str,
+    ) -> Result<Caller, Denied> {
+        admit(peer, requirement, |identity| {
+            if self.may_call(identity, path) { Ok(()) } else { Err(Denied::NotAllowed { policy: None }) }
+        })
+    }
+
+    fn refuse(error: &server::Error, accept: Option<&HeaderValue>) -> Reply {
+        let encoding = Encoding::of(accept);
+        let message = ErrResponse { message: error.message().to_owned() };
+        Reply::bytes(encoding.content_type(), encoding.encode(&message)).with_status(error.status())
+    }
+
+    fn denied(denied: Denied) -> server::Error {
+        match denied {
+            Denied::NoIdentity(error) => server::Error::bad_request(error),
+            Denied::NotAllowed { .. } => Error::Denied.into(),
+        }
+    }
+}

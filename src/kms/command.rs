@@ -1,0 +1,256 @@
+//! Commands: what clients may ask, by number and by name.
+
+use std::fmt;
+
+use prost::Message;
+
+use super::Error;
+use super::wire::{
+    AssignPolicyRequest, CreateIdentityRequest, CreateKeyRequest, CreatePolicyRequest, DecryptRequest,
+    DeleteKeyRequest, EncryptRequest, Frame, GenerateKeyRequest, HsmRequest, IdentityRequest, ImportKeyRequest,
+    KeyVersionRequest, ListRequest, MacRequest, NameRequest, frames,
+};
+
+/// Makes the list of all actions: variant, number, name in policies.
+macro_rules! actions {
+    ($($action:ident = $number:literal $name:literal,)*) => {
+        /// What a command does. The numbers are those of the wire.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[repr(u16)]
+        #[expect(missing_docs, reason = "their names say it")]
+        pub enum Action { $($action = $number,)* }
+
+        impl Action {
+            /// All that there are.
+            pub const ALL: &[Self] = &[$(Self::$action),*];
+
+            /// The action with this number.
+            pub fn of_number(number: u16) -> Option<Self> {
+                match number { $($number => Some(Self::$action),)* _ => None }
+            }
+
+            /// The name in policies.
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$action => $name,)* }
+            }
+        }
+    };
+}
+
+actions! {
+    ClusterAddNode = 1 "CLUSTER:ADDNODE",
+    ClusterRemoveNode = 2 "CLUSTER:REMOVENODE",
+    ClusterStatus = 3 "CLUSTER:STATUS",
+    ClusterEdit = 4 "CLUSTER:EDIT",
+    ClusterAddHsm = 5 "CLUSTER:ADDHSM",
+    ClusterRemoveHsm = 6 "CLUSTER:REMOVEHSM",
+    EnclaveCreate = 101 "ENCLAVE:CREATE",
+    EnclaveDelete = 102 "ENCLAVE:DELETE",
+    EnclaveStatus = 103 "ENCLAVE:STATUS",
+    EnclaveList = 104 "ENCLAVE:LIST",
+    KeyCreate = 201 "KEY:CREATE",
+    KeyDelete = 202 "KEY:DELETE",
+    KeyImport = 203 "KEY:IMPORT",
+    KeyStatus = 204 "KEY:STATUS",
+    KeyEncrypt = 205 "KEY:ENCRYPT",
+    KeyDecrypt = 206 "KEY:DECRYPT",
+    KeyGenerate = 207 "KEY:GENERATE",
+    KeyList = 208 "KEY:LIST",
+    KeyListVersions = 209 "KEY:LISTVERSIONS",
+    KeyMac = 210 "KEY:MAC",
+    PolicyCreate = 301 "POLICY:CREATE",
+    PolicyDelete = 302 "POLICY:DELETE",
+    PolicyAssign = 303 "POLICY:ASSIGN",
+    PolicyGet = 304 "POLICY:GET",
+    PolicyStatus = 305 "POLICY:STATUS",
+    PolicyList = 306 "POLICY:LIST",
+    IdentityCreate = 401 "IDENTITY:CREATE",
+    IdentityDelete = 402 "IDENTITY:DELETE",
+    IdentityStatus = 403 "IDENTITY:STATUS",
+    IdentityList = 404 "IDENTITY:LIST",
+}
+
+impl Action {
+    /// The action with this name.
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|action| action.as_str() == name)
+    }
+
+    /// The number on the wire.
+    pub fn number(self) -> u16 {
+        self as u16
+    }
+
+    /// Whether it is about the whole server, and so the system administrators' only.
+    pub fn is_system(self) -> bool {
+        self.number() < Self::KeyCreate.number()
+    }
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A command that changes nothing.
+#[derive(Debug)]
+pub(super) enum Read {
+    ClusterStatus,
+    EnclaveStatus(NameRequest),
+    EnclaveList(ListRequest),
+    KeyStatus(KeyVersionRequest),
+    KeyEncrypt(EncryptRequest),
+    KeyDecrypt(DecryptRequest),
+    KeyGenerate(GenerateKeyRequest),
+    KeyList(ListRequest),
+    KeyListVersions(ListRequest),
+    KeyMac(MacRequest),
+    PolicyGet(NameRequest),
+    PolicyStatus(NameRequest),
+    PolicyList(ListRequest),
+    IdentityStatus(IdentityRequest),
+    IdentityList(ListRequest),
+}
+
+/// A command that changes something.
+#[derive(Debug)]
+pub enum Write {
+    /// What only several servers need.
+    ClusterNodes,
+    ClusterAddHsm(HsmRequest),
+    ClusterRemoveHsm(HsmRequest),
+    EnclaveCreate(NameRequest),
+    EnclaveDelete(NameRequest),
+    KeyCreate(CreateKeyRequest),
+    KeyDelete(DeleteKeyRequest),
+    KeyImport(ImportKeyRequest),
+    PolicyCreate(CreatePolicyRequest),
+    PolicyDelete(NameRequest),
+    PolicyAssign(AssignPolicyRequest),
+    IdentityCreate(CreateIdentityRequest),
+    IdentityDelete(IdentityRequest),
+}
+
+/// A request: commands of one kind.
+#[derive(Debug)]
+pub(super) enum Request {
+    /// Answered from one moment's state.
+    Read(Vec<(Action, Read)>),
+    /// All applied, or none.
+    Write(Vec<(Action, Write)>),
+}
+
+enum Command {
+    Read(Read),
+    Write(Write),
+}
+
+impl Request {
+    /// Parses the body of a request.
+    ///
+    /// # Errors
+    /// When it is malformed, holds nothing, or holds reads and writes.
+    pub(super) fn parse(body: &[u8]) -> Result<Self, Error> {
+        let (mut reads, mut writes) = (Vec::new(), Vec::new());
+        for frame in frames(body) {
+            let frame = frame.map_err(|truncated| Error::invalid(truncated.to_string()))?;
+            let action = Action::of_number(frame.command)
+                .ok_or_else(|| Error::invalid(format!("there is no command {}", frame.command)))?;
+            match decode(action, frame)? {
+                Command::Read(read) => reads.push((action, read)),
+                Command::Write(write) => writes.push((action, write)),
+            }
+        }
+        match (reads.is_empty(), writes.is_empty()) {
+            (false, true) => Ok(Self::Read(reads)),
+            (true, false) => Ok(Self::Write(writes)),
+            (true, true) => Err(Error::invalid("the request holds no command")),
+            (false, false) => Err(Error::invalid("a request holds either reads or writes, not both")),
+        }
+    }
+}
+
+fn decode(action: Action, frame: Frame<'_>) -> Result<Command, Error> {
+    fn read<M: Message + Default>(make: fn(M) -> Read, frame: Frame<'_>) -> Result<Command, Error> {
+        Ok(Command::Read(make(M::decode(frame.message)?)))
+    }
+    fn write<M: Message + Default>(make: fn(M) -> Write, frame: Frame<'_>) -> Result<Command, Error> {
+        Ok(Command::Write(make(M::decode(frame.message)?)))
+    }
+    match action {
+        Action::ClusterAddNode | Action::ClusterRemoveNode | Action::ClusterEdit => {
+            Ok(Command::Write(Write::ClusterNodes))
+        }
+        Action::ClusterAddHsm => write(Write::ClusterAddHsm, frame),
+        Action::ClusterRemoveHsm => write(Write::ClusterRemoveHsm, frame),
+        Action::ClusterStatus => Ok(Command::Read(Read::ClusterStatus)),
+        Action::EnclaveCreate => write(Write::EnclaveCreate, frame),
+        Action::EnclaveDelete => write(Write::EnclaveDelete, frame),
+        Action::EnclaveStatus => read(Read::EnclaveStatus, frame),
+        Action::EnclaveList => read(Read::EnclaveList, frame),
+        Action::KeyCreate => write(Write::KeyCreate, frame),
+        Action::KeyDelete => write(Write::KeyDelete, frame),
+        Action::KeyImport => write(Write::KeyImport, frame),
+        Action::KeyStatus => read(Read::KeyStatus, frame),
+        Action::KeyEncrypt => read(Read::KeyEncrypt, frame),
+        Action::KeyDecrypt => read(Read::KeyDecrypt, frame),
+        Action::KeyGenerate => read(Read::KeyGenerate, frame),
+        Action::KeyList => read(Read::KeyList, frame),
+        Action::KeyListVersions => read(Read::KeyListVersions, frame),
+        Action::KeyMac => read(Read::KeyMac, frame),
+        Action::PolicyCreate => write(Write::PolicyCreate, frame),
+        Action::PolicyDelete => write(Write::PolicyDelete, frame),
+        Action::PolicyAssign => write(Write::PolicyAssign, frame),
+        Action::PolicyGet => read(Read::PolicyGet, frame),
+        Action::PolicyStatus => read(Read::PolicyStatus, frame),
+        Action::PolicyList => read(Read::PolicyList, frame),
+        Action::IdentityCreate => write(Write::IdentityCreate, frame),
+        Action::IdentityDelete => write(Write::IdentityDelete, frame),
+        Action::IdentityStatus => read(Read::IdentityStatus, frame),
+        Action::IdentityList => read(Read::IdentityList, frame),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::kms::wire::append;
+
+    fn parse(commands: &[Action]) -> Result<Request, Error> {
+        let mut body = Vec::new();
+        commands.iter().for_each(|action| append(action.number(), b"", &mut body));
+        Request::parse(&body)
+    }
+
+    #[test]
+    fn numbers_and_names_lead_to_the_same_action() {
+        for action in Action::ALL {
+            assert_eq!(Action::of_number(action.number()), Some(*action));
+            assert_eq!(Action::parse(action.as_str()), Some(*action));
+        }
+        assert_eq!((Action::of_number(0), Action::parse("KEY:NONE")), (None, None));
+    }
+
+    #[test]
+    fn reads_and_writes_do_not_mix() {
+        use Action::{EnclaveList, KeyCreate, KeyStatus, PolicyCreate};
+        assert!(matches!(parse(&[KeyStatus, EnclaveList]), Ok(Request::Read(reads)) if reads.len() == 2));
+        assert!(matches!(parse(&[KeyCreate, PolicyCreate]), Ok(Request::Write(writes)) if writes.len() == 2));
+        for wrong in [&[KeyStatus, KeyCreate][..], &[KeyCreate, KeyStatus], &[]] {
+            assert!(matches!(parse(wrong), Err(Error::Invalid(_))), "{wrong:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn foreign_bytes_are_refused_or_read(number in prop::sample::select(Action::ALL), message: Vec<u8>) {
+            let mut body = Vec::new();
+            append(number.number(), &message, &mut body);
+            let _ = Request::parse(&body);
+            let _ = Request::parse(&message);
+        }
+    }
+}

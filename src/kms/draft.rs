@@ -1,0 +1,383 @@
+//! Writes: what a request makes of the state, before it is on disk and for all to see.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use time::OffsetDateTime;
+
+use super::account::{Account, Privilege};
+use super::command::Write;
+use super::policy::{self, Policy};
+use super::record::{Place, Record};
+use super::ring::{Ring, Version};
+use super::seal::{ENVIRONMENT, Providers};
+use super::snapshot::{Enclave, Snapshot, Standing};
+use super::store::Seals;
+use super::wire::{
+    AssignPolicyRequest, CreateIdentityRequest, CreateKeyRequest, CreatePolicyRequest, DeleteKeyRequest, HsmRequest,
+    ImportKeyRequest,
+};
+use super::{Action, Error};
+use crate::auth::enclave::Identity;
+use crate::crypto::{Algorithm, Blob, Key, SecretKey, random};
+use crate::name::{EnclaveName, KeyName, PolicyName};
+
+/// Who changes something, and when.
+#[derive(Debug, Clone, Copy)]
+pub struct Author {
+    /// Who.
+    pub caller: Identity,
+    /// When.
+    pub now: OffsetDateTime,
+}
+
+/// What seals are made of.
+#[derive(Debug)]
+pub struct Unsealed {
+    pub(super) root: SecretKey,
+    pub(super) providers: Arc<Providers>,
+    /// Whether the administrator is worked out from the HSM key of the environment.
+    pub(super) admin_is_derived: bool,
+}
+
+/// A state that is being made.
+pub struct Draft<'a> {
+    /// As it will be.
+    pub snapshot: Snapshot,
+    /// What differs.
+    pub changed: BTreeMap<Place, Option<Record>>,
+    /// The seals, and whether they differ.
+    pub seals: Seals,
+    pub(super) seals_changed: bool,
+    unsealed: &'a Unsealed,
+    author: Author,
+}
+
+impl<'a> Draft<'a> {
+    /// A draft that differs in nothing yet.
+    pub fn new(snapshot: Snapshot, seals: Seals, unsealed: &'a Unsealed, author: Author) -> Self {
+        Self { snapshot, changed: BTreeMap::new(), seals, seals_changed: false, unsealed, author }
+    }
+
+    /// Applies one command of a request for `enclave`.
+    ///
+    /// # Errors
+    /// When it is refused. The draft is of no use then.
+    pub fn apply(&mut self, enclave: &str, action: Action, command: &Write) -> Result<(), Error> {
+        if action.is_system() {
+            if !self.snapshot.is_sysadmin(&self.author.caller) {
+                return Err(Error::Denied);
+            }
+            return self.apply_to_all(command);
+        }
+        let (enclave, standing) = self.snapshot.enter(enclave, &self.author.caller)?;
+        let enclave = Enclave::clone(enclave);
+        let changed = Inside { draft: self, enclave, standing, action }.apply(command)?;
+        self.snapshot.enclaves.insert_mut(changed.name.clone(), Arc::new(changed));
+        Ok(())
+    }
+
+    fn apply_to_all(&mut self, command: &Write) -> Result<(), Error> {
+        match command {
+            Write::ClusterAddHsm(request) => self.add_seal(request),
+            Write::ClusterRemoveHsm(request) => self.remove_seal(&request.name),
+            Write::EnclaveCreate(request) => self.create_enclave(&request.name),
+            Write::EnclaveDelete(request) => self.delete_enclave(&request.name),
+            _ => Err(Error::Unsupported("this key manager is one server: there are no nodes to add, remove or edit")),
+        }
+    }
+
+    fn create_enclave(&mut self, name: &str) -> Result<(), Error> {
+        let name = EnclaveName::parse(name).map_err(|error| Error::invalid(error.to_string()))?;
+        if self.snapshot.enclaves.contains_key(&name) {
+            return Err(Error::EnclaveExists);
+        }
+        let mut id = [0; 16];
+        random::fill(&mut id)?;
+        let enclave = Arc::new(Enclave::new(id, name.clone(), self.author.now, self.author.caller.to_string()));
+        self.changed.insert(Place::enclave(&name), Some(Record::Enclave(enclave.clone())));
+        self.snapshot.enclaves.insert_mut(name, enclave);
+        Ok(())
+    }
+
+    fn delete_enclave(&mut self, name: &str) -> Result<(), Error> {
+        let enclave = self.snapshot.enclaves.get(name).ok_or(Error::NoEnclave)?.clone();
+        let keys = enclave.keys.keys().map(|name| Place::key(&enclave, name));
+        let policies = enclave.policies.keys().map(|name| Place::policy(&enclave, name));
+        let identities = enclave.identities.keys().map(|identity| Place::identity(&enclave, identity));
+        let places = [Place::enclave(&enclave.name)].into_iter().chain(keys).chain(policies).chain(identities);
+        self.changed.extend(places.map(|place| (place, None)));
+        self.snapshot.enclaves.remove_mut(name);
+        Ok(())
+    }
+
+    fn add_seal(&mut self, request: &HsmRequest) -> Result<(), Error> {
+        let provider = self.unsealed.providers.get(&request.name).ok_or_else(|| {
+            Error::invalid(
+                "the server's config has no HSM with this name; add it under 'hsm' and start the server again",
+            )
+        })?;
+        if self.seals.contains_key(&request.name) && !request.overwrite {
+            return Err(Error::Conflict("the HSM has a seal already".into()));
+        }
+        let sealed = provider.seal(&self.unsealed.root, &request.name)?;
+        self.seals.insert(request.name.clone(), sealed);
+        self.seals_changed = true;
+        Ok(())
+    }
+
+    fn remove_seal(&mut self, name: &str) -> Result<(), Error> {
+        if !self.seals.contains_key(name) {
+            return Err(Error::invalid("there is no seal with this name"));
+        }
+        if name == ENVIRONMENT && self.unsealed.admin_is_derived {
+            return Err(Error::Conflict(
+                "the administrator is derived from this HSM key: configure 'admin.identity' first".into(),
+            ));
+        }
+        let others: Seals = self
+            .seals
+            .iter()
+            .filter(|(other, _)| *other != name)
+            .map(|(name, seal)| (name.clone(), seal.clone()))
+            .collect();
+        if super::seal::unseal(&others, &self.unsealed.providers).is_err() {
+            return Err(Error::Conflict("without it this server could not open its data at the next start".into()));
+        }
+        self.seals = others;
+        self.seals_changed = true;
+        Ok(())
+    }
+}
+
+/// A command within an enclave.
+struct Inside<'d, 'a> {
+    draft: &'d mut Draft<'a>,
+    enclave: Enclave,
+    standing: Standing,
+    action: Action,
+}
+
+impl Inside<'_, '_> {
+    /// The enclave as the command leaves it.
+    fn apply(mut self, command: &Write) -> Result<Enclave, Error> {
+        match command {
+            Write::KeyCreate(request) => self.create_key(request)?,
+            Write::KeyImport(request) => self.import_key(request)?,
+            Write::KeyDelete(request) => self.delete_key(request)?,
+            Write::PolicyCreate(request) => self.create_policy(request)?,
+            Write::PolicyDelete(request) => self.delete_policy(&request.name)?,
+            Write::PolicyAssign(request) => self.assign_policy(request)?,
+            Write::IdentityCreate(request) => self.create_identity(request)?,
+            Write::IdentityDelete(request) => self.delete_identity(&request.identity)?,
+            Write::ClusterNodes
+            | Write::ClusterAddHsm(_)
+            | Write::ClusterRemoveHsm(_)
+            | Write::EnclaveCreate(_)
+            | Write::EnclaveDelete(_) => unreachable!("these are for no enclave"),
+        }
+        Ok(self.enclave)
+    }
+
+    fn authorize(&self, name: &str) -> Result<(), Error> {
+        self.standing.authorize(self.action, name)
+    }
+
+    fn create_key(&mut self, request: &CreateKeyRequest) -> Result<(), Error> {
+        self.authorize(&request.name)?;
+        let name = key_name(&request.name)?;
+        let existing = self.enclave.keys.get(&name).cloned();
+        let algorithm = match request.kind.as_str() {
+            "" => existing.as_ref().map_or_else(Algorithm::preferred, |ring| ring.latest().1.algorithm()),
+            kind => algorithm(kind)?,
+        };
+        let Author { caller, now } = self.draft.author;
+        let version = || -> Result<Version, Error> {
+            Ok(Version { key: Key::generate(algorithm, now, &caller.to_string())?, imported: false })
+        };
+        let ring = match (existing, request.add_version) {
+            (None, false) => Ring::new(name, version()?),
+            (Some(ring), true) => ring.with(version()?)?,
+            (Some(_), false) => return Err(Error::KeyExists),
+            (None, true) => return Err(Error::NoKey),
+        };
+        self.put_key(ring);
+        Ok(())
+    }
+
+    fn import_key(&mut self, request: &ImportKeyRequest) -> Result<(), Error> {
+        self.authorize(&request.name)?;
+        let name = key_name(&request.name)?;
+        if self.enclave.keys.contains_key(&name) {
+            return Err(Error::KeyExists);
+        }
+        let key = self.imported(request)?;
+        self.put_key(Ring::new(name, Version { key, imported: true }));
+        Ok(())
+    }
+
+    fn imported(&self, request: &ImportKeyRequest) -> Result<Key, Error> {
+        let Author { caller, now } = self.draft.author;
+        if !request.stored.is_empty() {
+            if !request.key.is_empty() || !request.kind.is_empty() {
+                return Err(Error::invalid("a stored key comes without another key or type beside it"));
+            }
+            let key = Key::parse(&Blob::from(request.stored.clone()));
+            let key = key.map_err(|error| Error::invalid(error.to_string()))?;
+            // Its maker by the name that clients of the key manager can read.
+            let maker = key.created_by().and_then(|maker| crate::auth::Identity::parse(maker).ok());
+            let maker = maker.and_then(|maker| Identity::of(&maker)).map(|maker| maker.to_string());
+            return Ok(key.of(&maker.unwrap_or_default()));
+        }
+        let secret = SecretKey::from_slice(&request.key).ok_or_else(|| Error::invalid("a key has 32 bytes"))?;
+        let algorithm = if request.kind.is_empty() { Algorithm::preferred() } else { algorithm(&request.kind)? };
+        // Its HMAC key, if it has one, stays where it comes from: another one would make HMACs that nobody knows.
+        Ok(Key::import(secret, algorithm, now, &caller.to_string())?.without_hmac())
+    }
+
+    fn delete_key(&mut self, request: &DeleteKeyRequest) -> Result<(), Error> {
+        self.authorize(&request.name)?;
+        let ring = self.enclave.key(&request.name)?;
+        if request.all_versions && request.version != 0 {
+            return Err(Error::invalid("either all versions are deleted, or one"));
+        }
+        match if request.all_versions { None } else { ring.without(request.version)? } {
+            Some(ring) => self.put_key(ring),
+            None => {
+                let name = ring.name.clone();
+                self.draft.changed.insert(Place::key(&self.enclave, &name), None);
+                self.enclave.keys.remove_mut(&name);
+            }
+        }
+        Ok(())
+    }
+
+    fn create_policy(&mut self, request: &CreatePolicyRequest) -> Result<(), Error> {
+        self.authorize(&request.name)?;
+        let name = PolicyName::parse(&request.name).map_err(|error| Error::invalid(error.to_string()))?;
+        let Author { caller, now } = self.draft.author;
+        let policy = Arc::new(Policy {
+            name: name.clone(),
+            allow: policy::parse(&request.allow)?,
+            deny: policy::parse(&request.deny)?,
+            created_at: now,
+            created_by: caller.to_string(),
+        });
+        let record = Record::Policy(self.enclave.id, policy.clone());
+        self.draft.changed.insert(Place::policy(&self.enclave, &name), Some(record));
+        self.enclave.policies.insert_mut(name, policy);
+        Ok(())
+    }
+
+    /// Takes the policy away from everybody who has it, too: another one of this name is another policy.
+    fn delete_policy(&mut self, name: &str) -> Result<(), Error> {
+        self.authorize(name)?;
+        let name = self.enclave.policy(name)?.name.clone();
+        self.draft.changed.insert(Place::policy(&self.enclave, &name), None);
+        self.enclave.policies.remove_mut(&name);
+        let having = self.enclave.identities.values().filter(|account| account.policy.as_ref() == Some(&name));
+        for account in having.cloned().collect::<Vec<_>>() {
+            self.put_account(Account { policy: None, ..Account::clone(&account) });
+        }
+        Ok(())
+    }
+
+    fn assign_policy(&mut self, request: &AssignPolicyRequest) -> Result<(), Error> {
+        self.authorize(&request.policy)?;
+        let policy = self.enclave.policy(&request.policy)?.name.clone();
+        let account = self.enclave.account(&identity(&request.identity)?)?;
+        if account.parent.is_some() {
+            return Err(Error::invalid("a service account has the policy of the identity that it is there for"));
+        }
+        let account = Account { policy: Some(policy), ..Account::clone(account) };
+        self.put_account(account);
+        Ok(())
+    }
+
+    fn create_identity(&mut self, request: &CreateIdentityRequest) -> Result<(), Error> {
+        self.authorize(&request.identity)?;
+        let Author { caller, now } = self.draft.author;
+        let identity = identity(&request.identity)?;
+        if identity == self.draft.snapshot.admin {
+            return Err(Error::Conflict("the identity is the administrator's".into()));
+        }
+        self.may_touch(&identity)?;
+        let (privilege, parent) = match request.is_service_account {
+            false => (Privilege::parse(&request.privilege)?, None),
+            true => (Privilege::User, Some(self.parent_of(&identity)?)),
+        };
+        // Nobody makes others more powerful than themselves.
+        if !self.standing.privilege().covers(privilege) {
+            return Err(Error::Denied);
+        }
+        let (tags, created_by) = (request.tags.clone(), caller.to_string());
+        self.put_account(Account { identity, privilege, policy: None, parent, created_at: now, created_by, tags });
+        Ok(())
+    }
+
+    /// For whom a service account is there that the caller makes.
+    fn parent_of(&self, identity: &Identity) -> Result<Identity, Error> {
+        let caller = self.draft.author.caller;
+        if caller == *identity || self.service_accounts_of(identity).next().is_some() {
+            return Err(Error::Conflict("an identity with service accounts cannot be one".into()));
+        }
+        if caller == self.draft.snapshot.admin {
+            return Ok(caller);
+        }
+        match self.enclave.identities.get(&caller) {
+            Some(account) if account.parent.is_none() => Ok(caller),
+            Some(_) => Err(Error::invalid("a service account cannot have service accounts")),
+            None => Err(Error::invalid("a service account is made by an identity of its enclave")),
+        }
+    }
+
+    fn delete_identity(&mut self, text: &str) -> Result<(), Error> {
+        self.authorize(text)?;
+        let identity = identity(text)?;
+        self.enclave.account(&identity)?;
+        self.may_touch(&identity)?;
+        let gone: Vec<_> = self.service_accounts_of(&identity).chain([identity]).collect();
+        for identity in gone {
+            self.draft.changed.insert(Place::identity(&self.enclave, &identity), None);
+            self.enclave.identities.remove_mut(&identity);
+        }
+        Ok(())
+    }
+
+    fn service_accounts_of(&self, identity: &Identity) -> impl Iterator<Item = Identity> {
+        let parent = Some(*identity);
+        self.enclave.identities.values().filter(move |account| account.parent == parent).map(|account| account.identity)
+    }
+
+    /// Nobody changes or removes who is more powerful.
+    fn may_touch(&self, identity: &Identity) -> Result<(), Error> {
+        let theirs = self.draft.snapshot.standing_in(&self.enclave, identity).privilege();
+        if self.standing.privilege().covers(theirs) { Ok(()) } else { Err(Error::Denied) }
+    }
+
+    fn put_key(&mut self, ring: Ring) {
+        let (name, ring) = (ring.name.clone(), Arc::new(ring));
+        let record = Record::Key(self.enclave.id, ring.clone());
+        self.draft.changed.insert(Place::key(&self.enclave, &name), Some(record));
+        self.enclave.keys.insert_mut(name, ring);
+    }
+
+    fn put_account(&mut self, account: Account) {
+        let (identity, account) = (account.identity, Arc::new(account));
+        let record = Record::Identity(self.enclave.id, account.clone());
+        self.draft.changed.insert(Place::identity(&self.enclave, &identity), Some(record));
+        self.enclave.identities.insert_mut(identity, account);
+    }
+}
+
+fn key_name(name: &str) -> Result<KeyName, Error> {
+    KeyName::parse(name).map_err(|error| Error::invalid(error.to_string()))
+}
+
+fn identity(text: &str) -> Result<Identity, Error> {
+    text.parse().map_err(|error: crate::auth::enclave::NoIdentity| Error::invalid(error.to_string()))
+}
+
+fn algorithm(kind: &str) -> Result<Algorithm, Error> {
+    Algorithm::parse(kind).ok_or_else(|| Error::invalid("invalid key type: it must be 'AES256' or 'ChaCha20'"))
+}

@@ -1,0 +1,103 @@
+//! Why a command was refused, and the one place that says what that is for a client.
+
+use std::borrow::Cow;
+
+use hyper::StatusCode;
+
+use crate::crypto::{NoRandom, NotAuthentic};
+use crate::server;
+
+/// Why a command, and with it its whole request, was refused.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Not allowed; or not there, and the caller may not know that.
+    #[error("access denied: insufficient permissions")]
+    Denied,
+    /// The name of the enclave is taken.
+    #[error("enclave already exists")]
+    EnclaveExists,
+    /// No such enclave.
+    #[error("enclave does not exist")]
+    NoEnclave,
+    /// The name of the key is taken.
+    #[error("key already exists")]
+    KeyExists,
+    /// No such key, or no such version of it.
+    #[error("key does not exist")]
+    NoKey,
+    /// No such policy.
+    #[error("policy does not exist")]
+    NoPolicy,
+    /// No such identity.
+    #[error("identity does not exist")]
+    NoIdentity,
+    /// Encrypted by another key, with other associated data, or changed since.
+    #[error("invalid ciphertext")]
+    InvalidCiphertext,
+    /// The key comes from a server that knew no HMAC keys, or was imported without one.
+    #[error("key does not support HMAC")]
+    NoHmac,
+    /// The request makes no sense.
+    #[error("{0}")]
+    Invalid(Cow<'static, str>),
+    /// The state forbids it.
+    #[error("{0}")]
+    Conflict(Cow<'static, str>),
+    /// A part of the protocol that this server has no use for.
+    #[error("{0}")]
+    Unsupported(&'static str),
+    /// The change may be written or not: the disk says no.
+    #[error("the change could not be written")]
+    Unavailable(#[source] std::sync::Arc<dyn std::error::Error + Send + Sync>),
+    /// No random bytes, no key.
+    #[error("internal server error")]
+    NoRandom(#[source] NoRandom),
+}
+
+impl Error {
+    /// A request that makes no sense, for this reason.
+    pub(super) fn invalid(reason: impl Into<Cow<'static, str>>) -> Self {
+        Self::Invalid(reason.into())
+    }
+
+    fn status(&self) -> StatusCode {
+        match self {
+            Self::Denied => StatusCode::FORBIDDEN,
+            Self::EnclaveExists | Self::KeyExists | Self::NoHmac | Self::Conflict(_) => StatusCode::CONFLICT,
+            Self::NoEnclave | Self::NoKey | Self::NoPolicy | Self::NoIdentity => StatusCode::NOT_FOUND,
+            Self::InvalidCiphertext | Self::Invalid(_) => StatusCode::BAD_REQUEST,
+            Self::Unsupported(_) => StatusCode::NOT_IMPLEMENTED,
+            Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NoRandom(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+}
+
+impl From<NoRandom> for Error {
+    fn from(error: NoRandom) -> Self {
+        Self::NoRandom(error)
+    }
+}
+
+impl From<NotAuthentic> for Error {
+    fn from(_: NotAuthentic) -> Self {
+        Self::InvalidCiphertext
+    }
+}
+
+impl From<prost::DecodeError> for Error {
+    // Without the reason, which may quote what is secret.
+    fn from(_: prost::DecodeError) -> Self {
+        Self::invalid("invalid message")
+    }
+}
+
+impl From<Error> for server::Error {
+    fn from(error: Error) -> Self {
+        let answer = Self::new(error.status(), error.to_string());
+        match error {
+            Error::Unavailable(_) | Error::NoRandom(_) => answer.caused_by(error),
+            _ => answer,
+        }
+    }
+}

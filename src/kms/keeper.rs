@@ -1,0 +1,277 @@
+//! The keeper of the state: reads it from the store at the start, and writes every change of it.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use super::account::Account;
+use super::backup;
+use super::draft::{Author, Draft, Unsealed};
+use super::record::{Cipher, Damaged, Id, Place, Record, State};
+use super::seal::{self, Providers};
+use super::snapshot::{Enclave, Snapshot};
+use super::store::{self, Batch, Seals, Store};
+use crate::auth::enclave::Identity;
+use crate::crypto::{NoRandom, SecretKey};
+
+/// Why the state cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The store says no.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    /// Nothing opens the root key.
+    #[error(transparent)]
+    Sealed(#[from] seal::Sealed),
+    /// It is not what was written.
+    #[error("the data is damaged")]
+    Damaged(#[from] Damaged),
+    /// It is no backup.
+    #[error(transparent)]
+    Backup(#[from] backup::Malformed),
+    /// A root key could not be made.
+    #[error(transparent)]
+    NoRandom(#[from] NoRandom),
+    /// A first start, and nothing to seal the root key with.
+    #[error("an HSM key is needed: set MINIO_KMS_HSM_KEY; 'claviger kms --soft-hsm' makes one")]
+    NoProvider,
+}
+
+/// Who may do everything.
+#[derive(Debug, Clone, Copy)]
+pub struct Admin {
+    /// The identity.
+    pub identity: Identity,
+    /// Whether it is worked out from the HSM key of the environment.
+    pub is_derived: bool,
+}
+
+/// Holds the store, the root key, and the state as it was last written.
+pub struct Keeper {
+    store: Box<dyn Store>,
+    admin: Admin,
+    unsealed: Unsealed,
+    cipher: Cipher,
+    seals: Seals,
+    state: State,
+    snapshot: Snapshot,
+}
+
+/// Changes of several requests that are written together.
+pub struct Pending {
+    snapshot: Snapshot,
+    changed: BTreeMap<Place, Option<Record>>,
+    seals: Seals,
+    seals_changed: bool,
+}
+
+impl Keeper {
+    /// Reads everything from a store; where that is new, makes a root key and seals it with each of the providers.
+    ///
+    /// # Errors
+    /// When the data cannot be had, opened, or believed. Nothing has been changed then.
+    pub fn open(mut store: Box<dyn Store>, providers: Providers, admin: Admin) -> Result<Self, Error> {
+        let mut seals = store.seals()?;
+        let root =
+            if seals.is_empty() { Self::begin(&mut *store, &providers)? } else { seal::unseal(&seals, &providers)? };
+        if seals.is_empty() {
+            seals = store.seals()?;
+        }
+        let cipher = Cipher::new(&root);
+        let mut loading = Loading::new(&cipher);
+        store.for_each(&mut |id, value| loading.add(id, value))?;
+        let (snapshot, state) = loading.finish(admin.identity)?;
+        let unsealed = Unsealed { root, providers: Arc::new(providers), admin_is_derived: admin.is_derived };
+        Ok(Self { store, admin, unsealed, cipher, seals, state, snapshot })
+    }
+
+    fn begin(store: &mut dyn Store, providers: &Providers) -> Result<SecretKey, Error> {
+        let mut records = 0;
+        store.for_each(&mut |_, _| {
+            records += 1;
+            false
+        })?;
+        if records > 0 {
+            return Err(Damaged::Incomplete.into());
+        }
+        if providers.is_empty() {
+            return Err(Error::NoProvider);
+        }
+        let root = SecretKey::random()?;
+        let seal = |(name, provider): (&String, &seal::HsmKey)| Ok((name.clone(), provider.seal(&root, name)?));
+        let seals: Result<Seals, NoRandom> = providers.iter().map(seal).collect();
+        let state = Cipher::new(&root).seal(&Record::State(State::default()))?;
+        store.commit(&Batch { puts: vec![state], seals: Some(seals?), ..Batch::default() })?;
+        Ok(root)
+    }
+
+    /// The state as it was last written.
+    pub fn snapshot(&self) -> &Snapshot {
+        &self.snapshot
+    }
+
+    /// Names of the seals, and of the providers.
+    pub fn seal_names(&self) -> (Vec<String>, Vec<String>) {
+        (self.seals.keys().cloned().collect(), self.unsealed.providers.keys().cloned().collect())
+    }
+
+    /// A set of changes that holds none.
+    pub fn pending(&self) -> Pending {
+        Pending {
+            snapshot: self.snapshot.clone(),
+            changed: BTreeMap::new(),
+            seals: self.seals.clone(),
+            seals_changed: false,
+        }
+    }
+
+    /// A draft on top of what is pending.
+    pub fn draft(&self, pending: &Pending, author: Author) -> Draft<'_> {
+        Draft::new(pending.snapshot.clone(), pending.seals.clone(), &self.unsealed, author)
+    }
+
+    /// Writes what is pending. When this returns, it stays.
+    ///
+    /// # Errors
+    /// When that is not sure. The state is what it was, as far as anybody can see.
+    pub fn commit(&mut self, mut pending: Pending) -> Result<(), Error> {
+        let mut state = self.state;
+        let mut batch = Batch { seals: pending.seals_changed.then(|| pending.seals.clone()), ..Batch::default() };
+        for (place, record) in &pending.changed {
+            let id = self.cipher.id(place);
+            if let Some(old) = self.store.get(&id)? {
+                state.toggle(&self.cipher.mark(&id, &old));
+                state.records -= 1;
+            }
+            match record {
+                None => batch.removals.push(id),
+                Some(record) => {
+                    let (id, value) = self.cipher.seal(record)?;
+                    state.toggle(&self.cipher.mark(&id, &value));
+                    state.records += 1;
+                    batch.puts.push((id, value));
+                }
+            }
+        }
+        state.commit += 1;
+        batch.puts.push(self.cipher.seal(&Record::State(state))?);
+        self.store.commit(&batch)?;
+        pending.snapshot.commit = state.commit;
+        self.state = state;
+        self.seals = pending.seals;
+        self.snapshot = pending.snapshot;
+        Ok(())
+    }
+
+    /// Everything, as encrypted as in the store.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn backup(&self) -> Result<Vec<u8>, Error> {
+        let mut writer = backup::Writer::new(&self.seals);
+        self.store.for_each(&mut |id, value| {
+            writer.add(id, value);
+            true
+        })?;
+        Ok(writer.finish())
+    }
+
+    /// Puts a backup in the place of everything.
+    ///
+    /// # Errors
+    /// When it cannot be opened or believed, or be written. Nothing has been changed then, as far as anybody can see.
+    pub fn restore(&mut self, backup: &[u8]) -> Result<(), Error> {
+        let (seals, records) = backup::parse(backup)?;
+        let root = seal::unseal(&seals, &self.unsealed.providers)?;
+        let cipher = Cipher::new(&root);
+        let mut loading = Loading::new(&cipher);
+        records.iter().all(|(id, value)| loading.add(id, value));
+        let (snapshot, state) = loading.finish(self.admin.identity)?;
+        self.store.commit(&Batch { clears: true, puts: records, seals: Some(seals.clone()), ..Batch::default() })?;
+        self.unsealed.root = root;
+        (self.cipher, self.seals, self.state, self.snapshot) = (cipher, seals, state, snapshot);
+        Ok(())
+    }
+}
+
+impl Pending {
+    /// Adds the changes of a draft that was made on top of this.
+    pub fn add(&mut self, draft: Draft<'_>) {
+        self.snapshot = draft.snapshot;
+        self.changed.extend(draft.changed);
+        self.seals = draft.seals;
+        self.seals_changed |= draft.seals_changed;
+    }
+
+    /// Whether there is nothing to write.
+    pub fn is_empty(&self) -> bool {
+        self.changed.is_empty() && !self.seals_changed
+    }
+}
+
+/// A state that is being read, record by record, in whatever order.
+struct Loading<'c> {
+    cipher: &'c Cipher,
+    seen: State,
+    written: Option<State>,
+    enclaves: HashMap<[u8; 16], Enclave>,
+    rest: Vec<Record>,
+    damage: Option<Damaged>,
+}
+
+impl<'c> Loading<'c> {
+    fn new(cipher: &'c Cipher) -> Self {
+        let (enclaves, rest) = (HashMap::new(), Vec::new());
+        Self { cipher, seen: State::default(), written: None, enclaves, rest, damage: None }
+    }
+
+    /// Takes a record in; says whether to go on.
+    fn add(&mut self, id: &Id, value: &[u8]) -> bool {
+        match self.cipher.open(id, value) {
+            Err(damage) => self.damage = Some(damage),
+            Ok(Record::State(state)) => self.written = Some(state),
+            Ok(record) => {
+                self.seen.records += 1;
+                self.seen.toggle(&self.cipher.mark(id, value));
+                match record {
+                    Record::Enclave(enclave) => {
+                        self.enclaves.insert(enclave.id, Enclave::clone(&enclave));
+                    }
+                    record => self.rest.push(record),
+                }
+            }
+        }
+        self.damage.is_none()
+    }
+
+    fn finish(mut self, admin: Identity) -> Result<(Snapshot, State), Damaged> {
+        if let Some(damage) = self.damage {
+            return Err(damage);
+        }
+        let written = self.written.ok_or(Damaged::Incomplete)?;
+        if written != (State { commit: written.commit, ..self.seen }) {
+            return Err(Damaged::Incomplete);
+        }
+        for record in self.rest {
+            put(&mut self.enclaves, record).ok_or(Damaged::Malformed)?;
+        }
+        let mut snapshot = Snapshot::empty(admin);
+        snapshot.commit = written.commit;
+        for enclave in self.enclaves.into_values() {
+            snapshot.enclaves.insert_mut(enclave.name.clone(), Arc::new(enclave));
+        }
+        Ok((snapshot, written))
+    }
+}
+
+fn put(enclaves: &mut HashMap<[u8; 16], Enclave>, record: Record) -> Option<()> {
+    match record {
+        Record::Key(id, ring) => enclaves.get_mut(&id)?.keys.insert_mut(ring.name.clone(), ring),
+        Record::Policy(id, policy) => enclaves.get_mut(&id)?.policies.insert_mut(policy.name.clone(), policy),
+        Record::Identity(id, account) => {
+            let Account { identity, .. } = *account;
+            enclaves.get_mut(&id)?.identities.insert_mut(identity, account);
+        }
+        Record::State(_) | Record::Enclave(_) => return None,
+    }
+    Some(())
+}

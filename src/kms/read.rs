@@ -1,0 +1,344 @@
+//! Reads: answers from one moment's state, which wait for nobody.
+
+use std::borrow::Borrow;
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::sync::Arc;
+
+use zeroize::Zeroizing;
+
+use super::account::Account;
+use super::command::Read;
+use super::policy::{self, Policy};
+use super::ring::{Ring, Version};
+use super::snapshot::{Enclave, Map, Snapshot, Standing};
+use super::wire::{
+    DecryptRequest, DecryptResponse, EnclaveStatus, Encoding, EncryptRequest, EncryptResponse, GenerateKeyRequest,
+    GenerateKeyResponse, IdentityResponse, KeyStatus, KeyVersionRequest, ListEnclavesResponse, ListIdentitiesResponse,
+    ListKeysResponse, ListPoliciesResponse, ListRequest, MacRequest, MacResponse, PolicyResponse, PolicyStatus,
+    Response,
+};
+use super::{Action, Error};
+use crate::auth::enclave::Identity;
+use crate::crypto::{OVERHEAD, random};
+use crate::name::{EnclaveName, PolicyName};
+
+/// The largest data key, in bytes.
+const LONGEST_KEY: usize = 1_024;
+
+/// The size of a page of a listing, in bytes of protobuf: well inside what clients read.
+const PAGE: usize = 1_000_000;
+
+/// Who asks, and of which state.
+pub(super) struct Reader<'a> {
+    /// The state, the same for a whole request.
+    pub snapshot: &'a Snapshot,
+    /// Who asks.
+    pub caller: Identity,
+    /// The enclave that the path names; may be empty.
+    pub enclave: &'a str,
+    /// How the answer is to be encoded.
+    pub encoding: Encoding,
+}
+
+/// An encoded message, wiped when it has been sent.
+type Encoded = Zeroizing<Vec<u8>>;
+
+impl Reader<'_> {
+    /// Answers one command.
+    ///
+    /// # Errors
+    /// When it is refused.
+    pub(super) fn answer(&self, action: Action, read: &Read) -> Result<Encoded, Error> {
+        if action.is_system() {
+            if !self.snapshot.is_sysadmin(&self.caller) {
+                return Err(Error::Denied);
+            }
+            return self.answer_of_all(read);
+        }
+        let (enclave, standing) = self.snapshot.enter(self.enclave, &self.caller)?;
+        Inside { reader: self, enclave, standing, action }.answer(read)
+    }
+
+    fn answer_of_all(&self, read: &Read) -> Result<Encoded, Error> {
+        match read {
+            Read::EnclaveStatus(request) => {
+                let enclave = self.snapshot.enclaves.get(request.name.as_str()).ok_or(Error::NoEnclave)?;
+                Ok(self.encoding.encode(&enclave_status(enclave)))
+            }
+            Read::EnclaveList(request) => {
+                let show = |_: &EnclaveName, enclave: &Arc<Enclave>| Some(enclave_status(enclave));
+                let (enclaves, next) = page(&self.snapshot.enclaves, request, show);
+                let continue_at = next.map(EnclaveName::to_string).unwrap_or_default();
+                Ok(self.encoding.encode(&ListEnclavesResponse { enclaves, continue_at }))
+            }
+            _ => unreachable!("the server itself answers what is about itself"),
+        }
+    }
+}
+
+/// A command within an enclave.
+struct Inside<'a> {
+    reader: &'a Reader<'a>,
+    enclave: &'a Enclave,
+    standing: Standing,
+    action: Action,
+}
+
+impl Inside<'_> {
+    fn answer(&self, read: &Read) -> Result<Encoded, Error> {
+        match read {
+            Read::KeyStatus(request) => self.encode(&self.key_status(request)?),
+            Read::KeyEncrypt(request) => self.encode(&self.encrypt(request)?),
+            Read::KeyDecrypt(request) => self.encode(&self.decrypt(request)?),
+            Read::KeyGenerate(request) => self.encode(&self.generate(request)?),
+            Read::KeyMac(request) => self.encode(&self.mac(request)?),
+            Read::KeyList(request) => self.encode(&self.list_keys(request)?),
+            Read::KeyListVersions(request) => self.encode(&self.list_versions(request)?),
+            Read::PolicyGet(request) => self.encode(&self.policy(&request.name).map(policy_response)?),
+            Read::PolicyStatus(request) => self.encode(&self.policy(&request.name).map(policy_status)?),
+            Read::PolicyList(request) => self.encode(&self.list_policies(request)?),
+            Read::IdentityStatus(request) => self.encode(&self.identity(&request.identity)?),
+            Read::IdentityList(request) => self.encode(&self.list_identities(request)?),
+            Read::ClusterStatus | Read::EnclaveStatus(_) | Read::EnclaveList(_) => {
+                unreachable!("these are for no enclave")
+            }
+        }
+    }
+
+    fn encode(&self, response: &impl Response) -> Result<Encoded, Error> {
+        Ok(self.reader.encoding.encode(response))
+    }
+
+    fn authorize(&self, name: &str) -> Result<(), Error> {
+        self.standing.authorize(self.action, name)
+    }
+
+    /// The key that a command is about.
+    fn key(&self, name: &str) -> Result<&Ring, Error> {
+        self.authorize(name)?;
+        Ok(self.enclave.key(name)?)
+    }
+
+    fn key_status(&self, request: &KeyVersionRequest) -> Result<KeyStatus, Error> {
+        let ring = self.key(&request.name)?;
+        let (number, version) = ring.version(request.version)?;
+        Ok(key_status(ring, number, version))
+    }
+
+    fn encrypt(&self, request: &EncryptRequest) -> Result<EncryptResponse, Error> {
+        let (number, version) = self.key(&request.name)?.version(request.version)?;
+        let ciphertext = version.key.encrypt(&request.plaintext, &request.associated_data)?;
+        Ok(EncryptResponse { version: number, ciphertext })
+    }
+
+    fn decrypt(&self, request: &DecryptRequest) -> Result<DecryptResponse, Error> {
+        let ring = self.key(&request.name)?;
+        let mut plaintext = ring.decrypt(request.version, &request.ciphertext, &request.associated_data)?;
+        Ok(DecryptResponse { plaintext: std::mem::take(&mut *plaintext) })
+    }
+
+    fn generate(&self, request: &GenerateKeyRequest) -> Result<GenerateKeyResponse, Error> {
+        let (number, version) = self.key(&request.name)?.version(request.version)?;
+        if let 0 | 32 = request.length {
+            let data_key = version.key.generate_data_key(&request.associated_data)?;
+            let (plaintext, ciphertext) = (data_key.plaintext.expose().to_vec(), data_key.ciphertext.to_vec());
+            return Ok(GenerateKeyResponse { version: number, plaintext, ciphertext });
+        }
+        let len = usize::try_from(request.length).ok().filter(|len| *len <= LONGEST_KEY);
+        let len = len.ok_or_else(|| Error::invalid("a data key has at most 1024 bytes"))?;
+        let mut response = GenerateKeyResponse {
+            version: number,
+            plaintext: vec![0; len],
+            ciphertext: Vec::with_capacity(len + OVERHEAD),
+        };
+        random::fill(&mut response.plaintext)?;
+        response.ciphertext = version.key.encrypt(&response.plaintext, &request.associated_data)?;
+        Ok(response)
+    }
+
+    fn mac(&self, request: &MacRequest) -> Result<MacResponse, Error> {
+        let (number, version) = self.key(&request.name)?.version(request.version)?;
+        let mac = version.key.hmac(&request.message).ok_or(Error::NoHmac)?;
+        Ok(MacResponse { version: number, mac: mac.to_vec() })
+    }
+
+    fn list_keys(&self, request: &ListRequest) -> Result<ListKeysResponse, Error> {
+        self.authorize(&request.prefix)?;
+        let show = |_: &_, ring: &Arc<Ring>| {
+            let (number, version) = ring.latest();
+            self.shows(ring.name.as_str()).then(|| key_status(ring, number, version))
+        };
+        let (keys, next) = page(&self.enclave.keys, request, show);
+        Ok(ListKeysResponse { keys, continue_at: next.map(ToString::to_string).unwrap_or_default() })
+    }
+
+    fn list_versions(&self, request: &ListRequest) -> Result<ListKeysResponse, Error> {
+        let ring = self.key(&request.prefix)?;
+        let first = match request.continue_at.as_str() {
+            "" => 0,
+            number => number.parse().map_err(|_| Error::invalid("'continue_at' is no number of a version"))?,
+        };
+        let mut pager = Pager::new(request.limit);
+        let mut response = ListKeysResponse::default();
+        for (number, version) in ring.versions.range(first..) {
+            if !pager.has_room() {
+                response.continue_at = number.to_string();
+                break;
+            }
+            let status = key_status(ring, *number, version);
+            pager.add(&status);
+            response.keys.push(status);
+        }
+        Ok(response)
+    }
+
+    fn policy(&self, name: &str) -> Result<&Policy, Error> {
+        self.authorize(name)?;
+        Ok(self.enclave.policy(name)?)
+    }
+
+    fn list_policies(&self, request: &ListRequest) -> Result<ListPoliciesResponse, Error> {
+        self.authorize(&request.prefix)?;
+        let show = |name: &PolicyName, policy: &Arc<Policy>| self.shows(name.as_str()).then(|| policy_status(policy));
+        let (policies, next) = page(&self.enclave.policies, request, show);
+        Ok(ListPoliciesResponse { policies, continue_at: next.map(PolicyName::to_string).unwrap_or_default() })
+    }
+
+    fn identity(&self, text: &str) -> Result<IdentityResponse, Error> {
+        self.authorize(text)?;
+        let identity: Identity = text.parse().map_err(|_| Error::NoIdentity)?;
+        // The administrator is in no enclave, and may look at itself all the same.
+        if identity == self.reader.snapshot.admin && self.reader.caller == identity {
+            return Ok(IdentityResponse { identity: text.to_owned(), privilege: 1, ..IdentityResponse::default() });
+        }
+        let account = self.enclave.account(&identity)?;
+        let of_this = self.enclave.identities.values().filter(|other| other.parent == Some(identity));
+        Ok(self.show_account(account, of_this.map(|other| other.identity.to_string()).collect()))
+    }
+
+    fn list_identities(&self, request: &ListRequest) -> Result<ListIdentitiesResponse, Error> {
+        self.authorize(&request.prefix)?;
+        let mut service_accounts = BTreeMap::<Identity, Vec<String>>::new();
+        for account in self.enclave.identities.values() {
+            if let Some(parent) = account.parent {
+                service_accounts.entry(parent).or_default().push(account.identity.to_string());
+            }
+        }
+        let show = |identity: &Identity, account: &Arc<Account>| {
+            let of_this = || service_accounts.get(identity).cloned().unwrap_or_default();
+            self.shows(identity.as_str()).then(|| self.show_account(account, of_this()))
+        };
+        let (identities, next) = page(&self.enclave.identities, request, show);
+        Ok(ListIdentitiesResponse { identities, continue_at: next.map(Identity::to_string).unwrap_or_default() })
+    }
+
+    /// Whether a listing may show this name: the rules for its prefix may be wider.
+    fn shows(&self, name: &str) -> bool {
+        self.standing.allows(self.action, name)
+    }
+
+    fn show_account(&self, account: &Account, service_accounts: Vec<String>) -> IdentityResponse {
+        let standing = self.reader.snapshot.standing_in(self.enclave, &account.identity);
+        let having = account.parent.map_or(Some(account), |parent| self.enclave.identities.get(&parent).map(|p| &**p));
+        let policy = match standing {
+            Standing::User(_) => having.and_then(|account| account.policy.as_ref()),
+            _ => None,
+        };
+        IdentityResponse {
+            identity: account.identity.to_string(),
+            privilege: standing.privilege().number(),
+            policy: policy.map(PolicyName::to_string).unwrap_or_default(),
+            created_at: Some(account.created_at.into()),
+            created_by: account.created_by.clone(),
+            is_service_account: account.parent.is_some(),
+            service_accounts,
+            tags: account.tags.clone(),
+        }
+    }
+}
+
+/// Counts what fits a page.
+struct Pager {
+    elements: usize,
+    bytes: usize,
+}
+
+impl Pager {
+    fn new(limit: u32) -> Self {
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        Self { elements: if limit == 0 { usize::MAX } else { limit }, bytes: PAGE }
+    }
+
+    fn has_room(&self) -> bool {
+        self.elements > 0 && self.bytes > 0
+    }
+
+    fn add(&mut self, element: &impl prost::Message) {
+        self.elements -= 1;
+        self.bytes = self.bytes.saturating_sub(element.encoded_len() + 4);
+    }
+}
+
+/// The elements of a page, and the name of the first one of the next.
+fn page<'m, K: Ord + Borrow<str>, V, T: prost::Message>(
+    map: &'m Map<K, V>,
+    request: &ListRequest,
+    show: impl Fn(&K, &Arc<V>) -> Option<T>,
+) -> (Vec<T>, Option<&'m K>) {
+    let (prefix, first) = (request.prefix.as_str(), request.continue_at.as_str());
+    if !first.is_empty() && !first.starts_with(prefix) {
+        return (Vec::new(), None);
+    }
+    let mut pager = Pager::new(request.limit);
+    let mut elements = Vec::new();
+    let begin: Bound<&str> = Bound::Included(if first.is_empty() { prefix } else { first });
+    for (name, value) in map.range::<str, _>((begin, Bound::Unbounded)) {
+        if !Borrow::<str>::borrow(name).starts_with(prefix) {
+            break;
+        }
+        let Some(element) = show(name, value) else { continue };
+        if !pager.has_room() {
+            return (elements, Some(name));
+        }
+        pager.add(&element);
+        elements.push(element);
+    }
+    (elements, None)
+}
+
+fn enclave_status(enclave: &Arc<Enclave>) -> EnclaveStatus {
+    EnclaveStatus {
+        name: enclave.name.to_string(),
+        created_at: Some(enclave.created_at.into()),
+        created_by: enclave.created_by.clone(),
+    }
+}
+
+fn key_status(ring: &Ring, number: u32, version: &Version) -> KeyStatus {
+    KeyStatus {
+        name: ring.name.to_string(),
+        version: number,
+        kind: version.algorithm().to_string(),
+        created_at: Some(version.key.created_at().into()),
+        created_by: version.key.created_by().unwrap_or_default().to_owned(),
+    }
+}
+
+fn policy_status(policy: &Policy) -> PolicyStatus {
+    PolicyStatus {
+        name: policy.name.to_string(),
+        created_at: Some(policy.created_at.into()),
+        created_by: policy.created_by.clone(),
+    }
+}
+
+fn policy_response(policy: &Policy) -> PolicyResponse {
+    PolicyResponse {
+        name: policy.name.to_string(),
+        allow: policy::show(&policy.allow),
+        deny: policy::show(&policy.deny),
+        created_at: Some(policy.created_at.into()),
+        created_by: policy.created_by.clone(),
+    }
+}

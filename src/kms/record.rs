@@ -1,0 +1,406 @@
+//! Records: how the state is written, each part on its own, encrypted and bound to its place.
+//!
+//! `docs/formats.md` states the format; `testdata/kms/` holds records that another program made.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use prost::Message;
+use zeroize::Zeroizing;
+
+use super::account::{Account, Privilege};
+use super::policy::{self, Policy};
+use super::ring::{Ring, Version};
+use super::snapshot::Enclave;
+use super::wire::{RuleSet, Timestamp};
+use crate::auth::enclave::Identity;
+use crate::crypto::{Key, NoRandom, Sealer, SecretKey};
+use crate::name::{EnclaveName, KeyName, PolicyName};
+
+/// Where a record is found: what it is, of which enclave, with which name.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    table: Table,
+    enclave: [u8; 16],
+    name: String,
+}
+
+/// What a record is. The numbers are part of the format.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Table {
+    State = 0,
+    Enclave = 1,
+    Key = 2,
+    Policy = 3,
+    Identity = 4,
+}
+
+/// A place as it is written: it says nothing to whoever has not the root key.
+pub(super) type Id = [u8; 32];
+
+/// The enclave of records that are in none.
+const NO_ENCLAVE: [u8; 16] = [0; 16];
+
+impl Place {
+    /// Of the record that says how many records there are.
+    pub(super) fn state() -> Self {
+        Self { table: Table::State, enclave: NO_ENCLAVE, name: String::new() }
+    }
+
+    /// Of an enclave.
+    pub(super) fn enclave(name: &EnclaveName) -> Self {
+        Self { table: Table::Enclave, enclave: NO_ENCLAVE, name: name.to_string() }
+    }
+
+    /// Of a key.
+    pub(super) fn key(enclave: &Enclave, name: &KeyName) -> Self {
+        Self { table: Table::Key, enclave: enclave.id, name: name.to_string() }
+    }
+
+    /// Of a policy.
+    pub(super) fn policy(enclave: &Enclave, name: &PolicyName) -> Self {
+        Self { table: Table::Policy, enclave: enclave.id, name: name.to_string() }
+    }
+
+    /// Of an identity.
+    pub(super) fn identity(enclave: &Enclave, identity: &Identity) -> Self {
+        Self { table: Table::Identity, enclave: enclave.id, name: identity.to_string() }
+    }
+}
+
+/// What is written.
+#[derive(Debug, Clone)]
+pub enum Record {
+    /// How many records there are, and their sum.
+    State(State),
+    /// An enclave, without what is in it.
+    Enclave(Arc<Enclave>),
+    /// A key of the enclave with this id.
+    Key([u8; 16], Arc<Ring>),
+    /// A policy of it.
+    Policy([u8; 16], Arc<Policy>),
+    /// An identity of it.
+    Identity([u8; 16], Arc<Account>),
+}
+
+/// Proves that no record is missing, and that none is older than the others.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct State {
+    /// How many changes led here.
+    pub(super) commit: u64,
+    /// How many other records there are.
+    pub(super) records: u64,
+    /// The XOR of their marks.
+    pub(super) sum: Id,
+}
+
+impl State {
+    /// Counts a record in, or out again.
+    pub(super) fn toggle(&mut self, mark: &Id) {
+        self.sum.iter_mut().zip(mark).for_each(|(sum, mark)| *sum ^= mark);
+    }
+}
+
+/// Why a record cannot be used. Not even who has the file can have made it so without the root key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Damaged {
+    /// It was changed, moved, or written under another root key.
+    #[error("a record is not authentic: it was changed, or belongs elsewhere")]
+    NotAuthentic,
+    /// It is authentic, and makes no sense.
+    #[error("a record cannot be read; it was written by a newer version, or by a defect")]
+    Malformed,
+    /// Records are missing, too many, or not of one time.
+    #[error("records are missing, or some are older than the others: parts of the file were put back or removed")]
+    Incomplete,
+}
+
+/// Encrypts records, and names their places.
+#[derive(Debug)]
+pub(super) struct Cipher {
+    names: Sealer,
+    records: Sealer,
+    marks: Sealer,
+}
+
+impl Cipher {
+    /// The cipher of a root key.
+    pub(super) fn new(root: &SecretKey) -> Self {
+        let part = |info| Sealer::new(root.hkdf(info));
+        Self {
+            names: part("claviger kms name v1"),
+            records: part("claviger kms record v1"),
+            marks: part("claviger kms mark v1"),
+        }
+    }
+
+    /// What a place is called in the store.
+    pub(super) fn id(&self, place: &Place) -> Id {
+        self.names.sign(&[&[place.table as u8], &place.enclave, place.name.as_bytes()])
+    }
+
+    /// What stands for a record in the sum of all.
+    pub(super) fn mark(&self, id: &Id, value: &[u8]) -> Id {
+        self.marks.sign(&[id, value])
+    }
+
+    /// Encrypts a record for its place.
+    pub(super) fn seal(&self, record: &Record) -> Result<(Id, Vec<u8>), NoRandom> {
+        let id = self.id(&record.place());
+        let value = self.records.seal(&record.encode(), &id)?;
+        Ok((id, value))
+    }
+
+    /// Decrypts the record that was found under `id`.
+    pub(super) fn open(&self, id: &Id, value: &[u8]) -> Result<Record, Damaged> {
+        let bytes = self.records.open(value, id).map_err(|_| Damaged::NotAuthentic)?;
+        let record = Record::decode(&bytes).ok_or(Damaged::Malformed)?;
+        if self.id(&record.place()) == *id { Ok(record) } else { Err(Damaged::NotAuthentic) }
+    }
+}
+
+impl Record {
+    fn place(&self) -> Place {
+        let of = |table, enclave: &[u8; 16], name: String| Place { table, enclave: *enclave, name };
+        match self {
+            Self::State(_) => Place::state(),
+            Self::Enclave(enclave) => Place::enclave(&enclave.name),
+            Self::Key(enclave, ring) => of(Table::Key, enclave, ring.name.to_string()),
+            Self::Policy(enclave, policy) => of(Table::Policy, enclave, policy.name.to_string()),
+            Self::Identity(enclave, account) => of(Table::Identity, enclave, account.identity.to_string()),
+        }
+    }
+
+    /// The number of its table, and its message.
+    fn encode(&self) -> Zeroizing<Vec<u8>> {
+        fn write(table: Table, message: &impl Message) -> Zeroizing<Vec<u8>> {
+            let mut bytes = Zeroizing::new(Vec::with_capacity(1 + message.encoded_len()));
+            bytes.push(table as u8);
+            message.encode(&mut *bytes).expect("there is room");
+            bytes
+        }
+        match self {
+            Self::State(state) => write(Table::State, &StateMessage::from(state)),
+            Self::Enclave(enclave) => write(Table::Enclave, &EnclaveMessage::from(&**enclave)),
+            Self::Key(enclave, ring) => write(Table::Key, &KeyMessage::new(enclave, ring)),
+            Self::Policy(enclave, policy) => write(Table::Policy, &PolicyMessage::new(enclave, policy)),
+            Self::Identity(enclave, account) => write(Table::Identity, &IdentityMessage::new(enclave, account)),
+        }
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let (table, message) = bytes.split_first()?;
+        match table {
+            0 => StateMessage::decode(message).ok()?.read().map(Self::State),
+            1 => EnclaveMessage::decode(message).ok()?.read().map(|enclave| Self::Enclave(Arc::new(enclave))),
+            2 => KeyMessage::decode(message).ok()?.read(),
+            3 => PolicyMessage::decode(message).ok()?.read(),
+            4 => IdentityMessage::decode(message).ok()?.read(),
+            _ => None,
+        }
+    }
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct StateMessage {
+    #[prost(uint64, tag = "1")]
+    commit: u64,
+    #[prost(uint64, tag = "2")]
+    records: u64,
+    #[prost(bytes = "vec", tag = "3")]
+    sum: Vec<u8>,
+}
+
+impl From<&State> for StateMessage {
+    fn from(state: &State) -> Self {
+        Self { commit: state.commit, records: state.records, sum: state.sum.to_vec() }
+    }
+}
+
+impl StateMessage {
+    fn read(self) -> Option<State> {
+        Some(State { commit: self.commit, records: self.records, sum: self.sum.try_into().ok()? })
+    }
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct EnclaveMessage {
+    #[prost(bytes = "vec", tag = "1")]
+    id: Vec<u8>,
+    #[prost(string, tag = "2")]
+    name: String,
+    #[prost(message, optional, tag = "3")]
+    created_at: Option<Timestamp>,
+    #[prost(string, tag = "4")]
+    created_by: String,
+}
+
+impl From<&Enclave> for EnclaveMessage {
+    fn from(enclave: &Enclave) -> Self {
+        Self {
+            id: enclave.id.to_vec(),
+            name: enclave.name.to_string(),
+            created_at: Some(enclave.created_at.into()),
+            created_by: enclave.created_by.clone(),
+        }
+    }
+}
+
+impl EnclaveMessage {
+    fn read(self) -> Option<Enclave> {
+        let (id, name) = (self.id.try_into().ok()?, EnclaveName::parse(&self.name).ok()?);
+        Some(Enclave::new(id, name, self.created_at.unwrap_or_default().to_time(), self.created_by))
+    }
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct KeyMessage {
+    #[prost(bytes = "vec", tag = "1")]
+    enclave: Vec<u8>,
+    #[prost(string, tag = "2")]
+    name: String,
+    #[prost(uint32, tag = "3")]
+    next: u32,
+    #[prost(message, repeated, tag = "4")]
+    versions: Vec<VersionMessage>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+#[prost(skip_debug)]
+struct VersionMessage {
+    #[prost(uint32, tag = "1")]
+    number: u32,
+    /// The key as a KES stores it.
+    #[prost(bytes = "vec", tag = "2")]
+    key: Vec<u8>,
+    #[prost(bool, tag = "3")]
+    imported: bool,
+}
+
+impl Drop for VersionMessage {
+    fn drop(&mut self) {
+        zeroize::Zeroize::zeroize(&mut self.key);
+    }
+}
+
+impl std::fmt::Debug for VersionMessage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("VersionMessage(redacted)")
+    }
+}
+
+impl KeyMessage {
+    fn new(enclave: &[u8; 16], ring: &Ring) -> Self {
+        let version = |(number, version): (&u32, &Arc<Version>)| VersionMessage {
+            number: *number,
+            key: version.key.encode().expose().to_vec(),
+            imported: version.imported,
+        };
+        Self {
+            enclave: enclave.to_vec(),
+            name: ring.name.to_string(),
+            next: ring.next,
+            versions: ring.versions.iter().map(version).collect(),
+        }
+    }
+
+    fn read(mut self) -> Option<Record> {
+        let mut versions = BTreeMap::new();
+        for message in &mut self.versions {
+            let key = Key::parse(&std::mem::take(&mut message.key).into()).ok()?;
+            versions.insert(message.number, Arc::new(Version { key, imported: message.imported }));
+        }
+        let is_whole = versions.last_key_value().is_some_and(|(last, _)| *last < self.next);
+        let ring = Ring::of(KeyName::parse(&self.name).ok()?, self.next, versions);
+        is_whole.then_some(Record::Key(self.enclave.try_into().ok()?, Arc::new(ring)))
+    }
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct PolicyMessage {
+    #[prost(bytes = "vec", tag = "1")]
+    enclave: Vec<u8>,
+    #[prost(string, tag = "2")]
+    name: String,
+    #[prost(btree_map = "string, message", tag = "3")]
+    allow: BTreeMap<String, RuleSet>,
+    #[prost(btree_map = "string, message", tag = "4")]
+    deny: BTreeMap<String, RuleSet>,
+    #[prost(message, optional, tag = "5")]
+    created_at: Option<Timestamp>,
+    #[prost(string, tag = "6")]
+    created_by: String,
+}
+
+impl PolicyMessage {
+    fn new(enclave: &[u8; 16], policy: &Policy) -> Self {
+        Self {
+            enclave: enclave.to_vec(),
+            name: policy.name.to_string(),
+            allow: policy::show(&policy.allow),
+            deny: policy::show(&policy.deny),
+            created_at: Some(policy.created_at.into()),
+            created_by: policy.created_by.clone(),
+        }
+    }
+
+    fn read(self) -> Option<Record> {
+        let policy = Policy {
+            name: PolicyName::parse(&self.name).ok()?,
+            allow: policy::parse(&self.allow).ok()?,
+            deny: policy::parse(&self.deny).ok()?,
+            created_at: self.created_at.unwrap_or_default().to_time(),
+            created_by: self.created_by,
+        };
+        Some(Record::Policy(self.enclave.try_into().ok()?, Arc::new(policy)))
+    }
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct IdentityMessage {
+    #[prost(bytes = "vec", tag = "1")]
+    enclave: Vec<u8>,
+    #[prost(string, tag = "2")]
+    identity: String,
+    #[prost(uint32, tag = "3")]
+    privilege: u32,
+    #[prost(string, tag = "4")]
+    policy: String,
+    #[prost(string, tag = "5")]
+    parent: String,
+    #[prost(message, optional, tag = "6")]
+    created_at: Option<Timestamp>,
+    #[prost(string, tag = "7")]
+    created_by: String,
+    #[prost(btree_map = "string, string", tag = "8")]
+    tags: BTreeMap<String, String>,
+}
+
+impl IdentityMessage {
+    fn new(enclave: &[u8; 16], account: &Account) -> Self {
+        Self {
+            enclave: enclave.to_vec(),
+            identity: account.identity.to_string(),
+            privilege: account.privilege.number(),
+            policy: account.policy.as_ref().map(PolicyName::to_string).unwrap_or_default(),
+            parent: account.parent.as_ref().map(Identity::to_string).unwrap_or_default(),
+            created_at: Some(account.created_at.into()),
+            created_by: account.created_by.clone(),
+            tags: account.tags.clone(),
+        }
+    }
+
+    fn read(self) -> Option<Record> {
+        let some = |text: String| Some(text).filter(|text| !text.is_empty());
+        let account = Account {
+            identity: self.identity.parse().ok()?,
+            privilege: Privilege::of_number(self.privilege)?,
+            policy: some(self.policy).map(|policy| PolicyName::parse(&policy)).transpose().ok()?,
+            parent: some(self.parent).map(|parent| parent.parse()).transpose().ok()?,
+            created_at: self.created_at.unwrap_or_default().to_time(),
+            created_by: self.created_by,
+            tags: self.tags,
+        };
+        Some(Record::Identity(self.enclave.try_into().ok()?, Arc::new(account)))
+    }
+}

@@ -1,0 +1,188 @@
+//! Keys: rings of versions, whose numbers are never used twice.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use zeroize::Zeroizing;
+
+use super::Error;
+use crate::crypto::{Algorithm, Key, NotAuthentic};
+use crate::name::KeyName;
+
+/// A key as clients see it: one name, and a key of our own for each version.
+#[derive(Debug)]
+pub struct Ring {
+    pub(super) name: KeyName,
+    /// The number of the version that is made next.
+    pub(super) next: u32,
+    /// Never empty.
+    pub(super) versions: BTreeMap<u32, Arc<Version>>,
+    /// The version that last decrypted something without being named.
+    last_hit: AtomicU32,
+}
+
+/// One version of a key.
+#[derive(Debug)]
+pub struct Version {
+    pub(super) key: Key,
+    /// Whether the key comes from elsewhere, where its type may have been another.
+    pub(super) imported: bool,
+}
+
+impl Version {
+    /// What it encrypts with, as clients see it.
+    pub(super) fn algorithm(&self) -> Algorithm {
+        self.key.algorithm().unwrap_or(Algorithm::Aes256)
+    }
+
+    fn decrypt(&self, ciphertext: &[u8], context: &[u8]) -> Result<Zeroizing<Vec<u8>>, NotAuthentic> {
+        if self.imported { self.key.decrypt_either(ciphertext, context) } else { self.key.decrypt(ciphertext, context) }
+    }
+}
+
+impl Ring {
+    /// A key with one version.
+    pub fn new(name: KeyName, version: Version) -> Self {
+        Self::of(name, 2, BTreeMap::from([(1, Arc::new(version))]))
+    }
+
+    /// A key with these versions, of which there is at least one.
+    pub(super) fn of(name: KeyName, next: u32, versions: BTreeMap<u32, Arc<Version>>) -> Self {
+        Self { name, next, versions, last_hit: AtomicU32::new(0) }
+    }
+
+    /// The same key with one more version.
+    ///
+    /// # Errors
+    /// When there are no more numbers.
+    pub(super) fn with(&self, version: Version) -> Result<Self, Error> {
+        let next = self.next.checked_add(1).ok_or_else(|| Error::invalid("the key has had too many versions"))?;
+        let mut versions = self.versions.clone();
+        versions.insert(self.next, Arc::new(version));
+        Ok(Self::of(self.name.clone(), next, versions))
+    }
+
+    /// The same key without this version (0: the latest); none when that was the last one.
+    ///
+    /// # Errors
+    /// When there is no such version.
+    pub(super) fn without(&self, number: u32) -> Result<Option<Self>, Error> {
+        let (number, _) = self.version(number)?;
+        let mut versions = self.versions.clone();
+        versions.remove(&number);
+        Ok((!versions.is_empty()).then(|| Self::of(self.name.clone(), self.next, versions)))
+    }
+
+    /// The version with this number, or the latest for 0.
+    ///
+    /// # Errors
+    /// When there is no such version.
+    pub fn version(&self, number: u32) -> Result<(u32, &Version), Error> {
+        if number == 0 {
+            return Ok(self.latest());
+        }
+        self.versions.get(&number).map(|version| (number, &**version)).ok_or(Error::NoKey)
+    }
+
+    /// The latest version.
+    pub fn latest(&self) -> (u32, &Version) {
+        let (number, version) = self.versions.last_key_value().expect("a key has a version");
+        (*number, version)
+    }
+
+    /// Decrypts with this version, or with whichever does it for 0: the one that did it last, then from the newest
+    /// to the oldest.
+    ///
+    /// # Errors
+    /// When there is no such version, or none decrypts it.
+    pub fn decrypt(&self, number: u32, ciphertext: &[u8], context: &[u8]) -> Result<Zeroizing<Vec<u8>>, Error> {
+        if number != 0 {
+            let (_, version) = self.version(number)?;
+            return Ok(version.decrypt(ciphertext, context)?);
+        }
+        let hit = self.last_hit.load(Ordering::Relaxed);
+        let first = self.versions.get_key_value(&hit);
+        let others = self.versions.iter().rev().filter(|(number, _)| **number != hit);
+        for (number, version) in first.into_iter().chain(others) {
+            if let Ok(plaintext) = version.decrypt(ciphertext, context) {
+                if *number != hit {
+                    self.last_hit.store(*number, Ordering::Relaxed);
+                }
+                return Ok(plaintext);
+            }
+        }
+        Err(Error::InvalidCiphertext)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use time::OffsetDateTime;
+
+    use super::*;
+    use crate::crypto::SecretKey;
+
+    fn made() -> Version {
+        let key = Key::generate(Algorithm::Aes256, OffsetDateTime::UNIX_EPOCH, "").expect("random bytes");
+        Version { key, imported: false }
+    }
+
+    fn ring() -> Ring {
+        Ring::new(KeyName::parse("my-key").expect("a name"), made())
+    }
+
+    fn numbers(ring: &Ring) -> Vec<u32> {
+        ring.versions.keys().copied().collect()
+    }
+
+    #[test]
+    fn numbers_are_never_used_twice() {
+        let ring = ring().with(made()).expect("added").with(made()).expect("added");
+        assert_eq!(numbers(&ring), [1, 2, 3]);
+        let ring = ring.without(0).expect("there").expect("not the last");
+        assert_eq!((numbers(&ring), ring.latest().0), (vec![1, 2], 2));
+        let ring = ring.with(made()).expect("added");
+        assert_eq!(numbers(&ring), [1, 2, 4]);
+        let ring = ring.without(1).expect("there").expect("not the last").without(2).expect("there").expect("one left");
+        assert!(matches!(ring.without(3), Err(Error::NoKey)));
+        assert!(ring.without(4).expect("there").is_none());
+    }
+
+    #[test]
+    fn every_version_decrypts_what_it_encrypted_also_when_it_is_not_named() {
+        let mut ring = ring();
+        let mut ciphertexts = Vec::new();
+        for number in 1..=5 {
+            let (latest, version) = ring.version(0).expect("the latest");
+            assert_eq!(latest, number);
+            ciphertexts.push(version.key.encrypt(b"message", b"context").expect("random bytes"));
+            ring = ring.with(made()).expect("added");
+        }
+        for (at, ciphertext) in ciphertexts.iter().enumerate().chain(ciphertexts.iter().enumerate().rev()) {
+            let number = u32::try_from(at).expect("few") + 1;
+            assert_eq!(ring.decrypt(0, ciphertext, b"context").expect("decrypted").as_slice(), b"message");
+            assert_eq!(ring.last_hit.load(Ordering::Relaxed), number);
+            assert!(ring.decrypt(number, ciphertext, b"context").is_ok());
+            assert!(matches!(ring.decrypt(number % 5 + 1, ciphertext, b"context"), Err(Error::InvalidCiphertext)));
+            assert!(matches!(ring.decrypt(0, ciphertext, b"other"), Err(Error::InvalidCiphertext)));
+            assert!(matches!(ring.decrypt(9, ciphertext, b"context"), Err(Error::NoKey)));
+        }
+    }
+
+    #[test]
+    fn an_imported_key_decrypts_whatever_its_bytes_encrypted() {
+        let secret = || SecretKey::from_slice(&[7; 32]).expect("32 bytes");
+        let at = OffsetDateTime::UNIX_EPOCH;
+        for (source, target) in [(Algorithm::ChaCha20, Algorithm::Aes256), (Algorithm::Aes256, Algorithm::ChaCha20)] {
+            let source = Key::import(secret(), source, at, "").expect("random bytes");
+            let ciphertext = source.encrypt(b"message", b"").expect("random bytes");
+            let key = || Key::import(secret(), target, at, "").expect("random bytes");
+            let name = || KeyName::parse("k").expect("a name");
+            let ring = Ring::new(name(), Version { key: key(), imported: true });
+            assert_eq!(ring.decrypt(0, &ciphertext, b"").expect("decrypted").as_slice(), b"message");
+            let ring = Ring::new(name(), Version { key: key(), imported: false });
+            assert!(ring.decrypt(0, &ciphertext, b"").is_err());
+        }
+    }
+}

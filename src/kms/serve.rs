@@ -1,0 +1,72 @@
+//! `/v1/kms/…` and `/v1/db`: commands, backup and restore.
+
+use hyper::StatusCode;
+use zeroize::Zeroizing;
+
+use super::command::{Read, Request};
+use super::draft::Author;
+use super::read::Reader;
+use super::wire::{Encoding, append};
+use super::writer::Order;
+use super::{Action, Error, State};
+use crate::auth::enclave::Identity;
+use crate::clock;
+use crate::server::{self, Call, Reply, Whole};
+
+/// The most that the replies to one request may be, in bytes.
+const REPLIES: usize = 32 * 1024 * 1024;
+
+/// After so many commands others on the same worker get their turn.
+const TURN: usize = 64;
+
+/// Carries out the commands of a request. The path names the enclave.
+pub(super) async fn execute(call: Call<State, String>, body: Whole) -> Result<Reply, server::Error> {
+    let caller = call.caller().identity().and_then(Identity::of).ok_or(Error::Denied)?;
+    match Request::parse(body.as_ref())? {
+        Request::Read(reads) => read(&call, caller, &reads).await,
+        Request::Write(commands) => {
+            let author = Author { caller, now: clock::now() };
+            let order = Order { author, enclave: call.name().clone(), commands };
+            call.state().writer.apply(order).await?;
+            Ok(Reply::empty())
+        }
+    }
+}
+
+async fn read(call: &Call<State, String>, caller: Identity, reads: &[(Action, Read)]) -> Result<Reply, server::Error> {
+    let (snapshot, encoding) = (call.state().writer.snapshot(), Encoding::of(call.accept()));
+    let reader = Reader { snapshot: &snapshot, caller, enclave: call.name(), encoding };
+    let (mut replies, mut len) = (Vec::with_capacity(reads.len()), 0);
+    for (at, (action, read)) in reads.iter().enumerate() {
+        let reply = match read {
+            Read::ClusterStatus if snapshot.is_sysadmin(&caller) => {
+                encoding.encode(&super::status::cluster(call.state(), &snapshot).await?)
+            }
+            Read::ClusterStatus => return Err(Error::Denied.into()),
+            read => reader.answer(*action, read)?,
+        };
+        len += 6 + reply.len();
+        if len > REPLIES {
+            return Err(server::Error::new(StatusCode::PAYLOAD_TOO_LARGE, "the replies are too large: ask for fewer"));
+        }
+        replies.push((action.number(), reply));
+        if at % TURN == TURN - 1 {
+            tokio::task::yield_now().await;
+        }
+    }
+    // The full size at once: a buffer that grew would leave copies behind.
+    let mut bytes = Zeroizing::new(Vec::with_capacity(len));
+    replies.iter().for_each(|(command, reply)| append(*command, reply, &mut bytes));
+    Ok(Reply::bytes(encoding.content_type(), bytes))
+}
+
+/// All data, as encrypted as on disk.
+pub(super) async fn backup(call: Call<State>) -> Result<Reply, Error> {
+    let backup = call.state().writer.backup().await?;
+    Ok(Reply::bytes(Encoding::Protobuf.content_type(), Zeroizing::new(backup)))
+}
+
+/// Puts a backup in the place of all data.
+pub(super) async fn restore(call: Call<State>, backup: Whole) -> Result<(), Error> {
+    call.state().writer.restore(backup.as_ref().to_vec()).await
+}

@@ -1,0 +1,108 @@
+//! The server itself: version, health, metrics.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use hyper::StatusCode;
+
+use super::snapshot::Snapshot;
+use super::wire::{ClusterStatusResponse, Encoding, ServerStatus, VersionResponse};
+use super::{Error, State};
+use crate::memory;
+use crate::server::{self, Call, Reply};
+use crate::telemetry::metrics::Text;
+
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// The commit it was built from, where the build said so.
+const COMMIT: &str = match option_env!("CLAVIGER_COMMIT") {
+    Some(commit) => commit,
+    None => "unknown",
+};
+
+/// The version of the API.
+const API: &str = "v1";
+
+pub(super) async fn version(call: Call<State>) -> Result<Reply, Error> {
+    let response = VersionResponse {
+        version: VERSION.into(),
+        commit: COMMIT.into(),
+        api_version: API.into(),
+        host: call.state().host(),
+        fips140: false,
+    };
+    let encoding = Encoding::of(call.accept());
+    Ok(Reply::bytes(encoding.content_type(), encoding.encode(&response)))
+}
+
+pub(super) async fn live(_: Call<State>) -> Result<(), Error> {
+    Ok(())
+}
+
+/// Reads are served as long as anything is; writes as long as the last one could be written.
+pub(super) async fn ready(call: Call<State>) -> Result<(), server::Error> {
+    let asks_for_writes = call.query().split('&').any(|part| part == "write" || part.starts_with("write="));
+    if asks_for_writes && !call.state().writer.works() {
+        return Err(server::Error::new(StatusCode::SERVICE_UNAVAILABLE, "writes cannot be served"));
+    }
+    Ok(())
+}
+
+pub(super) async fn unsupported(_: Call<State>) -> Result<(), Error> {
+    Err(Error::Unsupported("this server does not do that; use its service manager, or a profiler on its machine"))
+}
+
+/// How this server is: it is the whole cluster.
+pub(super) async fn cluster(state: &State, snapshot: &Snapshot) -> Result<ClusterStatusResponse, Error> {
+    let (memory, (hsms, configured_hsms)) = (memory::usage(), state.writer.seals().await?);
+    let second = Duration::from_secs(1);
+    let server = ServerStatus {
+        version: VERSION.into(),
+        api_version: API.into(),
+        host: state.host(),
+        up_time: Some(state.started.elapsed().into()),
+        role: "Leader".into(),
+        commit: snapshot.commit,
+        nodes: BTreeMap::from([(0, state.host())]),
+        id: 0,
+        leader_id: 0,
+        last_heartbeat: Some(Duration::ZERO.into()),
+        heartbeat_interval: Some(second.into()),
+        election_timeout: Some(second.into()),
+        os: std::env::consts::OS.into(),
+        arch: std::env::consts::ARCH.into(),
+        cpus: count(memory::cpus()),
+        usable_cpus: count(memory::usable_cpus()),
+        heap: memory.heap,
+        stack: memory.stack,
+        hsms,
+        configured_hsms,
+    };
+    Ok(ClusterStatusResponse { nodes_up: BTreeMap::from([(0, server)]), nodes_down: BTreeMap::new() })
+}
+
+fn count(number: usize) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
+}
+
+pub(super) async fn metrics(call: Call<State>) -> Result<Reply, Error> {
+    let state = call.state();
+    let mut text = Text::default();
+    state.telemetry.metrics.write(&mut text);
+    let (log, audit, memory) = (&state.telemetry.log, &state.telemetry.audit, memory::usage());
+    text.counter("kes_log_error_events", "Events of the log.", log.written());
+    text.counter("kes_log_audit_events", "Audit events.", audit.written());
+    text.gauge("kes_system_up_time", "Seconds since the start.", state.started.elapsed().as_secs_f64());
+    text.gauge("kes_system_mem_heap_used", "Bytes of heap in use.", memory.heap);
+    text.gauge("claviger_kms_commit", "Changes of the state so far.", state.writer.snapshot().commit);
+    text.gauge("claviger_kms_writable", "Whether the last change could be written.", u8::from(state.writer.works()));
+    let expires = state.certificate_expires.unix_timestamp();
+    text.gauge(
+        "claviger_tls_certificate_expires",
+        "When the server certificate expires, in seconds since 1970.",
+        expires,
+    );
+    let connections = state.server.get().map_or(0, |(server, _)| server.connections());
+    text.gauge("claviger_connections", "Open connections.", connections);
+    Ok(Reply::text(Text::CONTENT_TYPE, text.finish()))
+}

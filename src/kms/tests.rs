@@ -1,0 +1,133 @@
+//! The state as a whole: what another program wrote, what somebody with a hex editor did, and who may do what.
+
+mod damage;
+mod matrix;
+mod semantics;
+
+use std::sync::Arc;
+
+use serde::Deserialize;
+use time::OffsetDateTime;
+
+use super::command::{Read, Write};
+use super::draft::Author;
+use super::keeper::{Admin, Keeper};
+use super::read::Reader;
+use super::seal::{HsmKey, Providers};
+use super::store::{Batch, Mem, Store};
+use super::wire::{
+    AssignPolicyRequest, CreateIdentityRequest, CreateKeyRequest, CreatePolicyRequest, Encoding, NameRequest, Rule,
+    RuleSet,
+};
+use super::{Action, Error};
+use crate::auth::enclave::{ApiKey, Identity};
+use crate::crypto::{SecretKey, base64};
+
+/// What `testdata/kms/make.py` wrote.
+#[derive(Deserialize)]
+struct Vectors {
+    hsm_key: String,
+    root_api_key: String,
+    root_identity: String,
+    user_api_key: String,
+    user_identity: String,
+    seals: std::collections::BTreeMap<String, String>,
+    records: Vec<(String, String)>,
+    backup: String,
+    ciphertext: String,
+    mac_of_hello: String,
+}
+
+fn vectors() -> Vectors {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/testdata/kms/formats.json");
+    serde_json::from_slice(&std::fs::read(path).expect("readable")).expect("valid")
+}
+
+fn decode(text: &str) -> Vec<u8> {
+    base64::decode(text.as_bytes()).expect("base64").to_vec()
+}
+
+/// An identity that is nobody else's.
+fn identity(seed: u8) -> Identity {
+    ApiKey::from_seed(&SecretKey::from_slice(&[seed; 32]).expect("32 bytes")).identity()
+}
+
+const NOW: OffsetDateTime = OffsetDateTime::UNIX_EPOCH;
+
+/// The administrator's.
+const ADMIN: u8 = 100;
+
+fn admin() -> Admin {
+    Admin { identity: identity(ADMIN), is_derived: false }
+}
+
+fn providers(names: &[(&str, &str)]) -> Providers {
+    names.iter().map(|(name, key)| ((*name).to_owned(), HsmKey::parse(key).expect("a key"))).collect()
+}
+
+const HSM: &str = "hsm:aes256:KioqKioqKioqKioqKioqKioqKioqKioqKioqKioqKio=";
+
+fn keeper() -> Keeper {
+    Keeper::open(Box::new(Mem::default()), providers(&[("env", HSM)]), admin()).expect("opened")
+}
+
+/// Carries out the commands of one request, as the thread that writes does.
+fn change(keeper: &mut Keeper, caller: Identity, enclave: &str, commands: &[(Action, Write)]) -> Result<(), Error> {
+    let mut pending = keeper.pending();
+    let mut draft = keeper.draft(&pending, Author { caller, now: NOW });
+    for (action, command) in commands {
+        draft.apply(enclave, *action, command)?;
+    }
+    pending.add(draft);
+    keeper.commit(pending).map_err(|error| Error::Unavailable(Arc::new(error)))
+}
+
+fn ask<M: prost::Message + Default>(
+    keeper: &Keeper,
+    caller: Identity,
+    enclave: &str,
+    action: Action,
+    read: &Read,
+) -> Result<M, Error> {
+    let reader = Reader { snapshot: keeper.snapshot(), caller, enclave, encoding: Encoding::Protobuf };
+    Ok(M::decode(&**reader.answer(action, read)?).expect("our own encoding"))
+}
+
+fn name(name: &str) -> NameRequest {
+    NameRequest { name: name.into() }
+}
+
+fn create_key(name: &str) -> (Action, Write) {
+    (Action::KeyCreate, Write::KeyCreate(CreateKeyRequest { name: name.into(), ..CreateKeyRequest::default() }))
+}
+
+fn create_enclave(enclave: &str) -> (Action, Write) {
+    (Action::EnclaveCreate, Write::EnclaveCreate(name(enclave)))
+}
+
+fn create_identity(identity: Identity, privilege: &str) -> (Action, Write) {
+    let (identity, privilege) = (identity.to_string(), privilege.to_owned());
+    let request = CreateIdentityRequest { identity, privilege, ..CreateIdentityRequest::default() };
+    (Action::IdentityCreate, Write::IdentityCreate(request))
+}
+
+fn create_service_account(identity: Identity) -> (Action, Write) {
+    let identity = identity.to_string();
+    let request = CreateIdentityRequest { identity, is_service_account: true, ..CreateIdentityRequest::default() };
+    (Action::IdentityCreate, Write::IdentityCreate(request))
+}
+
+fn rules(rules: &[(Action, &str)]) -> std::collections::BTreeMap<String, RuleSet> {
+    let set = |pattern: &str| RuleSet { rules: [(pattern.to_owned(), Rule {})].into() };
+    rules.iter().map(|(action, pattern)| (action.to_string(), set(pattern))).collect()
+}
+
+fn create_policy(name: &str, allow: &[(Action, &str)], deny: &[(Action, &str)]) -> (Action, Write) {
+    let request = CreatePolicyRequest { name: name.into(), allow: rules(allow), deny: rules(deny) };
+    (Action::PolicyCreate, Write::PolicyCreate(request))
+}
+
+fn assign(policy: &str, identity: Identity) -> (Action, Write) {
+    let request = AssignPolicyRequest { identity: identity.to_string(), policy: policy.into() };
+    (Action::PolicyAssign, Write::PolicyAssign(request))
+}

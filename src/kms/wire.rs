@@ -1,0 +1,75 @@
+//! What goes over the wire: messages, as protobuf or as JSON, and the frames around them.
+
+mod frame;
+mod json;
+mod message;
+
+use hyper::header::HeaderValue;
+use prost::Message;
+use serde::Serialize;
+use zeroize::Zeroizing;
+
+use crate::server::route::names;
+
+pub use self::frame::{Frame, Truncated, append, frames};
+pub use self::message::*;
+
+/// How messages are encoded in an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Encoding {
+    /// For programs.
+    Protobuf,
+    /// For people.
+    Json,
+}
+
+impl Encoding {
+    /// What a client wants whose `Accept` header is this.
+    pub fn of(accept: Option<&HeaderValue>) -> Self {
+        let binary = [Self::Protobuf.content_type(), "application/*"];
+        if binary.iter().any(|name| names(accept, name)) { Self::Protobuf } else { Self::Json }
+    }
+
+    /// The value of `Content-Type`. Clients compare all of it.
+    pub fn content_type(self) -> &'static str {
+        match self {
+            Self::Protobuf => "application/octet-stream",
+            Self::Json => "application/json",
+        }
+    }
+
+    /// Encodes a message, into a buffer that never grows where it may be secret.
+    pub fn encode(self, message: &impl Response) -> Zeroizing<Vec<u8>> {
+        match self {
+            Self::Protobuf => Zeroizing::new(message.encode_to_vec()),
+            Self::Json => {
+                // Base64 and names: no message is ten times as long.
+                let mut bytes = Zeroizing::new(Vec::with_capacity(256 + 10 * message.encoded_len()));
+                serde_json::to_writer(&mut *bytes, message).expect("messages are texts and numbers");
+                bytes
+            }
+        }
+    }
+}
+
+/// A message that is an answer.
+pub trait Response: Message + Serialize {}
+
+impl<M: Message + Serialize> Response for M {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_who_names_binary_gets_it() {
+        let of = |accept: &'static str| Encoding::of(Some(&HeaderValue::from_static(accept)));
+        for accept in ["application/octet-stream", "application/*", "text/plain, application/octet-stream;q=0.5"] {
+            assert_eq!(of(accept), Encoding::Protobuf, "{accept}");
+        }
+        for accept in ["*/*", "application/json", "", "text/html,*/*"] {
+            assert_eq!(of(accept), Encoding::Json, "{accept}");
+        }
+        assert_eq!(Encoding::of(None), Encoding::Json);
+    }
+}

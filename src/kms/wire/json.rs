@@ -1,0 +1,39 @@
+//! What protobuf's JSON writes otherwise than serde: base64, moments and spans as texts, large numbers as texts.
+
+use std::fmt::Display;
+
+use serde::{Serialize, Serializer};
+
+use crate::crypto::base64;
+
+/// Whether a field has the value that protobuf leaves out.
+pub(super) fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+/// Bytes as base64.
+pub(super) fn bytes<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&base64::encode(bytes))
+}
+
+/// A number of 64 bits as text: JavaScript has no such numbers.
+pub(super) fn large<S: Serializer>(number: &impl Display, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(number)
+}
+
+impl Serialize for super::Timestamp {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        use time::format_description::well_known::Rfc3339;
+        let text = self.to_time().format(&Rfc3339).map_err(serde::ser::Error::custom)?;
+        serializer.serialize_str(&text)
+    }
+}
+
+impl Serialize for super::Span {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.nanos {
+            0 => serializer.collect_str(&format_args!("{}s", self.seconds)),
+            nanos => serializer.collect_str(&format_args!("{}.{nanos:09}s", self.seconds)),
+        }
+    }
+}
