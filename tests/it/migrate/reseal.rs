@@ -110,7 +110,8 @@ fn a_killed_run_leaves_every_key_readable() {
     let stores = Stores::with_keys(FEWER);
     let before = stores.keys("src");
     let kills = std::env::var("KILLS").map_or(20, |kills| kills.parse().expect("KILLS is a number"));
-    let mut seals = [local(ONE), local(TWO)];
+    let bao = OpenBao::shared();
+    let mut seals = [local(ONE), transit(&bao)];
     config(&stores, "old.yml", "src", &Value::Null);
     config(&stores, "new.yml", "src", &also(seals[0].clone(), &[], true));
     let (mut between, mut delay) = (0, 0.05);
