@@ -9,6 +9,7 @@ mod secrets;
 mod selection;
 mod source;
 mod static_key;
+mod stores;
 mod support;
 mod syncs;
 mod transcripts;

@@ -1,0 +1,93 @@
+//! From every kind of key store to every other.
+
+use serde_json::{Value, json};
+
+use super::support::Stores;
+use crate::support::moto::{Moto, REGION};
+use crate::support::openbao::{OpenBao, unique};
+
+/// A kind of key store.
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    Directory,
+    Vault(u8),
+    SecretsManager,
+}
+
+use Kind::{Directory, SecretsManager, Vault};
+
+/// Each of the twelve ways between two of four kinds, one after the other.
+const WAY: [Kind; 13] = [
+    Directory,
+    Vault(1),
+    Vault(2),
+    SecretsManager,
+    Directory,
+    Vault(2),
+    Vault(1),
+    SecretsManager,
+    Vault(2),
+    Directory,
+    SecretsManager,
+    Vault(1),
+    Directory,
+];
+
+/// A new and empty store of a kind: its section of a config file, and the directory, if it is one.
+fn place(kind: Kind, bao: &OpenBao, moto: &Moto) -> (Value, Option<String>) {
+    match kind {
+        Directory => {
+            let directory = unique("keys");
+            (json!({ "fs": { "path": directory } }), Some(directory))
+        }
+        Vault(version) => {
+            let engine = bao.kv(None, version);
+            let policy = match version {
+                1 => format!(r#"path "{engine}/*" {{ capabilities = ["create", "read", "delete", "list"] }}"#),
+                _ => format!(
+                    "path \"{engine}/data/*\" {{ capabilities = [\"create\", \"read\"] }}\n\
+                     path \"{engine}/metadata/*\" {{ capabilities = [\"delete\", \"list\"] }}"
+                ),
+            };
+            let ((id, secret), _) = bao.role(None, &policy, json!({}));
+            let login = json!({ "id": id, "secret": secret });
+            let version = format!("v{version}");
+            let section = json!({
+                "endpoint": bao.endpoint(), "engine": engine, "version": version, "approle": login,
+            });
+            (json!({ "vault": section }), None)
+        }
+        SecretsManager => {
+            let credentials = json!({ "accesskey": "anybody", "secretkey": "whatever" });
+            let prefix = format!("{}/", unique("moved"));
+            let section = json!({
+                "endpoint": moto.endpoint(), "region": REGION, "prefix": prefix, "credentials": credentials,
+            });
+            (json!({ "aws": { "secretsmanager": section } }), None)
+        }
+    }
+}
+
+/// `KEYS` in the environment is how many: `docs/measurements.md` has the result of many.
+#[test]
+fn keys_go_from_every_store_to_every_other_and_are_the_same() {
+    let keys = std::env::var("KEYS").map_or(100, |keys| keys.parse().expect("KEYS is a number"));
+    let (bao, moto) = (OpenBao::start(), Moto::start());
+    let stores = Stores::with_keys(keys);
+    let before = stores.keys("src");
+    stores.write("0.yml", &json!({ "keystore": { "fs": { "path": "src" } } }).to_string());
+    for (step, kind) in WAY.into_iter().enumerate().skip(1) {
+        let (section, directory) = place(kind, &bao, &moto);
+        let [from, to] = [step - 1, step].map(|step| format!("{step}.yml"));
+        stores.write(&to, &json!({ "keystore": section }).to_string());
+        let started = std::time::Instant::now();
+        let run = stores.run(&["migrate", "--from", &from, "--to", &to]).expect(0);
+        let seconds = started.elapsed().as_secs_f64();
+        eprintln!("{:?} to {kind:?}: {keys} keys in {seconds:.1} s", WAY[step - 1]);
+        assert!(run.stdout.ends_with(&format!("Migrated {keys:6} keys successfully!\n")), "{}", run.stdout);
+        stores.run(&["verify", "-q", "--from", "0.yml", "--to", &to]).expect(0);
+        if let Some(directory) = directory {
+            assert!(stores.keys(&directory) == before, "byte for byte in {directory}");
+        }
+    }
+}
