@@ -249,6 +249,11 @@ pub trait KeyStore: fmt::Display + Send + Sync + 'static {
         answers
     }
 
+    /// Who charges for requests to the store, and how many there are.
+    fn charges(&self) -> Vec<Charged> {
+        Vec::new()
+    }
+
     /// What tells this store from every other: the same text for the same place, however it is
     /// reached. Shown in reports; holds no secret.
     async fn identity(&self) -> Result<String, Error> {
@@ -282,6 +287,23 @@ pub enum Access {
     Serve,
     /// List, read, create and replace, whatever that takes.
     Replace,
+}
+
+/// A service that charges for every request, and the requests that it takes to use a store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Charged {
+    /// The service.
+    pub by: &'static str,
+    /// Requests for a key that is created.
+    pub create: usize,
+    /// Requests for a key that is read.
+    pub get: usize,
+    /// Requests for a key that is replaced.
+    pub replace: usize,
+    /// The most keys that one request lists; none: it knows no listing.
+    pub page: Option<usize>,
+    /// Whether it also charges for every key that it keeps.
+    pub keeps: bool,
 }
 
 /// What a keystore holds.

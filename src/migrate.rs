@@ -5,6 +5,7 @@
 //! listed, and every selected key is read and parsed. Writes are exclusive or atomic, each is read back, and a run
 //! that ends early has left nothing half-done: another one with [`OnConflict::Skip`] goes on.
 
+mod charge;
 mod copy;
 mod glob;
 mod plan;
@@ -16,8 +17,11 @@ mod target;
 use std::fmt;
 use std::sync::Arc;
 
+use serde::Serialize;
+
 use crate::keystore::{self, Access, KeyStore};
 
+pub use charge::Charge;
 pub use copy::{Failure, Outcome, Prove};
 pub use glob::{Glob, Malformed, Selection};
 pub use plan::{Class, Counts, Drift, Entry, Plan, Problem};
@@ -37,7 +41,8 @@ pub enum OnConflict {
 }
 
 /// One of the two stores.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Side {
     /// Where keys come from; never written.
     Source,

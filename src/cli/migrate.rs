@@ -73,6 +73,7 @@ impl Session<'_> {
     async fn migrate(&mut self, on_conflict: OnConflict, prove: Prove, dry_run: bool) -> anyhow::Result<Verdict> {
         let access = if on_conflict == OnConflict::Replace { Access::Replace } else { Access::Create };
         let plan = self.plan(access).await?;
+        self.report.charges = self.migration.charges(&plan, on_conflict, prove);
         self.note(plan_text(&self.report, on_conflict, prove));
         self.note_oddities();
         let verdict = self.report.verdict_of_plan(on_conflict);
@@ -187,9 +188,10 @@ fn plan_text(report: &Report, on_conflict: OnConflict, prove: Prove) -> String {
         OnConflict::Fail | OnConflict::Skip => counts.missing,
     };
     let reads = if prove == Prove::ReadBack { writes } else { 0 };
+    let charges: String = report.charges.iter().map(|charge| format!("\n{charge}")).collect();
     format!(
         "Source: {} ({}, {} selected)\nTarget: {}{}\nPlan: {} missing on the target, {} identical, {} different\n\
-         To come: {writes} writes and {reads} reads on the target, one listing of the source",
+         To come: {writes} writes and {reads} reads on the target, one listing of the source{charges}",
         report.source.store,
         keys(report.source.keys),
         report.keys.len(),

@@ -19,7 +19,7 @@ use tokio::sync::{Mutex, MutexGuard};
 use tokio::time::Instant;
 use zeroize::Zeroizing;
 
-use super::{Access, Error, KeyStore, Listing};
+use super::{Access, Charged, Error, KeyStore, Listing};
 use crate::clock;
 use crate::crypto::{Blob, random};
 use crate::name::{KeyName, RESERVED_PREFIX};
@@ -271,6 +271,15 @@ impl<S: KeyStore> KeyStore for Kept<S> {
 
     async fn create_batch(&self, keys: &[(&KeyName, &Blob)]) -> Vec<Result<(), Error>> {
         future::join_all(keys.iter().map(|(name, value)| self.create(name, value))).await
+    }
+
+    /// Copies are looked for before a create, and kept, read, and removed around a replacement.
+    fn charges(&self) -> Vec<Charged> {
+        let mut charges = self.store.charges();
+        for Charged { create, get, replace, .. } in &mut charges {
+            (*replace, *create) = (2 * *create + 2 * *get + 2, *create + *get);
+        }
+        charges
     }
 
     async fn identity(&self) -> Result<String, Error> {

@@ -8,12 +8,19 @@ use async_trait::async_trait;
 use time::OffsetDateTime;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use super::{Access, BoxError, Error, KeyStore, Listing};
+use super::{Access, BoxError, Charged, Error, KeyStore, Listing};
 use crate::crypto::Blob;
 use crate::name::KeyName;
 
-/// How long a store is asked again: of the 15 s that a request has, so that its client is told.
+/// How long a store is asked again for a request: of the 15 s that it has, so that its client is told.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long a store is asked again for a run of many keys, from the moment when it fails: it may be restarted meanwhile,
+/// and one that throttles takes its time.
+const PATIENCE_OF_RUN: Duration = Duration::from_secs(60);
+
+/// When a question of a run is given up: a listing of very many keys takes a while.
+const LONGEST_QUESTION: Duration = Duration::from_secs(600);
 
 /// The pause before the second attempt; every further one is twice as long, up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -21,21 +28,40 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// The longest pause between two attempts.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
-/// Asks a store again after [`Error::Unreachable`], for 10 s at most.
+/// Asks a store again after [`Error::Unreachable`], for a limited time.
 ///
-/// Reads are also given up when they take longer than that. A write never is, since nobody could
+/// Reads are also given up when they take too long. A write never is, since nobody could
 /// tell any more whether it happens; nor is one sent again before the store has said that it has
 /// not happened.
-pub struct Retry(Arc<dyn KeyStore>);
+pub struct Retry {
+    store: Arc<dyn KeyStore>,
+    purpose: Purpose,
+}
+
+/// What a store is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    Request,
+    Run,
+}
 
 impl Retry {
-    /// Wraps `store`.
+    /// For requests, whose clients wait: reads take 10 s at most, and nothing is asked again after that.
     pub fn new(store: Arc<dyn KeyStore>) -> Self {
-        Self(store)
+        Self { store, purpose: Purpose::Request }
+    }
+
+    /// For a run of many keys, which had better not end because of one: a store may fail for 60 s.
+    pub fn for_a_run(store: Arc<dyn KeyStore>) -> Self {
+        Self { store, purpose: Purpose::Run }
+    }
+
+    fn patience(&self) -> Patience {
+        Patience::new(self.purpose)
     }
 
     async fn get_within(&self, patience: &mut Patience, name: &KeyName) -> Result<Blob, Error> {
-        patience.ask(|| self.0.get(name)).await
+        patience.ask(|| self.store.get(name)).await
     }
 
     /// Finds out what became of a create that was answered like this.
@@ -61,7 +87,7 @@ impl Retry {
                 Err(Error::NotFound) => {}
                 Err(error) => return Err(error),
             }
-            answer = self.0.create(name, value).await;
+            answer = self.store.create(name, value).await;
         }
     }
 
@@ -78,7 +104,7 @@ impl Retry {
 
 impl fmt::Display for Retry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+        self.store.fmt(f)
     }
 }
 
@@ -88,21 +114,21 @@ impl KeyStore for Retry {
     /// Sends the create once. When its outcome is unknown, the name is read: our bytes are success,
     /// others mean that it exists, and with none it is sent again.
     async fn create(&self, name: &KeyName, value: &Blob) -> Result<(), Error> {
-        let mut patience = Patience::new();
-        let answer = self.0.create(name, value).await;
+        let mut patience = self.patience();
+        let answer = self.store.create(name, value).await;
         self.settle(&mut patience, name, value, answer).await
     }
 
     async fn get(&self, name: &KeyName) -> Result<Blob, Error> {
-        self.get_within(&mut Patience::new(), name).await
+        self.get_within(&mut self.patience(), name).await
     }
 
     /// Sends it again only while `expected` is what is stored.
     async fn replace(&self, name: &KeyName, expected: &Blob, value: &Blob) -> Result<(), Error> {
-        let mut patience = Patience::new();
+        let mut patience = self.patience();
         let mut outcome_unknown = false;
         loop {
-            let refused = match self.0.replace(name, expected, value).await {
+            let refused = match self.store.replace(name, expected, value).await {
                 Err(Error::Unreachable(cause)) => {
                     patience.pause(cause).await?;
                     None
@@ -124,10 +150,10 @@ impl KeyStore for Retry {
     /// Reads the key first. When the outcome is unknown and the key then is missing, or is another
     /// one, it was deleted, and what somebody created since must not be.
     async fn delete(&self, name: &KeyName) -> Result<(), Error> {
-        let mut patience = Patience::new();
+        let mut patience = self.patience();
         let before = self.before_delete(&mut patience, name).await?;
         loop {
-            let cause = match self.0.delete(name).await {
+            let cause = match self.store.delete(name).await {
                 Err(Error::Unreachable(cause)) => cause,
                 answer => return answer,
             };
@@ -142,31 +168,31 @@ impl KeyStore for Retry {
     }
 
     async fn list(&self, prefix: &str) -> Result<Listing, Error> {
-        Patience::new().ask(|| self.0.list(prefix)).await
+        self.patience().ask(|| self.store.list(prefix)).await
     }
 
     /// Asks once: it is a question about this very moment.
     async fn status(&self) -> Result<Duration, Error> {
-        self.0.status().await
+        self.store.status().await
     }
 
     async fn check(&self, access: Access) -> Result<(), Error> {
-        Patience::new().ask(|| self.0.check(access)).await
+        self.patience().ask(|| self.store.check(access)).await
     }
 
     async fn rehearse(&self, name: &KeyName, value: &Blob) -> Result<(), Error> {
-        Patience::new().ask(|| self.0.rehearse(name, value)).await
+        self.patience().ask(|| self.store.rehearse(name, value)).await
     }
 
     fn batch(&self) -> usize {
-        self.0.batch()
+        self.store.batch()
     }
 
     /// Asks again for those alone that the store did not answer.
     async fn get_batch(&self, names: &[KeyName]) -> Vec<Result<Blob, Error>> {
-        let mut patience = Patience::new();
-        let Ok(mut answers) = timeout_at(patience.deadline, self.0.get_batch(names)).await else {
-            return names.iter().map(|_| Err(no_answer())).collect();
+        let (asked, mut patience) = (Instant::now(), self.patience());
+        let Ok(mut answers) = timeout_at(patience.deadline, self.store.get_batch(names)).await else {
+            return names.iter().map(|_| Err(no_answer(asked))).collect();
         };
         for (name, answer) in names.iter().zip(&mut answers) {
             if matches!(answer, Err(Error::Unreachable(_))) {
@@ -177,51 +203,68 @@ impl KeyStore for Retry {
     }
 
     async fn create_batch(&self, keys: &[(&KeyName, &Blob)]) -> Vec<Result<(), Error>> {
-        let mut patience = Patience::new();
+        let mut patience = self.patience();
         let mut settled = Vec::with_capacity(keys.len());
-        for ((name, value), answer) in keys.iter().zip(self.0.create_batch(keys).await) {
+        for ((name, value), answer) in keys.iter().zip(self.store.create_batch(keys).await) {
             settled.push(self.settle(&mut patience, name, value, answer).await);
         }
         settled
     }
 
+    fn charges(&self) -> Vec<Charged> {
+        self.store.charges()
+    }
+
     async fn identity(&self) -> Result<String, Error> {
-        Patience::new().ask(|| self.0.identity()).await
+        self.patience().ask(|| self.store.identity()).await
     }
 
     fn token_age(&self) -> Option<Duration> {
-        self.0.token_age()
+        self.store.token_age()
     }
 
     async fn clock(&self) -> Result<Option<OffsetDateTime>, Error> {
-        Patience::new().ask(|| self.0.clock()).await
+        self.patience().ask(|| self.store.clock()).await
     }
 
     fn warnings(&self) -> &[String] {
-        self.0.warnings()
+        self.store.warnings()
     }
 }
 
 /// What is left of the time, and the next pause.
 struct Patience {
+    /// When it ends; none: it begins with the first failure.
+    end: Option<Instant>,
+    /// When a question is given up.
     deadline: Instant,
     pause: Duration,
 }
 
 impl Patience {
-    fn new() -> Self {
-        Self { deadline: Instant::now() + PATIENCE, pause: FIRST_PAUSE }
+    fn new(purpose: Purpose) -> Self {
+        let now = Instant::now();
+        match purpose {
+            Purpose::Request => Self { end: Some(now + PATIENCE), deadline: now + PATIENCE, pause: FIRST_PAUSE },
+            Purpose::Run => Self { end: None, deadline: now + LONGEST_QUESTION, pause: FIRST_PAUSE },
+        }
     }
 
     /// Waits before the next attempt; when there is no time for one, returns the `cause` of the last.
     async fn pause(&mut self, cause: BoxError) -> Result<(), Error> {
-        let next = Instant::now() + self.pause;
-        if next >= self.deadline {
-            return Err(Error::Unreachable(cause));
+        if self.has_paused().await { Ok(()) } else { Err(Error::Unreachable(cause)) }
+    }
+
+    /// Waits before the next attempt, if there is time for one.
+    async fn has_paused(&mut self) -> bool {
+        let now = Instant::now();
+        let end = *self.end.get_or_insert(now + PATIENCE_OF_RUN);
+        if now + self.pause >= end {
+            return false;
         }
-        sleep_until(next).await;
+        sleep_until(now + self.pause).await;
         self.pause = LONGEST_PAUSE.min(2 * self.pause);
-        Ok(())
+        true
     }
 
     /// Repeats a question until it is answered. Gives the last attempt up at the end of the time.
@@ -229,18 +272,20 @@ impl Patience {
     where
         F: Future<Output = Result<T, Error>>,
     {
+        let (asked, mut last) = (Instant::now(), None);
         loop {
             match timeout_at(self.deadline, question()).await {
-                Ok(Err(Error::Unreachable(cause))) => self.pause(cause).await?,
+                Ok(Err(Error::Unreachable(cause))) if self.has_paused().await => last = Some(cause),
                 Ok(answer) => return answer,
-                Err(_) => return Err(no_answer()),
+                // What it said before tells more than its silence now.
+                Err(_) => return Err(last.map_or_else(|| no_answer(asked), Error::Unreachable)),
             }
         }
     }
 }
 
-fn no_answer() -> Error {
-    Error::Unreachable("no answer within 10 s".into())
+fn no_answer(asked: Instant) -> Error {
+    Error::Unreachable(format!("no answer within {} s", asked.elapsed().as_secs()).into())
 }
 
 #[cfg(test)]

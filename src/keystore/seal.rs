@@ -22,7 +22,7 @@ use self::kms::KmsKey;
 use self::local::Local;
 use self::record::{Record, Wrapped};
 use self::transit::TransitKey;
-use super::{Access, Error};
+use super::{Access, Charged, Error};
 use crate::crypto::{Blob, SecretKey};
 use crate::name::KeyName;
 
@@ -124,6 +124,11 @@ trait Provider: fmt::Display + fmt::Debug + Send + Sync {
     async fn check(&self, access: Access) -> Result<(), Error> {
         let _ = access;
         self.status().await
+    }
+
+    /// As [`KeyStore::charges`](super::KeyStore::charges).
+    fn charges(&self) -> Option<Charged> {
+        None
     }
 
     /// How long ago the provider gave us the token in use, where there is one.
@@ -228,6 +233,10 @@ impl Seal {
             provider.check(Access::Read).await?;
         }
         Ok(())
+    }
+
+    fn charges(&self) -> Option<Charged> {
+        self.provider.as_ref().and_then(|provider| provider.charges())
     }
 
     fn token_age(&self) -> Option<Duration> {

@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::Serialize;
 
+use super::charge::Charge;
 use super::copy::Outcome;
 use super::plan::{Class, Counts, Drift, Entry, Plan};
 use super::{Error, Migration, OnConflict, Side};
@@ -51,6 +52,8 @@ pub struct Report {
     pub read_back: bool,
     /// How many keys.
     pub counts: Totals,
+    /// What the stores' providers charge for when the plan is carried out.
+    pub charges: Vec<Charge>,
     /// Seconds spent.
     pub seconds: Seconds,
     /// Every selected key of the source.
@@ -162,6 +165,7 @@ impl Report {
             dry_run: false,
             read_back: false,
             counts: Totals::default(),
+            charges: Vec::new(),
             seconds: Seconds::default(),
             keys: Vec::new(),
             excluded: Vec::new(),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::crypto::Blob;
-use crate::keystore::{self, Access, Error, KeyStore, Listing};
+use crate::keystore::{self, Access, Charged, Error, KeyStore, Listing};
 use crate::name::KeyName;
 
 /// A key store that keys are copied to. Its place may not exist yet: then it is empty, and made only when the first
@@ -59,6 +59,10 @@ impl Target {
         }
     }
 
+    pub(super) fn charges(&self) -> Vec<Charged> {
+        self.store.as_ref().or(self.rehearsal.as_ref()).map_or_else(Vec::new, |store| store.charges())
+    }
+
     pub(super) async fn list(&self) -> Result<Listing, Error> {
         match &self.store {
             Some(store) => store.list("").await,
@@ -108,7 +112,7 @@ impl Target {
 
 /// The same store, asked again when a failure may pass.
 fn patient(store: Arc<dyn KeyStore>) -> Arc<dyn KeyStore> {
-    Arc::new(keystore::Retry::new(store))
+    Arc::new(keystore::Retry::for_a_run(store))
 }
 
 impl std::fmt::Display for Target {

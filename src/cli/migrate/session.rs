@@ -87,7 +87,7 @@ impl<'a> Session<'a> {
         warn(&scope.from, source.warnings());
         warn(&scope.target, target.warnings());
         let migration = Migration {
-            source: Arc::new(Retry::new(source)),
+            source: Arc::new(Retry::for_a_run(source)),
             target,
             selection: Selection { pattern: scope.pattern, exclude: scope.exclude },
             concurrency: scope.concurrency.into(),

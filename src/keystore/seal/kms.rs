@@ -18,7 +18,7 @@ use crate::crypto::{SecretKey, base64};
 use crate::keystore::aws::client;
 use crate::keystore::aws::config::{Credentials, Endpoint, address, credentials};
 use crate::keystore::aws::error;
-use crate::keystore::{Access, Error};
+use crate::keystore::{Access, Charged, Error};
 use crate::name::KeyName;
 use crate::setting::{self, Url};
 
@@ -154,6 +154,10 @@ impl Provider for KmsKey {
     /// The account decides: the credentials may use more keys than the one that seals.
     fn may_open(&self, _: &str) -> bool {
         true
+    }
+
+    fn charges(&self) -> Option<Charged> {
+        Some(Charged { by: "AWS KMS", create: 1, get: 1, replace: 2, page: None, keeps: false })
     }
 
     async fn wrap(&self, name: &KeyName, data_key: &SecretKey) -> Result<Wrapped, Error> {

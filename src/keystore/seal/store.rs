@@ -10,7 +10,7 @@ use time::OffsetDateTime;
 
 use super::Seal;
 use crate::crypto::Blob;
-use crate::keystore::{Access, Error, KeyStore, Listing};
+use crate::keystore::{Access, Charged, Error, KeyStore, Listing};
 use crate::name::KeyName;
 
 /// Seals what goes into a store, opens what comes out of it.
@@ -167,6 +167,13 @@ impl KeyStore for Sealed {
 
     async fn identity(&self) -> Result<String, Error> {
         self.store.identity().await
+    }
+
+    fn charges(&self) -> Vec<Charged> {
+        let mut charges = self.store.charges();
+        charges.iter_mut().for_each(|charged| charged.replace += charged.get);
+        charges.extend(self.seal.charges());
+        charges
     }
 
     async fn clock(&self) -> Result<Option<OffsetDateTime>, Error> {

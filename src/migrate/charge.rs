@@ -1,0 +1,56 @@
+//! What of a run its stores' providers charge for, said before it is done.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use super::copy::Prove;
+use super::plan::Plan;
+use super::{Migration, OnConflict, Side};
+use crate::keystore::Charged;
+
+/// What somebody charges for from the plan on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Charge {
+    /// Who charges.
+    pub by: &'static str,
+    /// For which store.
+    pub side: Side,
+    /// Requests, if none has to be repeated.
+    pub requests: usize,
+    /// Keys that are kept in addition, where that is charged for.
+    pub keys: usize,
+}
+
+impl fmt::Display for Charge {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { by, side, requests, keys } = self;
+        write!(f, "Charged by {by}: about {requests} requests for the {side}")?;
+        if *keys > 0 { write!(f, ", and {keys} more keys that it keeps") } else { Ok(()) }
+    }
+}
+
+impl Migration {
+    /// What is charged for when the plan is carried out. What it took to make it is past.
+    pub fn charges(&self, plan: &Plan, on_conflict: OnConflict, prove: Prove) -> Vec<Charge> {
+        let counts = plan.counts();
+        let replaced = if on_conflict == OnConflict::Replace { counts.different } else { 0 };
+        let read = if prove == Prove::ReadBack { counts.missing + replaced } else { 0 };
+        let of_source = |charged: Charged| Charge {
+            by: charged.by,
+            side: Side::Source,
+            // It is listed once more.
+            requests: charged.page.map_or(0, |page| plan.source_keys.div_ceil(page).max(1)),
+            keys: 0,
+        };
+        let of_target = |charged: Charged| Charge {
+            by: charged.by,
+            side: Side::Target,
+            requests: counts.missing * charged.create + replaced * charged.replace + read * charged.get,
+            keys: if charged.keeps { counts.missing } else { 0 },
+        };
+        let source = self.source.charges().into_iter().map(of_source);
+        let target = self.target.charges().into_iter().map(of_target);
+        source.chain(target).filter(|charge| charge.requests > 0).collect()
+    }
+}
