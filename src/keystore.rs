@@ -144,7 +144,7 @@ pub async fn connect(config: &Config) -> Result<Arc<dyn KeyStore>, Error> {
             Arc::new(Kept::new(vault::Store::connect(config).await?)?)
         }
         Config::Vault(config) => Arc::new(vault::Store::connect(config).await?),
-        Config::Aws(config) => Arc::new(aws::Store::connect(config).await),
+        Config::Aws(config) => Arc::new(aws::Store::connect(config).await?),
         other => return Err(Error::Failed(not_built(other.name()).into())),
     })
 }

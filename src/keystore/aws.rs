@@ -3,22 +3,29 @@
 pub(in crate::keystore) mod client;
 pub(in crate::keystore) mod config;
 pub(in crate::keystore) mod error;
+mod pace;
 mod rights;
 
+use std::error::Error as StdError;
 use std::fmt;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use aws_sdk_secretsmanager::config::http::HttpResponse;
+use aws_sdk_secretsmanager::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_secretsmanager::operation::get_secret_value::GetSecretValueOutput;
 use aws_sdk_secretsmanager::operation::list_secrets::builders::ListSecretsFluentBuilder;
 use aws_sdk_secretsmanager::types::{Filter, FilterNameStringType};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc2822;
 
 pub use self::config::{Config, Credentials, Endpoint, Prefix, SecretsManager};
 
 use self::client::Clients;
 use self::error::Call;
+use self::pace::Pace;
 use self::rights::{Place, Rights};
-use super::{Access, Error, KeyStore, Listing};
+use super::{Access, Charged, Error, KeyStore, Listing};
 use crate::crypto::Blob;
 use crate::name::KeyName;
 
@@ -35,21 +42,27 @@ const PAGE: i32 = 100;
 #[derive(Debug)]
 pub struct Store {
     clients: Clients,
+    reads: Pace,
+    writes: Pace,
     place: Place,
     prefix: Prefix,
     kms_key: Option<String>,
 }
 
 impl Store {
-    /// Prepares everything; asks nothing yet. Credentials are looked for when they are needed.
-    pub async fn connect(config: &Config) -> Self {
+    /// Makes sure that something answers. Credentials are looked for when they are needed.
+    pub async fn connect(config: &Config) -> Result<Self, Error> {
         let config = &config.secretsmanager;
-        Self {
+        let store = Self {
             clients: Clients::new(config).await,
+            reads: Pace::new(),
+            writes: Pace::new(),
             place: Place::new(config),
             prefix: config.prefix.clone(),
             kms_key: config.kmskey.clone(),
-        }
+        };
+        store.sign_of_life().await?;
+        Ok(store)
     }
 
     fn id(&self, name: &KeyName) -> String {
@@ -65,22 +78,58 @@ impl Store {
         Call { action, id, rights: self.rights() }
     }
 
+    /// Sends one request when it is its turn.
+    async fn send<T, E>(
+        &self,
+        pace: &Pace,
+        call: Call<'_>,
+        request: impl Future<Output = Result<T, SdkError<E, HttpResponse>>>,
+    ) -> Result<T, Error>
+    where
+        E: ProvideErrorMetadata + StdError + Send + Sync + 'static,
+    {
+        pace.turn().await;
+        request.await.map_err(|error| {
+            if error::is_too_often(&error) {
+                pace.slow_down();
+            }
+            call.failed(error)
+        })
+    }
+
     async fn get_version(&self, id: &str) -> Result<GetSecretValueOutput, Error> {
         // By its label: some look-alikes of the service answer without one with the version that was written last.
-        let get = self.clients.reads.get_secret_value().secret_id(id).version_stage(CURRENT);
-        get.send().await.map_err(|error| self.call("GetSecretValue", id).failed(error))
+        let get = self.clients.calls.get_secret_value().secret_id(id).version_stage(CURRENT).send();
+        let got = self.send(&self.reads, self.call("GetSecretValue", id), get).await?;
+        is_about(id, "GetSecretValue", got.name())?;
+        Ok(got)
     }
 
     /// Adds a version to a secret that nobody reads yet, and returns its id.
     async fn put_new(&self, id: &str, value: &str) -> Result<String, Error> {
-        let put = self.clients.writes.put_secret_value().secret_id(id).secret_string(value).version_stages(NEW);
-        let put = put.send().await.map_err(|error| self.call("PutSecretValue", id).failed(error))?;
+        let put = self.clients.calls.put_secret_value().secret_id(id).secret_string(value).version_stages(NEW).send();
+        let put = self.send(&self.writes, self.call("PutSecretValue", id), put).await?;
+        is_about(id, "PutSecretValue", put.name())?;
         put.version_id.ok_or_else(|| no_version("PutSecretValue"))
+    }
+
+    /// Asks without a signature: that needs no right and costs nothing. Any answer counts, but for that of a gateway
+    /// which has none itself. Returns its date.
+    async fn sign_of_life(&self) -> Result<Option<String>, Error> {
+        let Err(error) = self.clients.unsigned.get_secret_value().secret_id("claviger").send().await else {
+            return Ok(None);
+        };
+        match error.raw_response() {
+            Some(answer) if !matches!(answer.status().as_u16(), 502..=504) => {
+                Ok(answer.headers().get("date").map(str::to_owned))
+            }
+            _ => Err(self.call("GetSecretValue", "claviger").failed(error)),
+        }
     }
 
     /// Asks for all secrets whose names begin with ours and `prefix`, those that are to be deleted, too.
     fn list_request(&self, prefix: &str) -> ListSecretsFluentBuilder {
-        let request = self.clients.reads.list_secrets().max_results(PAGE).include_planned_deletion(true);
+        let request = self.clients.listing.list_secrets().max_results(PAGE).include_planned_deletion(true);
         let names = format!("{}{prefix}", self.prefix.as_str());
         // It narrows what is sent; whoever reads the answer compares. With a text that is in no name it would fail.
         if names.is_empty() || Prefix::parse(&names).is_none() {
@@ -98,6 +147,14 @@ fn value_of(secret: GetSecretValueOutput) -> Option<Blob> {
 
 fn text(value: &Blob) -> Result<&str, Error> {
     std::str::from_utf8(value.expose()).map_err(|_| Error::Failed("Secrets Manager takes only values of text".into()))
+}
+
+/// Whatever answers with 200, only the service knows the name of the secret.
+fn is_about(id: &str, action: &str, name: Option<&str>) -> Result<(), Error> {
+    match name {
+        Some(name) if name == id => Ok(()),
+        _ => Err(Error::Failed(format!("{action} of '{id}': the answer is none of Secrets Manager").into())),
+    }
 }
 
 fn no_version(action: &str) -> Error {
@@ -119,9 +176,10 @@ impl KeyStore for Store {
     /// One call, exclusive by itself.
     async fn create(&self, name: &KeyName, value: &Blob) -> Result<(), Error> {
         let id = self.id(name);
-        let create = self.clients.writes.create_secret().name(&id).secret_string(text(value)?);
-        let create = create.set_kms_key_id(self.kms_key.clone()).send().await;
-        create.map(drop).map_err(|error| self.call("CreateSecret", &id).failed(error))
+        let create = self.clients.calls.create_secret().name(&id).secret_string(text(value)?);
+        let create = create.set_kms_key_id(self.kms_key.clone()).send();
+        let created = self.send(&self.writes, self.call("CreateSecret", &id), create).await?;
+        is_about(&id, "CreateSecret", created.name())
     }
 
     async fn get(&self, name: &KeyName) -> Result<Blob, Error> {
@@ -141,24 +199,30 @@ impl KeyStore for Store {
             return Err(Error::Failed("the key has another value than expected".into()));
         }
         let new = self.put_new(&id, value).await?;
-        let stage = self.clients.writes.update_secret_version_stage().secret_id(&id).version_stage(CURRENT);
-        let moved = stage.remove_from_version_id(old).move_to_version_id(new).send().await;
-        moved.map(drop).map_err(|error| self.call("UpdateSecretVersionStage", &id).failed(error))
+        let stage = self.clients.calls.update_secret_version_stage().secret_id(&id).version_stage(CURRENT);
+        let stage = stage.remove_from_version_id(old).move_to_version_id(new).send();
+        let moved = self.send(&self.writes, self.call("UpdateSecretVersionStage", &id), stage).await?;
+        is_about(&id, "UpdateSecretVersionStage", moved.name())
     }
 
     /// One call, without a time for recovery. It succeeds, too, when there is no such secret.
     async fn delete(&self, name: &KeyName) -> Result<(), Error> {
         let id = self.id(name);
-        let delete = self.clients.writes.delete_secret().secret_id(&id).force_delete_without_recovery(true);
-        delete.send().await.map(drop).map_err(|error| self.call("DeleteSecret", &id).failed(error))
+        let delete = self.clients.calls.delete_secret().secret_id(&id).force_delete_without_recovery(true).send();
+        let deleted = self.send(&self.writes, self.call("DeleteSecret", &id), delete).await?;
+        is_about(&id, "DeleteSecret", deleted.name())
     }
 
     async fn list(&self, prefix: &str) -> Result<Listing, Error> {
         let mut listing = Listing::default();
-        let mut pages = self.list_request(prefix).into_paginator().send();
-        while let Some(page) = pages.next().await {
-            let page = page.map_err(|error| self.call("ListSecrets", "*").failed(error))?;
-            for secret in page.secret_list.unwrap_or_default() {
+        let mut next = None;
+        loop {
+            let request = self.list_request(prefix).set_next_token(next).send();
+            let page = self.send(&self.reads, self.call("ListSecrets", "*"), request).await?;
+            // Without one it is no page, and says nothing about keys.
+            let secrets =
+                page.secret_list.ok_or_else(|| Error::Failed("ListSecrets: the answer has no list".into()))?;
+            for secret in secrets {
                 let id = secret.name.unwrap_or_default();
                 match id.strip_prefix(self.prefix.as_str()).filter(|entry| entry.starts_with(prefix)) {
                     Some(entry) if secret.deleted_date.is_some() => listing.refuse(entry, error::SCHEDULED),
@@ -166,21 +230,29 @@ impl KeyStore for Store {
                     None => {}
                 }
             }
+            next = page.next_token;
+            if next.is_none() {
+                break;
+            }
         }
         Ok(listing.sorted())
     }
 
-    /// Any answer counts, but for that of a gateway which has none itself. The question is not signed: it needs no
-    /// right and costs nothing.
     async fn status(&self) -> Result<Duration, Error> {
         let asked = Instant::now();
-        let Err(error) = self.clients.unsigned.get_secret_value().secret_id("claviger").send().await else {
-            return Ok(asked.elapsed());
-        };
-        match error.raw_response().map(|answer| answer.status().as_u16()) {
-            None | Some(502..=504) => Err(self.call("GetSecretValue", "claviger").failed(error)),
-            Some(_) => Ok(asked.elapsed()),
-        }
+        self.sign_of_life().await?;
+        Ok(asked.elapsed())
+    }
+
+    /// It signs with our time, and refuses what is more than five minutes off.
+    async fn clock(&self) -> Result<Option<OffsetDateTime>, Error> {
+        let date = self.sign_of_life().await?;
+        Ok(date.and_then(|date| OffsetDateTime::parse(&date, &Rfc2822).ok()))
+    }
+
+    fn charges(&self) -> Vec<Charged> {
+        let page = Some(PAGE as usize);
+        vec![Charged { by: "AWS Secrets Manager", create: 1, get: 1, replace: 3, page, keeps: true }]
     }
 
     async fn check(&self, access: Access) -> Result<(), Error> {

@@ -7,7 +7,6 @@ use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, SdkConfig};
 use aws_sdk_secretsmanager::Client;
-use aws_sdk_secretsmanager::config::retry::RetryPartition;
 use aws_sdk_secretsmanager::config::{Builder, Credentials, Region};
 use secrecy::ExposeSecret as _;
 
@@ -16,15 +15,15 @@ use super::config::{self, Endpoint, SecretsManager};
 /// The time for one attempt: of the 10 seconds that a store is asked for, so that there is a second one.
 const ATTEMPT: Duration = Duration::from_secs(4);
 
-/// How often a read is sent at most. A listing has many pages; when one fails, not all of them are to be read again.
-const ATTEMPTS: u32 = 3;
+/// How often a page of a listing is asked for at most: when one fails, not all of them are to be read again.
+const ATTEMPTS: u32 = 4;
 
-/// A client for each kind of call. When the service throttles, calls of that kind are slowed down, and no others.
+/// A client for each kind of call.
 #[derive(Debug)]
 pub(super) struct Clients {
-    pub(super) reads: Client,
-    /// Sends everything once: it depends on what became of a write whether it is sent again.
-    pub(super) writes: Client,
+    /// Sends everything once: whether it is sent again is decided elsewhere, for all key stores.
+    pub(super) calls: Client,
+    pub(super) listing: Client,
     /// Shows no credentials.
     pub(super) unsigned: Client,
 }
@@ -33,10 +32,8 @@ impl Clients {
     /// Reads the environment and the shared files of AWS. Credentials are looked for when they are needed.
     pub(super) async fn new(config: &SecretsManager) -> Self {
         let shared = load(&config.region, &config.endpoint, config.credentials.as_ref()).await;
-        let build = |shared: &SdkConfig, kind: &str, attempts| {
-            let partition = RetryPartition::new(format!("{kind} {} {:?}", config.region, config.endpoint));
-            let retry = RetryConfig::adaptive().with_max_attempts(attempts);
-            let builder = Builder::from(shared).retry_config(retry).retry_partition(partition);
+        let build = |shared: &SdkConfig, attempts| {
+            let builder = Builder::from(shared).retry_config(RetryConfig::standard().with_max_attempts(attempts));
             match &config.endpoint {
                 Endpoint::Url(url) => builder.endpoint_url(url.as_str()),
                 Endpoint::Region | Endpoint::Fips => builder,
@@ -44,11 +41,10 @@ impl Clients {
         };
         let mut anonymous = shared.to_builder();
         anonymous.set_credentials_provider(None);
-        let unsigned = build(&anonymous.build(), "unsigned", 1).allow_no_auth();
         Self {
-            reads: Client::from_conf(build(&shared, "reads", ATTEMPTS).build()),
-            writes: Client::from_conf(build(&shared, "writes", 1).build()),
-            unsigned: Client::from_conf(unsigned.build()),
+            calls: Client::from_conf(build(&shared, 1).build()),
+            listing: Client::from_conf(build(&shared, ATTEMPTS).build()),
+            unsigned: Client::from_conf(build(&anonymous.build(), 1).allow_no_auth().build()),
         }
     }
 }

@@ -164,6 +164,11 @@ pub(super) fn is_denial<E: ProvideErrorMetadata>(error: &SdkError<E, HttpRespons
     is_denied(&answer(error).code)
 }
 
+/// Whether the service is asked too often.
+pub(super) fn is_too_often<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> bool {
+    is_throttling(&answer(error).code)
+}
+
 pub(in crate::keystore) fn is_denied(code: &str) -> bool {
     matches!(code, "AccessDenied" | "AccessDeniedException")
 }

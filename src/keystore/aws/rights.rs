@@ -139,20 +139,20 @@ pub(super) async fn check(store: &Store, access: Access) -> Result<(), Error> {
         }
     };
     if let Some(id) = &key {
-        let got = store.clients.reads.get_secret_value().secret_id(id).version_stage(CURRENT).send().await;
+        let got = store.clients.calls.get_secret_value().secret_id(id).version_stage(CURRENT).send().await;
         note("GetSecretValue", lacks(&store.call("GetSecretValue", id), got)?);
     }
-    let writes = &store.clients.writes;
+    let calls = &store.clients.calls;
     if access >= Access::Create {
         let id = format!("{}claviger-check", store.prefix.as_str());
-        let created = writes.create_secret().name(&id).secret_string("none").client_request_token(NO_VERSION);
+        let created = calls.create_secret().name(&id).secret_string("none").client_request_token(NO_VERSION);
         note("CreateSecret", lacks(&store.call("CreateSecret", &id), created.send().await)?);
     }
     if let Some(id) = key.as_ref().filter(|_| access >= Access::Replace) {
-        let put = writes.put_secret_value().secret_id(id).secret_string("none").version_stages(NEW);
+        let put = calls.put_secret_value().secret_id(id).secret_string("none").version_stages(NEW);
         let put = put.client_request_token(NO_VERSION).send().await;
         note("PutSecretValue", lacks(&store.call("PutSecretValue", id), put)?);
-        let moved = writes.update_secret_version_stage().secret_id(id).version_stage(NEW);
+        let moved = calls.update_secret_version_stage().secret_id(id).version_stage(NEW);
         let moved = moved.remove_from_version_id(NO_VERSION).send().await;
         note("UpdateSecretVersionStage", lacks(&store.call("UpdateSecretVersionStage", id), moved)?);
     }
@@ -188,7 +188,7 @@ where
 /// The region, the account, and what our names begin with. An account is known by its secrets; one without any holds
 /// no keys.
 pub(super) async fn identity(store: &Store) -> Result<String, Error> {
-    let listed = store.clients.reads.list_secrets().max_results(1).include_planned_deletion(true).send().await;
+    let listed = store.clients.listing.list_secrets().max_results(1).include_planned_deletion(true).send().await;
     let listed = listed.map_err(|error| store.call("ListSecrets", "*").failed(error))?;
     let arn = listed.secret_list.unwrap_or_default().into_iter().find_map(|secret| secret.arn);
     let account = arn.as_deref().and_then(|arn| arn.split(':').nth(4)).unwrap_or("unknown");

@@ -1,7 +1,9 @@
 //! AWS Secrets Manager as key store: the real moto, with the rights that operators give.
 
+mod outage;
 mod rights;
 mod server;
+mod stored;
 mod suite;
 
 use std::sync::Arc;
@@ -39,5 +41,5 @@ async fn connect(section: &Value) -> Arc<dyn KeyStore> {
     std::fs::write(&file, config.to_string()).expect("the file is written");
     let (config, warnings) = Config::load_keystore(&file).unwrap_or_else(|error| panic!("{error}"));
     assert!(warnings.is_empty(), "{warnings:?}");
-    config.connect().await.expect("nothing is asked yet")
+    config.connect().await.expect("moto answers")
 }

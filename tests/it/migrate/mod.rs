@@ -1,5 +1,6 @@
 //! `claviger migrate` and `claviger verify` between key stores.
 
+mod aws;
 mod conflicts;
 mod interruption;
 mod progress;

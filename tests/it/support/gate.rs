@@ -1,8 +1,10 @@
 //! A gate in front of a real peer that speaks plain HTTP: it counts what passes, and stands in the way when told to.
 
+use std::collections::{HashMap, VecDeque};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
@@ -24,6 +26,10 @@ pub enum Rule {
     Hang,
     /// It arrives, and the connection breaks before the answer.
     LoseAnswer,
+    /// So many a second pass. Those beyond are answered with this status and body.
+    Limit(u32, u16, String),
+    /// Every so many-th is answered with this status and body.
+    Every(usize, u16, String),
 }
 
 /// A gate that is open but for its rules. Closed when dropped.
@@ -38,8 +44,14 @@ struct Shared {
     peer: SocketAddr,
     /// What the line of a request contains, and what becomes of it.
     rules: Mutex<Vec<(String, Rule)>>,
-    /// The lines of all requests: `GET /path?query`.
+    /// The lines of all requests: `GET /path?query`, and the action where it stands in a header of AWS.
     seen: Mutex<Vec<String>>,
+    /// Lines of requests that a limit has turned away.
+    refused: Mutex<Vec<String>>,
+    /// When requests passed that a limit let pass, by its place.
+    passed: Mutex<HashMap<usize, VecDeque<Instant>>>,
+    /// Requests that had to do with a rule for some of them.
+    counted: AtomicUsize,
     connections: AtomicUsize,
 }
 
@@ -50,6 +62,9 @@ impl Gate {
             peer,
             rules: Mutex::default(),
             seen: Mutex::default(),
+            refused: Mutex::default(),
+            passed: Mutex::default(),
+            counted: AtomicUsize::new(0),
             connections: AtomicUsize::new(0),
         });
         let stop = CancellationToken::new();
@@ -82,6 +97,11 @@ impl Gate {
         self.shared.seen.lock().expect("no test panicked").iter().filter(|line| line.contains(part)).count()
     }
 
+    /// How many of them a limit has turned away.
+    pub fn refused(&self, part: &str) -> usize {
+        self.shared.refused.lock().expect("no test panicked").iter().filter(|line| line.contains(part)).count()
+    }
+
     /// How many connections were made.
     pub fn connections(&self) -> usize {
         self.shared.connections.load(Ordering::Relaxed)
@@ -94,6 +114,40 @@ impl Drop for Gate {
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
+    }
+}
+
+impl Shared {
+    /// What becomes of a request with this line; none: it passes.
+    fn rule(&self, line: &str) -> Option<Rule> {
+        let rules = self.rules.lock().expect("no test panicked");
+        let (place, (_, rule)) = rules.iter().enumerate().find(|(_, (part, _))| line.contains(part))?;
+        let (passes, status, body) = match rule {
+            Rule::Limit(limit, status, body) => (self.is_within(place, *limit), status, body),
+            Rule::Every(n, status, body) => {
+                (!(self.counted.fetch_add(1, Ordering::Relaxed) + 1).is_multiple_of(*n), status, body)
+            }
+            rule => return Some(rule.clone()),
+        };
+        if passes {
+            return None;
+        }
+        self.refused.lock().expect("no test panicked").push(line.to_owned());
+        Some(Rule::Answer(*status, body.clone()))
+    }
+
+    /// Whether the limit in this place lets another one pass.
+    fn is_within(&self, place: usize, limit: u32) -> bool {
+        let mut passed = self.passed.lock().expect("no test panicked");
+        let passed = passed.entry(place).or_default();
+        while passed.front().is_some_and(|at| at.elapsed() > Duration::from_secs(1)) {
+            passed.pop_front();
+        }
+        let is_within = passed.len() < limit as usize;
+        if is_within {
+            passed.push_back(Instant::now());
+        }
+        is_within
     }
 }
 
@@ -113,17 +167,17 @@ async fn serve(listener: std::net::TcpListener, shared: Arc<Shared>) {
 
 /// An error breaks the connection.
 async fn answer(shared: &Shared, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, std::io::Error> {
-    let line = format!("{} {}", request.method(), request.uri());
-    let rule = {
-        let rules = shared.rules.lock().expect("no test panicked");
-        rules.iter().find(|(part, _)| line.contains(part)).map(|(_, rule)| rule.clone())
-    };
+    let action = request.headers().get("x-amz-target").map_or("", |action| action.to_str().expect("text"));
+    let line = format!("{} {} {action}", request.method(), request.uri());
+    let rule = shared.rule(&line);
     let target = format!("http://{}{}", shared.peer, request.uri());
     shared.seen.lock().expect("no test panicked").push(line);
     let lost = || std::io::Error::other("lost");
     match rule {
         None => pass(shared.peer, request).await.ok_or_else(lost),
-        Some(Rule::Answer(status, body)) => Ok(response(status, body.into())),
+        Some(Rule::Answer(status, body) | Rule::Limit(_, status, body) | Rule::Every(_, status, body)) => {
+            Ok(response(status, body.into()))
+        }
         Some(Rule::Redirect) => {
             let mut answer = response(307, Bytes::new());
             answer.headers_mut().insert("location", target.parse().expect("a header's value"));

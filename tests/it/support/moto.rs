@@ -69,6 +69,10 @@ impl Moto {
         format!("{}://{}", self.scheme, self.peer.address())
     }
 
+    pub fn address(&self) -> std::net::SocketAddr {
+        self.peer.address()
+    }
+
     /// Asks Secrets Manager for something that must work, as somebody whom nobody checks.
     pub fn ask(&self, action: &str, body: &Value) -> Value {
         let target = format!("X-Amz-Target: secretsmanager.{action}");

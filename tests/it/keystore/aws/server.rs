@@ -7,17 +7,31 @@ use serde_json::{Value, json};
 use super::super::{admin, ask, wait_for_log};
 use super::{section, section_of};
 use crate::support::moto::{Moto, REGION};
+use crate::support::program::Program;
 use crate::support::server::{PROGRAM, dev_config};
-use crate::support::{TestServer, block_on, certs};
+use crate::support::{Session, TestServer, block_on, certs};
+
+/// A server's config with this section and this cache.
+pub fn config(section: &Value, cache: &str) -> String {
+    let store = json!({ "aws": { "secretsmanager": section } });
+    format!("cache: {cache}\n{}", dev_config("").replace("{ fs: { path: keys } }", &store.to_string()))
+}
 
 /// A server on such a section; `env` is all of its environment that concerns AWS.
 fn serve(section: &Value, env: &[(&str, &str)]) -> TestServer {
-    let keystore = format!("keystore: {}\n", json!({ "aws": { "secretsmanager": section } }));
-    let config = dev_config("").replace("keystore: { fs: { path: keys } }\n", &keystore);
     let directory = tempfile::tempdir().expect("a temporary directory");
     let mut command = Command::new(PROGRAM);
     command.env("HOME", directory.path()).env("AWS_EC2_METADATA_DISABLED", "true").envs(env.iter().copied());
-    TestServer::start_under(command, directory, &config)
+    TestServer::start_under(command, directory, &config(section, "{}"))
+}
+
+/// A server with this cache.
+pub fn serve_cached(section: &Value, cache: &str) -> TestServer {
+    TestServer::start_in(tempfile::tempdir().expect("a temporary directory"), &config(section, cache))
+}
+
+pub async fn session(server: &TestServer) -> Session {
+    admin(server).session().await.expect("connects")
 }
 
 /// All that a client can do with a key.
@@ -57,12 +71,33 @@ fn serves_keys_over_tls_with_rights_that_just_suffice() {
 #[test]
 fn a_certificate_that_nobody_vouches_for_is_no_store() {
     let moto = Moto::start_tls();
-    let server = serve(&section(&moto.endpoint(), ""), &[]);
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let said = TestServer::refuses(directory.path(), &config(&section(&moto.endpoint(), ""), "{}"));
+    assert!(said.contains("keystore.aws") && said.contains("UnknownIssuer"), "{said}");
+}
+
+#[test]
+fn a_missing_right_is_in_the_log_with_what_gives_it() {
+    let moto = Moto::start();
+    let user = moto.user("server", &json!([{ "Effect": "Allow", "Action": ["iam:GetUser"], "Resource": "*" }]));
+    moto.enforce(true);
+    let server = serve(&section_of(&user, &moto, "kes/"), &[]);
     block_on(async {
-        let ready = admin(&server).get("/v1/ready").await;
-        assert_eq!((ready.status, ready.message().as_str()), (504, "key store is not reachable"));
+        let session = session(&server).await;
+        assert_eq!(ask(&session, "PUT", "/v1/key/create/key").await, (502, "failed to create key".into()));
+        assert_eq!(ask(&session, "GET", "/v1/key/describe/key").await, (502, "failed to read key".into()));
     });
-    wait_for_log(&server, &["the key store does not answer", "UnknownIssuer"]);
+    for (event, action) in [("failed to create key", "CreateSecret"), ("failed to read key", "GetSecretValue")] {
+        let statement = json!({
+            "Effect": "Allow",
+            "Action": [format!("secretsmanager:{action}")],
+            "Resource": "arn:aws:secretsmanager:us-east-1:*:secret:kes/*",
+        });
+        // It stands in a text of JSON.
+        wait_for_log(&server, &[event, &statement.to_string().replace('"', "\\\"")]);
+    }
+    let said = format!("{}{}", server.stdout(), server.stderr());
+    assert!(!said.contains(&user.secret_key));
 }
 
 #[test]
@@ -96,4 +131,33 @@ fn finds_credentials_where_aws_keeps_them() {
         assert_eq!(ask(&session, "GET", "/v1/key/describe/key").await, (502, "failed to read key".into()));
     });
     wait_for_log(&server, &["failed to read key", "no credentials: give them in the config file"]);
+}
+
+#[test]
+fn the_doctor_knows_rights_and_clock() {
+    let moto = Moto::start();
+    let actions = ["secretsmanager:ListSecrets", "secretsmanager:GetSecretValue"];
+    let user = moto.user("reader", &json!([{ "Effect": "Allow", "Action": actions, "Resource": "*" }]));
+    moto.enforce(true);
+    let directory = tempfile::tempdir().expect("a directory");
+    let config = json!({ "keystore": { "aws": { "secretsmanager": section_of(&user, &moto, "kes/") } } });
+    std::fs::write(directory.path().join("config.yml"), config.to_string()).expect("written");
+    let doctor = Program::named("claviger", directory.path());
+    let examine = |purpose: &str| {
+        let said = doctor.run(&["doctor", "--config", "config.yml", "--json", "--for", purpose]).stdout;
+        let checks: Vec<Value> = serde_json::from_str(&said).expect("a list");
+        let of_store =
+            checks.into_iter().filter(|check| check["id"].as_str().expect("a text").starts_with("keystore."));
+        of_store
+            .map(|check| (check["id"].clone(), check["status"].clone(), check["message"].clone()))
+            .collect::<Vec<_>>()
+    };
+    let checks = examine("migrate-source");
+    let ids: Vec<_> = checks.iter().map(|(id, ..)| id.as_str().expect("a text")).collect();
+    assert_eq!(ids, ["keystore.reach", "keystore.rights", "keystore.latency", "keystore.clock"]);
+    assert!(checks.iter().all(|(_, status, _)| status == "ok"), "{checks:?}");
+    let checks = examine("migrate-target");
+    let (_, status, message) = checks.iter().find(|(id, ..)| id == "keystore.rights").expect("it is checked");
+    assert_eq!(status, "failed");
+    assert!(message.as_str().expect("a text").contains("do not allow secretsmanager:CreateSecret"), "{message}");
 }
