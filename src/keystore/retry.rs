@@ -634,4 +634,28 @@ mod tests {
         assert!(matches!(Retry::new(store.clone()).status().await, Err(Error::Unreachable(_))));
         assert_eq!(store.calls(), ["status"]);
     }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_run_waits_a_minute_from_the_first_failure() {
+        let began = Instant::now();
+        let got = Retry::for_a_run(Scripted::new(&[Step::LoseRequest; 1_000])).get(&name()).await;
+        assert!(matches!(got, Err(Error::Unreachable(_))));
+        let took = began.elapsed();
+        assert!((PATIENCE_OF_RUN - LONGEST_PAUSE..=PATIENCE_OF_RUN).contains(&took), "{took:?}");
+        // More than a request would wait for.
+        let store = Scripted::holding(&blob("ours"), &[Step::LoseRequest; 20]).await;
+        let value = Retry::for_a_run(store).get(&name()).await.expect("answers at last");
+        assert!(value.is_same(&blob("ours")));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_question_that_is_given_up_ends_with_what_was_said_before() {
+        let said = |got: Result<Blob, Error>| match got {
+            Err(Error::Unreachable(cause)) => cause.to_string(),
+            other => panic!("unreachable, not {other:?}"),
+        };
+        let store = Scripted::new(&[Step::LoseRequest, Step::Hang]);
+        assert_eq!(said(Retry::new(store).get(&name()).await), "lost");
+        assert_eq!(said(Retry::new(Scripted::new(&[Step::Hang])).get(&name()).await), "no answer within 10 s");
+    }
 }

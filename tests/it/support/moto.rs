@@ -119,17 +119,32 @@ impl Moto {
         self.iam("CreateUser", &[("UserName", name)]);
         self.allow(name, statements);
         let answer = self.iam("CreateAccessKey", &[("UserName", name)]);
-        let field = |name: &str| {
-            let (_, rest) = answer.split_once(&format!("<{name}>")).expect(name);
-            rest.split_once('<').expect(name).0.to_owned()
-        };
-        User { name: name.into(), access_key: field("AccessKeyId"), secret_key: field("SecretAccessKey") }
+        let [access_key, secret_key] = ["AccessKeyId", "SecretAccessKey"].map(|name| field(&answer, name));
+        User { name: name.into(), access_key, secret_key }
     }
 
     /// Gives a user this policy in place of the one before.
     pub fn allow(&self, user: &str, statements: &Value) {
         let policy = json!({ "Version": "2012-10-17", "Statement": statements }).to_string();
         self.iam("PutUserPolicy", &[("UserName", user), ("PolicyName", "keys"), ("PolicyDocument", &policy)]);
+    }
+
+    /// Makes a role that anybody may take, who then may do what this policy says; returns its ARN.
+    pub fn role(&self, name: &str, statements: &Value) -> String {
+        let trust = json!([{ "Effect": "Allow", "Principal": "*", "Action": "sts:AssumeRoleWithWebIdentity" }]);
+        let document = |statements: &Value| json!({ "Version": "2012-10-17", "Statement": statements }).to_string();
+        let answer = self.iam("CreateRole", &[("RoleName", name), ("AssumeRolePolicyDocument", &document(&trust))]);
+        let policy = document(statements);
+        self.iam("PutRolePolicy", &[("RoleName", name), ("PolicyName", "keys"), ("PolicyDocument", &policy)]);
+        field(&answer, "Arn")
+    }
+
+    /// Credentials of a session in this role: access key, secret, and token.
+    pub fn assume(&self, role: &str) -> [String; 3] {
+        let form = format!("Action=AssumeRole&Version=2011-06-15&RoleSessionName=test&RoleArn={role}");
+        let answer = self.send("sts", &["-d", &form]);
+        assert_eq!(answer.status, 200, "{answer:?}");
+        ["AccessKeyId", "SecretAccessKey", "SessionToken"].map(|name| field(&answer.body, name))
     }
 
     fn iam(&self, action: &str, parameters: &[(&str, &str)]) -> String {
@@ -159,4 +174,10 @@ impl Moto {
         let answer = curl(&["-H", "Content-Type: application/octet-stream", "-d", calls, &url]).expect("moto answers");
         assert_eq!(answer.status, 200, "{answer:?}");
     }
+}
+
+/// The text between the tags of an answer in XML.
+fn field(answer: &str, name: &str) -> String {
+    let (_, rest) = answer.split_once(&format!("<{name}>")).expect(name);
+    rest.split_once('<').expect(name).0.to_owned()
 }

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::super::{admin, ask, wait_for_log};
 use super::{section, section_of};
+use crate::support::gate::{Gate, Rule};
 use crate::support::moto::{Moto, REGION};
 use crate::support::program::Program;
 use crate::support::server::{PROGRAM, dev_config};
@@ -131,6 +132,54 @@ fn finds_credentials_where_aws_keeps_them() {
         assert_eq!(ask(&session, "GET", "/v1/key/describe/key").await, (502, "failed to read key".into()));
     });
     wait_for_log(&server, &["failed to read key", "no credentials: give them in the config file"]);
+}
+
+/// What containers and service accounts of Kubernetes are told by those who run them; and a session in the config file.
+#[test]
+fn finds_the_credentials_of_a_role() {
+    let moto = Moto::start();
+    let actions = ["CreateSecret", "GetSecretValue", "DeleteSecret", "ListSecrets"];
+    let actions = actions.map(|action| format!("secretsmanager:{action}"));
+    let allow = json!([{ "Effect": "Allow", "Action": actions, "Resource": "*" }]);
+    let role = moto.role("server", &allow);
+    let [access_key, secret_key, token] = moto.assume(&role);
+    let credentials = json!({
+        "AccessKeyId": access_key,
+        "SecretAccessKey": secret_key,
+        "Token": token,
+        "Expiration": "2126-01-01T00:00:00Z",
+    });
+    let given = json!({ "accesskey": access_key, "secretkey": secret_key, "token": token });
+    let metadata = Gate::new(moto.address());
+    metadata.rule("/container", Rule::Answer(200, credentials.to_string()));
+    let container = format!("{}/container", metadata.endpoint());
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(file.path(), "a token of the cluster").expect("written");
+    let section =
+        |credentials: &Value| json!({ "endpoint": moto.endpoint(), "region": REGION, "credentials": credentials });
+    let nothing = json!({});
+    let container = [("AWS_CONTAINER_CREDENTIALS_FULL_URI", container.as_str())];
+    let sts = moto.endpoint();
+    let web_identity = [
+        ("AWS_WEB_IDENTITY_TOKEN_FILE", file.path().to_str().expect("UTF-8")),
+        ("AWS_ROLE_ARN", role.as_str()),
+        ("AWS_ROLE_SESSION_NAME", "claviger"),
+        ("AWS_ENDPOINT_URL_STS", sts.as_str()),
+    ];
+    let sources: [(&Value, &[(&str, &str)]); 3] = [(&given, &[]), (&nothing, &container), (&nothing, &web_identity)];
+    for (credentials, env) in sources {
+        let server = serve(&section(credentials), env);
+        block_on(async {
+            let session = admin(&server).session().await.expect("connects");
+            // Credentials are fetched. When moto checks signatures, it fails where there is none, as in a web identity's.
+            let missing = ask(&session, "GET", "/v1/key/describe/key").await;
+            assert_eq!(missing, (404, "key does not exist".into()), "{env:?}");
+            moto.enforce(true);
+            assert_eq!(ask(&session, "PUT", "/v1/key/create/key").await, (200, String::new()), "{env:?}");
+            assert_eq!(ask(&session, "DELETE", "/v1/key/delete/key").await, (200, String::new()), "{env:?}");
+        });
+        moto.enforce(false);
+    }
 }
 
 #[test]
