@@ -149,3 +149,50 @@ pub(in crate::keystore) fn credentials<'de, D: Deserializer<'de>>(
         )),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn section(more: &str) -> Result<SecretsManager, String> {
+        let text = format!("{{ region: eu-central-1, {more} }}");
+        serde_yaml::from_str(&text).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn an_endpoint_is_a_host_or_an_address() {
+        for (written, url) in [
+            ("127.0.0.1:5000", "https://127.0.0.1:5000"),
+            ("secretsmanager.eu-central-1.amazonaws.com", "https://secretsmanager.eu-central-1.amazonaws.com"),
+            ("http://127.0.0.1:5000/", "http://127.0.0.1:5000"),
+        ] {
+            let config = section(&format!("endpoint: '{written}'")).expect(written);
+            assert_eq!(config.endpoint, Endpoint::Url(Url::parse(url).expect("an address")), "{written}");
+        }
+        assert_eq!(section("").expect("valid").endpoint, Endpoint::Region);
+        assert_eq!(section("fips: true").expect("valid").endpoint, Endpoint::Fips);
+        assert!(section("fips: true, endpoint: host").expect_err("two").contains("remove 'endpoint' or 'fips'"));
+        assert!(section("endpoint: 'user:password@host'").is_err());
+    }
+
+    #[test]
+    fn a_prefix_is_the_beginning_of_a_name() {
+        for good in ["", "kes/", "team-a/kes_1.2+x=@"] {
+            assert_eq!(section(&format!("prefix: '{good}'")).expect(good).prefix.as_str(), good);
+        }
+        for bad in ["!kes", "a b", "kes:", "\u{e4}", &"x".repeat(433)] {
+            assert!(section(&format!("prefix: '{bad}'")).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn half_an_access_key_is_none() {
+        for bad in ["accesskey: a", "secretkey: b", "token: c", "accesskey: a, token: c"] {
+            let error = section(&format!("credentials: {{ {bad} }}")).expect_err(bad);
+            assert!(error.contains("'accesskey' and 'secretkey'"), "{error}");
+        }
+        assert!(section("credentials: {}").expect("valid").credentials.is_none());
+        let config = section("credentials: { accesskey: a, secretkey: hunter2, token: hunter3 }").expect("valid");
+        assert!(!format!("{config:?}").contains("hunter"));
+    }
+}
