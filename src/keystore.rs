@@ -103,7 +103,13 @@ impl Section {
 }
 
 /// The backends that are built into this program.
-pub const BUILT: [&str; 4] = ["fs", "static", "vault", "aws"];
+pub const BUILT: &[&str] = &[
+    "fs",
+    "static",
+    "vault",
+    #[cfg(feature = "aws")]
+    "aws",
+];
 
 impl Config {
     /// The section's name below `keystore:`.
@@ -144,6 +150,7 @@ pub async fn connect(config: &Config) -> Result<Arc<dyn KeyStore>, Error> {
             Arc::new(Kept::new(vault::Store::connect(config).await?)?)
         }
         Config::Vault(config) => Arc::new(vault::Store::connect(config).await?),
+        #[cfg(feature = "aws")]
         Config::Aws(config) => Arc::new(aws::Store::connect(config).await?),
         other => return Err(Error::Failed(not_built(other.name()).into())),
     })

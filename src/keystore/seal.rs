@@ -18,6 +18,7 @@ use serde::Deserialize;
 
 pub use self::store::{Examined, Sealed};
 
+#[cfg(feature = "aws")]
 use self::kms::KmsKey;
 use self::local::Local;
 use self::record::{Record, Wrapped};
@@ -271,7 +272,10 @@ async fn connect(config: &ProviderConfig) -> Result<Box<dyn Provider>, Error> {
     Ok(match config {
         ProviderConfig::Local(config) => Box::new(Local::open(config)?),
         ProviderConfig::Vault(config) => Box::new(TransitKey::connect(config).await?),
+        #[cfg(feature = "aws")]
         ProviderConfig::Aws(config) => Box::new(KmsKey::connect(config).await),
+        #[cfg(not(feature = "aws"))]
+        ProviderConfig::Aws(_) => return Err(Error::Failed(super::not_built("aws").into())),
     })
 }
 

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::config::{Endpoint, SecretsManager};
 use super::error::{Call, is_denial};
-use super::{CURRENT, NEW, Store};
+use super::store::{CURRENT, NEW, Store};
 use crate::keystore::{Access, Error};
 use crate::name::KeyName;
 

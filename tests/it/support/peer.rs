@@ -10,7 +10,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use super::server::PROGRAM;
 
 /// No peer outlives this, not even when the tests are killed.
-const LIFETIME: &str = "600";
+const LIFETIME: &str = "1800";
 
 /// The program `name`, which the Debian package `package` has. Fails when it is not installed.
 pub fn program(name: &str, package: &str) -> PathBuf {

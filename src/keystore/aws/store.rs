@@ -1,0 +1,258 @@
+//! Secrets Manager behind the trait of all key stores.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use aws_sdk_secretsmanager::config::http::HttpResponse;
+use aws_sdk_secretsmanager::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_secretsmanager::operation::get_secret_value::GetSecretValueOutput;
+use aws_sdk_secretsmanager::operation::list_secrets::builders::ListSecretsFluentBuilder;
+use aws_sdk_secretsmanager::types::{Filter, FilterNameStringType};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc2822;
+
+use super::client::Clients;
+use super::config::{Config, Prefix};
+use super::error::{self, Call};
+use super::pace::Pace;
+use super::rights::{self, Place, Rights};
+use crate::crypto::Blob;
+use crate::keystore::{Access, Charged, Error, KeyStore, Listing};
+use crate::name::KeyName;
+
+/// The version of a secret that counts.
+pub(super) const CURRENT: &str = "AWSCURRENT";
+
+/// The label of a version that is going to take the place of the current one. A secret has it once at most.
+pub(super) const NEW: &str = "claviger-new";
+
+/// The most secrets in an answer to `ListSecrets`.
+const PAGE: i32 = 100;
+
+/// Secrets Manager in one region of one account.
+#[derive(Debug)]
+pub struct Store {
+    pub(super) clients: Clients,
+    pub(super) reads: Pace,
+    pub(super) writes: Pace,
+    pub(super) place: Place,
+    pub(super) prefix: Prefix,
+    pub(super) kms_key: Option<String>,
+}
+
+impl Store {
+    /// Makes sure that something answers. Credentials are looked for when they are needed.
+    pub async fn connect(config: &Config) -> Result<Self, Error> {
+        let config = &config.secretsmanager;
+        let store = Self {
+            clients: Clients::new(config).await,
+            reads: Pace::new(),
+            writes: Pace::new(),
+            place: Place::new(config),
+            prefix: config.prefix.clone(),
+            kms_key: config.kmskey.clone(),
+        };
+        store.sign_of_life().await?;
+        Ok(store)
+    }
+
+    fn id(&self, name: &KeyName) -> String {
+        format!("{}{name}", self.prefix.as_str())
+    }
+
+    pub(super) fn rights(&self) -> Rights<'_> {
+        Rights::new(&self.place, self.prefix.as_str(), self.kms_key.as_deref())
+    }
+
+    /// A call about the secret `id`.
+    pub(super) fn call<'a>(&'a self, action: &'static str, id: &'a str) -> Call<'a> {
+        Call { action, id, rights: self.rights() }
+    }
+
+    /// Sends one request when it is its turn.
+    async fn send<T, E>(
+        &self,
+        pace: &Pace,
+        call: Call<'_>,
+        request: impl Future<Output = Result<T, SdkError<E, HttpResponse>>>,
+    ) -> Result<T, Error>
+    where
+        E: ProvideErrorMetadata + StdError + Send + Sync + 'static,
+    {
+        pace.turn().await;
+        request.await.map_err(|error| {
+            if error::is_too_often(&error) {
+                pace.slow_down();
+            }
+            call.failed(error)
+        })
+    }
+
+    async fn get_version(&self, id: &str) -> Result<GetSecretValueOutput, Error> {
+        // By its label: some look-alikes of the service answer without one with the version that was written last.
+        let get = self.clients.calls.get_secret_value().secret_id(id).version_stage(CURRENT).send();
+        let got = self.send(&self.reads, self.call("GetSecretValue", id), get).await?;
+        is_about(id, "GetSecretValue", got.name())?;
+        Ok(got)
+    }
+
+    /// Adds a version to a secret that nobody reads yet, and returns its id.
+    async fn put_new(&self, id: &str, value: &str) -> Result<String, Error> {
+        let put = self.clients.calls.put_secret_value().secret_id(id).secret_string(value).version_stages(NEW).send();
+        let put = self.send(&self.writes, self.call("PutSecretValue", id), put).await?;
+        is_about(id, "PutSecretValue", put.name())?;
+        put.version_id.ok_or_else(|| no_version("PutSecretValue"))
+    }
+
+    /// Asks without a signature: that needs no right and costs nothing. Any answer counts, but for that of a gateway
+    /// which has none itself. Returns its date.
+    async fn sign_of_life(&self) -> Result<Option<String>, Error> {
+        let Err(error) = self.clients.unsigned.get_secret_value().secret_id("claviger").send().await else {
+            return Ok(None);
+        };
+        match error.raw_response() {
+            Some(answer) if !matches!(answer.status().as_u16(), 502..=504) => {
+                Ok(answer.headers().get("date").map(str::to_owned))
+            }
+            _ => Err(self.call("GetSecretValue", "claviger").failed(error)),
+        }
+    }
+
+    /// Asks for all secrets whose names begin with ours and `prefix`, those that are to be deleted, too.
+    pub(super) fn list_request(&self, prefix: &str) -> ListSecretsFluentBuilder {
+        let request = self.clients.listing.list_secrets().max_results(PAGE).include_planned_deletion(true);
+        let names = format!("{}{prefix}", self.prefix.as_str());
+        // It narrows what is sent; whoever reads the answer compares. With a text that is in no name it would fail.
+        if names.is_empty() || Prefix::parse(&names).is_none() {
+            return request;
+        }
+        request.filters(Filter::builder().key(FilterNameStringType::Name).values(names).build())
+    }
+}
+
+/// A secret's value as it was stored. The text, or where another program wrote the secret, the bytes.
+fn value_of(secret: GetSecretValueOutput) -> Option<Blob> {
+    let text = secret.secret_string.map(String::into_bytes);
+    text.or_else(|| secret.secret_binary.map(|blob| blob.into_inner())).map(Into::into)
+}
+
+fn text(value: &Blob) -> Result<&str, Error> {
+    std::str::from_utf8(value.expose()).map_err(|_| Error::Failed("Secrets Manager takes only values of text".into()))
+}
+
+/// Whatever answers with 200, only the service knows the name of the secret.
+fn is_about(id: &str, action: &str, name: Option<&str>) -> Result<(), Error> {
+    match name {
+        Some(name) if name == id => Ok(()),
+        _ => Err(Error::Failed(format!("{action} of '{id}': the answer is none of Secrets Manager").into())),
+    }
+}
+
+fn no_version(action: &str) -> Error {
+    Error::Failed(format!("{action}: the answer names no version").into())
+}
+
+impl fmt::Display for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "aws: {}", self.place)?;
+        match self.prefix.as_str() {
+            "" => Ok(()),
+            prefix => write!(f, ", prefix '{prefix}'"),
+        }
+    }
+}
+
+#[async_trait]
+impl KeyStore for Store {
+    /// One call, exclusive by itself.
+    async fn create(&self, name: &KeyName, value: &Blob) -> Result<(), Error> {
+        let id = self.id(name);
+        let create = self.clients.calls.create_secret().name(&id).secret_string(text(value)?);
+        let create = create.set_kms_key_id(self.kms_key.clone()).send();
+        let created = self.send(&self.writes, self.call("CreateSecret", &id), create).await?;
+        is_about(&id, "CreateSecret", created.name())
+    }
+
+    async fn get(&self, name: &KeyName) -> Result<Blob, Error> {
+        let id = self.id(name);
+        let value = value_of(self.get_version(&id).await?);
+        value.ok_or_else(|| Error::Failed(format!("the secret '{id}' has no value").into()))
+    }
+
+    /// Adds a version, and moves the label of the current one to it, if that still is where it was: in one step that
+    /// readers see.
+    async fn replace(&self, name: &KeyName, expected: &Blob, value: &Blob) -> Result<(), Error> {
+        let id = self.id(name);
+        let value = text(value)?;
+        let mut current = self.get_version(&id).await?;
+        let old = current.version_id.take().ok_or_else(|| no_version("GetSecretValue"))?;
+        if !value_of(current).is_some_and(|stored| stored.is_same(expected)) {
+            return Err(Error::Failed("the key has another value than expected".into()));
+        }
+        let new = self.put_new(&id, value).await?;
+        let stage = self.clients.calls.update_secret_version_stage().secret_id(&id).version_stage(CURRENT);
+        let stage = stage.remove_from_version_id(old).move_to_version_id(new).send();
+        let moved = self.send(&self.writes, self.call("UpdateSecretVersionStage", &id), stage).await?;
+        is_about(&id, "UpdateSecretVersionStage", moved.name())
+    }
+
+    /// One call, without a time for recovery. It succeeds, too, when there is no such secret.
+    async fn delete(&self, name: &KeyName) -> Result<(), Error> {
+        let id = self.id(name);
+        let delete = self.clients.calls.delete_secret().secret_id(&id).force_delete_without_recovery(true).send();
+        let deleted = self.send(&self.writes, self.call("DeleteSecret", &id), delete).await?;
+        is_about(&id, "DeleteSecret", deleted.name())
+    }
+
+    async fn list(&self, prefix: &str) -> Result<Listing, Error> {
+        let mut listing = Listing::default();
+        let mut next = None;
+        loop {
+            let request = self.list_request(prefix).set_next_token(next).send();
+            let page = self.send(&self.reads, self.call("ListSecrets", "*"), request).await?;
+            // Without one it is no page, and says nothing about keys.
+            let secrets =
+                page.secret_list.ok_or_else(|| Error::Failed("ListSecrets: the answer has no list".into()))?;
+            for secret in secrets {
+                let id = secret.name.unwrap_or_default();
+                match id.strip_prefix(self.prefix.as_str()).filter(|entry| entry.starts_with(prefix)) {
+                    Some(entry) if secret.deleted_date.is_some() => listing.refuse(entry, error::SCHEDULED),
+                    Some(entry) => listing.insert(entry),
+                    None => {}
+                }
+            }
+            next = page.next_token;
+            if next.is_none() {
+                break;
+            }
+        }
+        Ok(listing.sorted())
+    }
+
+    async fn status(&self) -> Result<Duration, Error> {
+        let asked = Instant::now();
+        self.sign_of_life().await?;
+        Ok(asked.elapsed())
+    }
+
+    /// It signs with our time, and refuses what is more than five minutes off.
+    async fn clock(&self) -> Result<Option<OffsetDateTime>, Error> {
+        let date = self.sign_of_life().await?;
+        Ok(date.and_then(|date| OffsetDateTime::parse(&date, &Rfc2822).ok()))
+    }
+
+    fn charges(&self) -> Vec<Charged> {
+        let page = Some(PAGE as usize);
+        vec![Charged { by: "AWS Secrets Manager", create: 1, get: 1, replace: 3, page, keeps: true }]
+    }
+
+    async fn check(&self, access: Access) -> Result<(), Error> {
+        rights::check(self, access).await
+    }
+
+    async fn identity(&self) -> Result<String, Error> {
+        rights::identity(self).await
+    }
+}
