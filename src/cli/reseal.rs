@@ -121,9 +121,14 @@ impl Run {
             Readers::New => format!("'{new}', which reads both seals"),
             Readers::Both => format!("'{old}' or '{new}': both read both seals"),
         };
+        let charged: Vec<_> = self.reseal.charged_by().into_iter().collect();
+        let charged = match charged.is_empty() {
+            true => String::new(),
+            false => format!("\nCharged by {}: its part of these", charged.join(" and ")),
+        };
         format!(
             "Sealed by now:{seals}\nPlan: {} to seal anew, as {newest}\nTo come: {} and {count} replacements in the key \
-             store, {count} data keys to wrap and {} to unwrap\nUntil it ends every server must run with {readers}",
+             store, {count} data keys to wrap and {} to unwrap{charged}\nUntil it ends every server must run with {readers}",
             keys(count),
             reads(2 * count),
             3 * count,

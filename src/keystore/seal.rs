@@ -236,7 +236,8 @@ impl Seal {
         Ok(())
     }
 
-    fn charges(&self) -> Option<Charged> {
+    /// Who charges for sealing and opening, and how much of it there is.
+    pub fn charges(&self) -> Option<Charged> {
         self.provider.as_ref().and_then(|provider| provider.charges())
     }
 

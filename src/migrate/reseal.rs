@@ -1,6 +1,6 @@
 //! Gives the keys of a store another seal, in place: one `replace` a key, each proven before and after.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -119,6 +119,11 @@ impl Reseal {
         let store = Sealed::new(Arc::new(Retry::new(store)), seal(new).await?);
         store.check(Access::Replace).await.map_err(|error| Error::Store("key store", error))?;
         Ok(Self { store, old: seal(old).await?, concurrency })
+    }
+
+    /// Who charges for the requests of a run.
+    pub fn charged_by(&self) -> BTreeSet<&'static str> {
+        self.store.charges().into_iter().chain(self.old.charges()).map(|charged| charged.by).collect()
     }
 
     /// Opens every key, and says which have another seal than they shall have.

@@ -85,6 +85,8 @@ fn every_seal_follows_every_other() {
         let run = stores.run(&["reseal", "--config", "old.yml", "--target", "new.yml"]).expect(0);
         assert!(run.stdout.starts_with("Resealed 1000 keys, each opened again and compared.\n"), "{}", run.stdout);
         assert!(run.stderr.contains("'new.yml', which reads both seals"), "{}", run.stderr);
+        let kms = [&old, &new].iter().any(|seal| seal.get("aws").is_some());
+        assert_eq!(run.stderr.contains("Charged by AWS KMS: "), kms, "{}", run.stderr);
         let again = stores.run(&["reseal", "--config", "old.yml", "--target", "new.yml"]).expect(0);
         assert!(again.stdout.starts_with("Resealed 0 keys"), "{}", again.stdout);
         assert_eq!(opened(&stores, "new.yml"), before);

@@ -38,7 +38,7 @@ impl KmsKey {
     pub(in crate::keystore::seal) async fn connect(config: &Config) -> Self {
         let Config { endpoint, region, key, credentials } = config;
         let shared = client::load(region, endpoint, credentials.as_ref()).await;
-        let mut builder = Builder::from(&shared).retry_config(RetryConfig::adaptive());
+        let mut builder = Builder::from(&shared).retry_config(RetryConfig::standard());
         if let Endpoint::Url(url) = endpoint {
             builder = builder.endpoint_url(url.as_str());
         }
