@@ -3,7 +3,11 @@ module claviger/interop
 
 go 1.22
 
-require github.com/minio/kms-go/kes v0.3.1
+require (
+	aead.dev/mtls v0.2.1
+	github.com/minio/kms-go/kes v0.3.1
+	github.com/minio/kms-go/kms v0.5.1-0.20250225090116-4e64ce8d0f35
+)
 
 require (
 	aead.dev/mem v0.2.0 // indirect

@@ -641,18 +641,22 @@ pub struct ClusterStatusResponse {
 /// Which records of the log to send.
 #[derive(Clone, PartialEq, Message)]
 pub struct LogRequest {
-    /// As of Go's slog: 0 is INFO.
+    /// From which level on, as of Go's slog: 0 is INFO.
     #[prost(sint32, tag = "1")]
     pub level: i32,
-    /// The text.
+    /// Only those that contain this text.
     #[prost(string, tag = "2")]
     pub message: String,
-    /// From when on.
-    #[prost(message, optional, tag = "3")]
-    pub since: Option<Timestamp>,
-    /// From which level on with a trace.
-    #[prost(sint32, tag = "4")]
-    pub trace_level: i32,
+    // 3, since when, and 4 and 8, how far to trace: nothing is kept, and nothing traced. In newer versions 4 is a method.
+    /// Only those of requests for this path.
+    #[prost(string, tag = "5")]
+    pub path: String,
+    /// Only those of requests by this identity.
+    #[prost(string, tag = "6")]
+    pub identity: String,
+    /// Only those of requests from this address.
+    #[prost(string, tag = "7")]
+    pub ip: String,
 }
 
 /// A record of the log.
@@ -670,6 +674,27 @@ pub struct LogRecord {
     #[prost(string, tag = "3")]
     #[serde(skip_serializing_if = "json::is_default")]
     pub message: String,
+    /// The request that it is about. Clients want one in any case.
+    #[prost(message, optional, tag = "5")]
+    #[serde(skip_serializing_if = "json::is_default")]
+    pub request: Option<LoggedRequest>,
+}
+
+/// The request that a record of the log is about; empty fields: none.
+#[derive(Clone, PartialEq, Message, Serialize)]
+pub struct LoggedRequest {
+    /// The path.
+    #[prost(string, tag = "2")]
+    #[serde(skip_serializing_if = "json::is_default")]
+    pub path: String,
+    /// Who asked.
+    #[prost(string, tag = "3")]
+    #[serde(skip_serializing_if = "json::is_default")]
+    pub identity: String,
+    /// From where.
+    #[prost(string, tag = "4")]
+    #[serde(skip_serializing_if = "json::is_default")]
+    pub ip: String,
 }
 
 /// A moment.
