@@ -5,8 +5,9 @@ use std::io::{self, IsTerminal as _, Write as _};
 use hyper::StatusCode;
 use rustls::CertificateError;
 
-use super::environment::{KEY_PASSWORD, SERVER};
+use super::environment::{KEY_PASSWORD, KMS_SERVER, SERVER};
 use super::out::{self, Color, Painted, printable};
+use crate::auth::enclave;
 use crate::client::{Error, Failure, Lost};
 
 /// Says on standard error that a command failed. `program` is the name it was called by.
@@ -30,6 +31,16 @@ pub(super) fn is_closed_pipe(error: &anyhow::Error) -> bool {
 fn hint(error: &Error, program: &str) -> Option<String> {
     match error {
         Error::Unreachable(failures) => failures.iter().find_map(unreachable),
+        Error::Refused { status: StatusCode::FORBIDDEN, path, identity, .. } if path.starts_with("/v1/kms/") => {
+            let identity = enclave::Identity::of(identity.as_ref()?)?;
+            let whole = "'ls-identity' and 'get-identity' of an admin show what it may do there, if it is known there.";
+            Some(format!("The identity {identity} has no right to that, in this enclave. {whole}"))
+        }
+        Error::Refused { status: StatusCode::FORBIDDEN, path, .. }
+            if ["/v1/db", "/v1/debug/"].iter().any(|prefix| path.starts_with(prefix)) =>
+        {
+            Some("Only system administrators may do that.".to_owned())
+        }
         Error::Refused { status: StatusCode::FORBIDDEN, path, identity, .. } => {
             let identity = identity.as_ref()?;
             Some(format!(
@@ -60,7 +71,10 @@ fn unreachable(failure: &Failure) -> Option<String> {
                                '-k' skips the verification."
             .to_owned(),
         Lost::Resolve(_) | Lost::Connect(_) | Lost::Timeout(_) => {
-            format!("Is a server running there? '--server' or {} says where to look.", SERVER[0])
+            format!(
+                "Is a server running there? '--server' or {} says where to look, {KMS_SERVER} for 'kms'.",
+                SERVER[0]
+            )
         }
         Lost::Handshake(_) => "Is this the port of a key server?".to_owned(),
         Lost::Unavailable { .. } | Lost::Broken(_) | Lost::Closed => return None,

@@ -137,11 +137,16 @@ impl Thread {
                 // Nobody waits any more for answers that nobody reads.
                 match job {
                     Job::Apply(order, done) => together.add(&self.keeper, order, done),
+                    Job::Stop(done) => {
+                        self.commit(together);
+                        // The store is closed before anybody thinks that it is.
+                        drop(self);
+                        let _ = done.send(());
+                        return;
+                    }
                     other => {
-                        self.commit(std::mem::replace(&mut together, Together::new(&self.keeper)));
-                        if self.answer(other) {
-                            return;
-                        }
+                        self.commit(together);
+                        self.answer(other);
                         together = Together::new(&self.keeper);
                     }
                 }
@@ -165,10 +170,10 @@ impl Thread {
         }
     }
 
-    /// Answers what is no change of the state's parts; says whether it is the end.
-    fn answer(&mut self, job: Job) -> bool {
+    /// Answers what is no change of the state's parts.
+    fn answer(&mut self, job: Job) {
         match job {
-            Job::Apply(..) => unreachable!("these are taken together"),
+            Job::Apply(..) | Job::Stop(_) => unreachable!("`run` has done it"),
             Job::Backup(done) => {
                 let backup = self.keeper.backup();
                 let _ = done.send(backup.map_err(|error| Error::Unavailable(Arc::new(error))));
@@ -180,12 +185,7 @@ impl Thread {
             Job::Seals(done) => {
                 let _ = done.send(Ok(self.keeper.seal_names()));
             }
-            Job::Stop(done) => {
-                let _ = done.send(());
-                return true;
-            }
         }
-        false
     }
 
     fn restore(&mut self, backup: &[u8]) -> Result<(), Error> {

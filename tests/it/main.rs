@@ -16,6 +16,7 @@ mod doctor;
 mod hostile;
 mod identities;
 mod keystore;
+mod kms;
 mod lifecycle;
 mod migrate;
 mod prometheus;

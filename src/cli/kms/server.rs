@@ -18,9 +18,10 @@ use crate::cli::server::message::local_addresses;
 use crate::cli::server::signals::Signals;
 use crate::cli::server::{WATCH, flush, notify, telemetry};
 use crate::config::{self, kms::Config};
-use crate::kms::seal::{ENVIRONMENT, HsmKey, Providers};
+use crate::kms::seal::{ENVIRONMENT, HsmKey, Providers, unseal};
 use crate::kms::store::{Mem, Redb, Store};
 use crate::kms::{Admin, Keeper, State};
+use crate::server::tls::Fingerprint;
 use crate::server::{Handle, Limits, Server};
 use crate::telemetry::Telemetry;
 use crate::telemetry::log::{self, Level};
@@ -72,14 +73,22 @@ async fn start(args: Args, started: Instant, telemetry: Arc<Telemetry>) -> anyho
     let providers = providers(&config, args.dev)?;
     let (admin, root) = admin(&config, &providers)?;
     let store: Box<dyn Store> = match &args.directory {
-        Some(directory) => Box::new(Redb::open(directory)?),
+        Some(directory) => {
+            // Before anything is written: with the wrong key nothing is.
+            if let Some(seals) = Redb::peek(directory).filter(|seals| !seals.is_empty()) {
+                unseal(&seals, &providers)?;
+            }
+            Box::new(Redb::open(directory)?)
+        }
         None => Box::new(Mem::default()),
     };
     let keeper = Keeper::open(store, providers, admin)?;
 
     let address = args.address.unwrap_or_else(|| SocketAddr::new(listening(args.dev), PORT));
     let source = Source::new(&config, args.directory.as_deref(), args.host.as_deref(), clock::now())?;
-    let tls = source.load(clock::now())?;
+    // Before they are loaded: no later change is missed.
+    let seen = source.fingerprint();
+    let tls = source.load()?;
     let state = State::new(keeper, telemetry.clone(), started, tls.not_after)?;
     telemetry.log.set_level(Some(Level(0)));
     telemetry.audit.set_on(true);
@@ -102,19 +111,18 @@ async fn start(args: Args, started: Instant, telemetry: Arc<Telemetry>) -> anyho
         exports: args.dev,
     };
     message.print()?;
-    serve(server, state, source, signals, &telemetry).await
+    serve(server, state, (source, seen), signals, &telemetry).await
 }
 
 async fn serve(
     server: Server<State>,
     state: Arc<State>,
-    source: Source,
+    (source, mut seen): (Source, Option<Fingerprint>),
     mut signals: Signals,
     telemetry: &Telemetry,
 ) -> anyhow::Result<()> {
     let handle = server.handle();
     notify(&[sd_notify::NotifyState::Ready]);
-    let mut seen = source.fingerprint();
     let supervise = async {
         let mut watch = tokio::time::interval(WATCH);
         loop {
@@ -140,7 +148,7 @@ async fn serve(
 
 /// Takes a new certificate up.
 fn reload(source: &Source, handle: &Handle<State>) {
-    match source.load(clock::now()) {
+    match source.load() {
         Ok(tls) => {
             handle.replace(handle.state(), tls);
             tracing::info!("the certificate was loaded again");

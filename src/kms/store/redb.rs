@@ -5,7 +5,7 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use redb::backends::FileBackend;
-use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition};
+use redb::{Database, ReadOnlyDatabase, ReadableDatabase, ReadableTable as _, TableDefinition};
 
 use super::{Batch, Error, Seals, Store};
 use crate::kms::record::Id;
@@ -42,7 +42,7 @@ impl Redb {
         let file = options.read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
         let file = file.map_err(|error| failed(error.into()))?;
         let backend = FileBackend::new(file);
-        let database = backend.and_then(|file| Database::builder().set_cache_size(CACHE).create_with_backend(file));
+        let database = backend.and_then(|file| Self::builder().create_with_backend(file));
         let database = database.map_err(|error| match error {
             redb::DatabaseError::DatabaseAlreadyOpen => failed("another process has it open".into()),
             error => failed(error.into()),
@@ -58,6 +58,28 @@ impl Redb {
         Ok(store)
     }
 
+    fn builder() -> redb::Builder {
+        let mut builder = Database::builder();
+        // Everything is read at the start anyway, and a file that was altered is to be an error.
+        builder.set_cache_size(CACHE).set_check_integrity_on_open(true);
+        builder
+    }
+
+    /// The seals in the file in `directory`, without writing to it; none where there is no file, or none that can be
+    /// read like this: after a crash it must be opened for writing, and an altered one says so then.
+    pub fn peek(directory: &Path) -> Option<Seals> {
+        let path = directory.join(FILE);
+        // The library panics on files that were altered. That is no defect of ours, and nobody is to be told so.
+        let hook = std::panic::take_hook();
+        std::panic::set_hook(Box::new(|_| {}));
+        let seals = std::panic::catch_unwind(|| {
+            let database = ReadOnlyDatabase::open(&path).ok()?;
+            read_seals(&database).ok()
+        });
+        std::panic::set_hook(hook);
+        seals.ok().flatten()
+    }
+
     fn create_tables(&self) -> Result<(), redb::Error> {
         let read = self.database.begin_read()?;
         if read.open_table(RECORDS).is_ok() && read.open_table(SEALS).is_ok() {
@@ -71,16 +93,6 @@ impl Redb {
 
     fn failed(&self, error: redb::Error) -> Error {
         Error::new(format!("failed to use '{}'", self.path.display()), error)
-    }
-
-    fn try_seals(&self) -> Result<Seals, redb::Error> {
-        let table = self.database.begin_read()?.open_table(SEALS)?;
-        let mut seals = Seals::new();
-        for entry in table.iter()? {
-            let (name, seal) = entry?;
-            seals.insert(name.value().to_owned(), seal.value().to_vec());
-        }
-        Ok(seals)
     }
 
     fn try_get(&self, id: &Id) -> Result<Option<Vec<u8>>, redb::Error> {
@@ -125,9 +137,19 @@ impl Redb {
     }
 }
 
+fn read_seals(database: &impl ReadableDatabase) -> Result<Seals, redb::Error> {
+    let table = database.begin_read()?.open_table(SEALS)?;
+    let mut seals = Seals::new();
+    for entry in table.iter()? {
+        let (name, seal) = entry?;
+        seals.insert(name.value().to_owned(), seal.value().to_vec());
+    }
+    Ok(seals)
+}
+
 impl Store for Redb {
     fn seals(&self) -> Result<Seals, Error> {
-        self.try_seals().map_err(|error| self.failed(error))
+        read_seals(&self.database).map_err(|error| self.failed(error))
     }
 
     fn get(&self, id: &Id) -> Result<Option<Vec<u8>>, Error> {

@@ -146,6 +146,16 @@ impl TestServer {
         Self::launch_under(wrapper, directory, &["server", "--config", "config.yml", "--addr", "127.0.0.1:0"])
     }
 
+    /// A key manager with its data in this directory; `args` are more of its arguments.
+    pub fn key_manager(data: &Path, hsm_key: &str, args: &[&str]) -> Self {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let mut command = Command::new(PROGRAM);
+        command.env("MINIO_KMS_HSM_KEY", hsm_key);
+        let data = data.to_str().expect("a path that is text");
+        let args = [&["kms", "server", data, "--address", "127.0.0.1:0"], args].concat();
+        Self::launch_under(command, directory, &args)
+    }
+
     /// A server in development mode.
     pub fn dev() -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");

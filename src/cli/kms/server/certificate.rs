@@ -19,7 +19,7 @@ const VALID: time::Duration = time::Duration::days(3_650);
 /// Where the certificate comes from.
 pub(super) enum Source {
     /// From files that the config names, or that this made.
-    Files { tls: tls::Config, host: Option<String>, is_ours: bool },
+    Files { tls: tls::Config, is_ours: bool },
     /// From nowhere; gone with the server.
     Memory { tls: Tls, pem: String },
 }
@@ -34,12 +34,15 @@ impl Source {
     ) -> anyhow::Result<Self> {
         let host = host.map(name_of);
         if let Some(tls) = config.tls() {
-            return Ok(Self::Files { tls, host, is_ours: false });
+            return Ok(Self::Files { tls, is_ours: false });
         }
         match directory {
             Some(directory) => {
                 let tls = files_in(directory);
-                Ok(Self::Files { tls, host, is_ours: true })
+                if !tls.cert.exists() {
+                    make(&tls, host.as_deref(), now)?;
+                }
+                Ok(Self::Files { tls, is_ours: true })
             }
             None => {
                 let (certificate, key, expires) = dev::certificate(now, host.as_deref(), dev::VALID)?;
@@ -50,15 +53,10 @@ impl Source {
     }
 
     /// The certificate as it is now.
-    pub(super) fn load(&self, now: OffsetDateTime) -> anyhow::Result<Tls> {
+    pub(super) fn load(&self) -> anyhow::Result<Tls> {
         match self {
             Self::Memory { tls, .. } => Ok(tls.clone()),
-            Self::Files { tls, host, is_ours } => {
-                if *is_ours && !tls.cert.exists() {
-                    make(tls, host.as_deref(), now)?;
-                }
-                Ok(Tls::load(tls, true)?)
-            }
+            Self::Files { tls, .. } => Ok(Tls::load(tls, true)?),
         }
     }
 
@@ -132,6 +130,9 @@ impl Message<'_> {
         writeln!(text, "{:<12}{}", "License", env!("CARGO_PKG_LICENSE"))?;
         writeln!(text, "{:<12}{}", "Data", self.data)?;
         writeln!(text, "{:<12}https://{}", "Host", self.host)?;
+        if self.host != self.address.to_string() {
+            writeln!(text, "{:<12}https://{}", "Address", self.address)?;
+        }
         writeln!(text, "{:<12}{}", "Admin", self.admin)?;
         if let Some(key) = self.api_key {
             writeln!(text, "{:<12}{}", "API key", key.expose())?;

@@ -1,0 +1,111 @@
+//! The command line, as `claviger kms` and as `minkms`.
+
+use super::{HSM, root};
+use crate::support::TestServer;
+use crate::support::program::Program;
+
+struct Fixture {
+    server: TestServer,
+    data: tempfile::TempDir,
+}
+
+impl Fixture {
+    fn start() -> Self {
+        let data = tempfile::tempdir().expect("a directory");
+        Self { server: TestServer::key_manager(data.path(), HSM, &[]), data }
+    }
+
+    fn program(&self, api_key: &str) -> Program {
+        let certificate = self.data.path().join("server.crt");
+        Program::named("minkms", self.server.directory())
+            .env("MINIO_KMS_SERVER", format!("https://{}", self.server.address()))
+            .env("MINIO_KMS_API_KEY", api_key)
+            .env("SSL_CERT_FILE", certificate.to_str().expect("text"))
+    }
+}
+
+#[test]
+fn one_command_makes_all_that_an_object_store_needs() {
+    let fixture = Fixture::start();
+    let root = fixture.program(root().expose());
+    let exports = root.run(&["env", "sse-key"]).ok();
+    let value = |name: &str| {
+        let line = exports.lines().find_map(|line| line.strip_prefix(&format!("export {name}=")));
+        line.unwrap_or_else(|| panic!("{name} in {exports}")).to_owned()
+    };
+    assert_eq!((value("MINIO_KMS_ENCLAVE"), value("MINIO_KMS_SSE_KEY")), ("minio".into(), "sse-key".into()));
+    assert_eq!(value("MINIO_KMS_SERVER"), format!("https://{}", fixture.server.address()));
+    let store = fixture.program(&value("MINIO_KMS_API_KEY")).env("MINIO_KMS_ENCLAVE", "minio");
+    let made: serde_json::Value = serde_json::from_str(&store.run(&["keygen", "sse-key", "{}"]).ok()).expect("JSON");
+    let opened = store.run(&["decrypt", "sse-key", made["ciphertext"].as_str().expect("text"), "{}"]).ok();
+    assert_eq!(serde_json::from_str::<serde_json::Value>(&opened).expect("JSON")["plaintext"], made["plaintext"]);
+    root.run(&["env", "sse-key"]).ok();
+    assert_eq!(root.run(&["ls-identity", "-e", "minio", "--json"]).ok().matches("h1:").count(), 2, "another admin");
+}
+
+#[test]
+fn a_policy_is_read_as_it_was_written() {
+    let fixture = Fixture::start();
+    let program = fixture.program(root().expose()).env("MINIO_KMS_ENCLAVE", "tenant");
+    program.run(&["add-enclave", "tenant"]).ok();
+    let policy = r#"{"allow":{"KEY:CREATE":"my-key*","KEY:GENERATE":["a","b*"],"KEY:IMPORT":{"c":{}}},"deny":{"KEY:DELETE":"*"}}"#;
+    std::fs::write(fixture.server.directory().join("p.json"), policy).expect("written");
+    program.run(&["add-policy", "p", "p.json"]).ok();
+    let read: serde_json::Value = serde_json::from_str(&program.run(&["get-policy", "p"]).ok()).expect("JSON");
+    assert_eq!(read["allow"]["KEY:GENERATE"], serde_json::json!(["a", "b*"]));
+    assert_eq!(
+        (&read["allow"]["KEY:IMPORT"], &read["deny"]["KEY:DELETE"]),
+        (&serde_json::json!(["c"]), &serde_json::json!(["*"]))
+    );
+    std::fs::write(fixture.server.directory().join("p.json"), r#"{"allow":{"KEY:FLY":"*"}}"#).expect("written");
+    let refused = program.run(&["add-policy", "p", "p.json"]);
+    assert!(refused.exit == Some(1) && refused.stderr.contains("an action that there is not"), "{refused:?}");
+}
+
+#[test]
+fn a_backup_takes_back_what_was_deleted() {
+    let fixture = Fixture::start();
+    let program = fixture.program(root().expose()).env("MINIO_KMS_ENCLAVE", "tenant");
+    program.run(&["add-enclave", "tenant"]).ok();
+    program.run(&["add-key", "k"]).ok();
+    program.run(&["backup", "all.backup"]).ok();
+    let again = program.run(&["backup", "all.backup"]);
+    assert_eq!(again.exit, Some(1), "the file is not replaced unasked: {again:?}");
+    program.run(&["rm-enclave", "tenant"]).ok();
+    program.run(&["restore", "all.backup"]).ok();
+    assert_eq!(program.run(&["ls-key", "--json"]).ok(), "[\"k\"]\n");
+}
+
+#[test]
+fn the_root_key_is_worked_out_of_the_hsm_key_without_a_server() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let program = Program::named("minkms", directory.path());
+    let shown: serde_json::Value = serde_json::from_str(&program.run(&["identity", HSM, "--json"]).ok()).expect("JSON");
+    assert_eq!(shown["api_key"], root().expose());
+    assert_eq!(shown["identity"], root().identity().to_string());
+    let made = program.run(&["--soft-hsm"]).ok();
+    assert!(made.starts_with("hsm:aes256:") && made.len() == 56, "{made}");
+    let files = program.run(&["identity", "--key", "c.key", "--cert", "c.crt", "--json"]).ok();
+    let made: serde_json::Value = serde_json::from_str(&files).expect("JSON");
+    let of: serde_json::Value =
+        serde_json::from_str(&program.run(&["identity", "c.crt", "--json"]).ok()).expect("JSON");
+    assert_eq!(made["identity"], of["identity"]);
+}
+
+#[test]
+fn errors_say_what_failed_and_what_to_do() {
+    let fixture = Fixture::start();
+    let program = fixture.program(root().expose()).env("MINIO_KMS_ENCLAVE", "tenant");
+    let refused = program.run(&["add-key", "k"]);
+    assert!(refused.stderr.contains("failed to create key \"k\": enclave does not exist"), "{refused:?}");
+    program.run(&["add-enclave", "tenant"]).ok();
+    let added = program.run(&["add-identity", "--json"]).ok();
+    let added: serde_json::Value = serde_json::from_str(&added).expect("JSON");
+    let user = fixture.program(added["api_key"].as_str().expect("text")).env("MINIO_KMS_ENCLAVE", "tenant");
+    let refused = user.run(&["add-key", "k"]);
+    assert!(refused.stderr.contains("access denied: insufficient permissions\nThe identity h1:"), "{refused:?}");
+    let nobody = program.run(&["add-key", "k", "--api-key", "k1:x"]);
+    assert!(nobody.stderr.contains("invalid API key") && !nobody.stderr.contains("k1:x"), "{nobody:?}");
+    let alone = program.run(&["add", "127.0.0.1:7373"]);
+    assert!(alone.stderr.contains("this key manager is one server"), "{alone:?}");
+}
