@@ -13,6 +13,11 @@ fn cli() {
 }
 
 #[test]
+fn key_manager() {
+    run_beside("docs/key-manager.md", Vec::new(), &TestServer::key_manager_dev());
+}
+
+#[test]
 fn migration() {
     run_beside_peers("docs/migration.md");
 }
@@ -51,15 +56,18 @@ fn run(document: &str) {
 }
 
 fn run_with(document: &str, variables: Vec<(String, String)>) {
+    run_beside(document, variables, &TestServer::dev());
+}
+
+fn run_beside(document: &str, variables: Vec<(String, String)>, server: &TestServer) {
     let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(document)).expect(document);
     let steps = console::of_markdown(&text);
     assert!(!steps.is_empty(), "{document} has no examples");
-    let server = TestServer::dev();
     let directory = tempfile::tempdir().expect("a directory");
     for (name, content) in console::files(&text) {
         std::fs::write(directory.path().join(name), content).expect("the file is written");
     }
-    let variables = [exports(&server), variables].concat();
+    let variables = [exports(server), variables].concat();
     let outputs = console::run(&steps, directory.path(), &variables);
     let failures: Vec<_> = steps
         .iter()

@@ -156,6 +156,12 @@ impl TestServer {
         Self::launch_under(command, directory, &args)
     }
 
+    /// A key manager in development mode.
+    pub fn key_manager_dev() -> Self {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        Self::launch(directory, &["kms", "server", "--dev", "--address", "127.0.0.1:0"])
+    }
+
     /// A server in development mode.
     pub fn dev() -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
