@@ -23,6 +23,7 @@ mod tests;
 pub mod wire;
 mod writer;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -138,6 +139,10 @@ impl Service for State {
         let encoding = Encoding::of(accept);
         let message = ErrResponse { message: error.message().to_owned() };
         Reply::bytes(encoding.content_type(), encoding.encode(&message)).with_status(error.status())
+    }
+
+    fn spell(identity: &Identity) -> Cow<'_, str> {
+        enclave::Identity::of(identity).map_or(identity.as_str().into(), |identity| identity.to_string().into())
     }
 
     fn denied(denied: Denied) -> server::Error {

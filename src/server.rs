@@ -17,6 +17,7 @@ mod tests;
 pub mod tls;
 mod worker;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -71,6 +72,11 @@ pub trait Service: Sized + Send + Sync + 'static {
     fn refuse(error: &Error, accept: Option<&HeaderValue>) -> Reply {
         let _ = accept;
         Reply::from(error)
+    }
+
+    /// How identities are written in the log and in audit events.
+    fn spell(identity: &Identity) -> Cow<'_, str> {
+        identity.as_str().into()
     }
 
     /// How a client is told that it may not.

@@ -11,7 +11,6 @@ use time::format_description::well_known::Rfc3339;
 
 use super::wire::{LogRecord, LogRequest, LoggedRequest};
 use super::{Error, State};
-use crate::auth::{self, enclave::Identity};
 use crate::server::{Call, Reply, Whole};
 use crate::telemetry::log::Level;
 
@@ -51,7 +50,7 @@ fn record(line: &[u8]) -> Option<LogRecord> {
     let level = Level::parse(&text("level")?)?.0.into();
     let mut message = text("message")?;
     let mut part = |name| text(name).unwrap_or_default();
-    let (path, identity, mut ip) = (part("path"), own_spelling(part("identity")), part("ip"));
+    let (path, identity, mut ip) = (part("path"), part("identity"), part("ip"));
     if ip.is_empty() {
         // Clients take a record without an address for none at all.
         ip = Ipv4Addr::UNSPECIFIED.to_string();
@@ -61,12 +60,6 @@ fn record(line: &[u8]) -> Option<LogRecord> {
         message.push_str(&format!(" {name}={}", value.as_str().unwrap_or_default()));
     }
     Some(LogRecord { level, time: Some(time.into()), message, request: Some(request) })
-}
-
-/// An identity as clients of the key manager can read it.
-fn own_spelling(identity: String) -> String {
-    let known = auth::Identity::parse(&identity).ok().and_then(|identity| Identity::of(&identity));
-    known.map_or(identity, |identity| identity.to_string())
 }
 
 fn frame(record: &LogRecord) -> Bytes {

@@ -3,6 +3,7 @@
 mod damage;
 mod matrix;
 mod semantics;
+mod writing;
 
 use std::sync::Arc;
 

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::auth::{Denied, Identity};
+use crate::auth::Denied;
 
 /// Equal denials within this time are one line in the log.
 const QUIET: Duration = Duration::from_secs(60);
@@ -36,8 +36,7 @@ struct Repeated {
 impl Denials {
     /// Counts a denied request for `path`, and logs it unless an equal one was logged within the
     /// last minute; the next line then says how many there were.
-    pub(super) fn note(&self, denied: &Denied, identity: Option<&Identity>, path: &str, ip: IpAddr, now: Instant) {
-        let identity = identity.map_or("", Identity::as_str);
+    pub(super) fn note(&self, denied: &Denied, identity: &str, path: &str, ip: IpAddr, now: Instant) {
         let (policy, advice) = match denied {
             Denied::NoIdentity(error) => ("", error.advice()),
             Denied::NotAllowed { policy: None } => ("", "the identity has no policy"),

@@ -3,6 +3,7 @@
 //! [`serve`] alone does, in this order: path, route, method, certificate, policy, name, body, handler,
 //! reply; then it counts, audits and logs.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -154,9 +155,9 @@ impl<S: Service> Exchange<'_, S> {
         }
         // A client that leaves now has asked for nothing.
         audit.ready(route.patience()).await;
-        let identity = self.identity().map_or("", Identity::as_str);
+        let (identity, spell) = (self.identity(), S::spell as Spell);
         let (ip, arrived) = (self.ip, self.arrived);
-        Some(Audited { audit, path, ip, identity, arrived, code: ABANDONED })
+        Some(Audited { audit, path, ip, identity, spell, arrived, code: ABANDONED })
     }
 
     /// The rest of the steps.
@@ -167,7 +168,8 @@ impl<S: Service> Exchange<'_, S> {
             return Err(Error::new(StatusCode::BAD_REQUEST, "both Content-Length and Transfer-Encoding given"));
         }
         let denied = |denied: Denied| {
-            self.shared.denials.note(&denied, self.identity(), path, self.ip, started);
+            let identity = self.identity().map(S::spell).unwrap_or_default();
+            self.shared.denials.note(&denied, &identity, path, self.ip, started);
             S::denied(denied)
         };
         let state = &self.snapshot.state;
@@ -205,9 +207,9 @@ impl<S: Service> Exchange<'_, S> {
             Err(error) => error,
         };
         if error.status().is_server_error() {
-            let identity = self.identity().map_or("", Identity::as_str);
+            let identity = self.identity().map(S::spell).unwrap_or_default();
             let cause = error.source().map_or_else(String::new, |source| log::causes(source));
-            tracing::error!(cause, path = self.found.path, ip = %self.ip, identity, "{}", error.message());
+            tracing::error!(cause, path = self.found.path, ip = %self.ip, identity = %identity, "{}", error.message());
         }
         S::refuse(&error, accept)
     }
@@ -219,10 +221,14 @@ struct Audited<'a> {
     audit: &'a audit::Audit,
     path: &'a str,
     ip: IpAddr,
-    identity: &'a str,
+    identity: Option<&'a Identity>,
+    spell: Spell,
     arrived: Instant,
     code: u16,
 }
+
+/// How a service writes an identity.
+type Spell = fn(&Identity) -> Cow<'_, str>;
 
 impl Drop for Audited<'_> {
     fn drop(&mut self) {
@@ -231,8 +237,8 @@ impl Drop for Audited<'_> {
         }
         let took = clock::instant().saturating_duration_since(self.arrived);
         let (time, code) = (clock::now() - took, self.code);
-        let (path, ip, identity) = (self.path, self.ip, self.identity);
-        self.audit.record(&audit::Event { time, ip, path, identity, code, took });
+        let (path, ip, identity) = (self.path, self.ip, self.identity.map(self.spell).unwrap_or_default());
+        self.audit.record(&audit::Event { time, ip, path, identity: &identity, code, took });
     }
 }
 

@@ -10,7 +10,7 @@ use prost::Message;
 
 use super::{ENCLAVE, HSM, client, create_enclave, create_key, root};
 use crate::support::client::Request;
-use crate::support::{Client, Identity, Protocol, Response, TestServer, block_on};
+use crate::support::{Client, Identity, Protocol, Response, TestServer, block_on, eventually};
 
 const BINARY: &str = "application/octet-stream";
 
@@ -208,6 +208,18 @@ fn whoever_may_not_is_told_nothing_else() {
             );
         }
     });
+}
+
+#[test]
+fn audit_events_and_the_log_name_identities_as_clients_do() {
+    let fixture = Fixture::start();
+    let stranger = ApiKey::generate().expect("random bytes");
+    block_on(async {
+        send(&fixture.as_key(&stranger, Protocol::H2), Request::new("GET", "/v1/db")).await;
+    });
+    let identity = stranger.identity();
+    eventually("the audit event", || fixture.server.stdout().contains(&format!("\"identity\":\"{identity}\"}}")));
+    eventually("the denial in the log", || fixture.server.stderr().contains(&format!("\"identity\":\"{identity}\"")));
 }
 
 #[test]

@@ -1,0 +1,132 @@
+//! The thread that writes, on a store that takes its time, or fails.
+
+use std::sync::mpsc;
+
+use super::*;
+use crate::kms::record::Id;
+use crate::kms::store::{self, Seals};
+use crate::kms::writer::{Order, Writer};
+
+/// Says that a commit has begun, and does what the test says: carries it out or not.
+struct Obedient {
+    inner: Mem,
+    begun: mpsc::Sender<()>,
+    orders: mpsc::Receiver<bool>,
+}
+
+impl Store for Obedient {
+    fn seals(&self) -> Result<Seals, store::Error> {
+        self.inner.seals()
+    }
+
+    fn get(&self, id: &Id) -> Result<Option<Vec<u8>>, store::Error> {
+        self.inner.get(id)
+    }
+
+    fn for_each(&self, each: &mut dyn FnMut(&Id, &[u8]) -> bool) -> Result<(), store::Error> {
+        self.inner.for_each(each)
+    }
+
+    fn commit(&mut self, batch: &Batch) -> Result<(), store::Error> {
+        self.begun.send(()).expect("the test listens");
+        if self.orders.recv().expect("the test says what to do") {
+            return self.inner.commit(batch);
+        }
+        Err(store::Error::new("the disk is full", "no space left"))
+    }
+}
+
+/// A writer whose commits the test controls.
+struct Controlled {
+    writer: Arc<Writer>,
+    begun: mpsc::Receiver<()>,
+    orders: mpsc::Sender<bool>,
+}
+
+impl Controlled {
+    fn start() -> Self {
+        let (started, begun) = mpsc::channel();
+        let (orders, obeyed) = mpsc::channel();
+        let store = Obedient { inner: Mem::default(), begun: started, orders: obeyed };
+        // The first commit makes the root key.
+        orders.send(true).expect("the store listens");
+        let keeper = Keeper::open(Box::new(store), providers(&[("env", HSM)]), admin()).expect("opened");
+        begun.recv().expect("the root key was written");
+        Self { writer: Arc::new(Writer::start(keeper).expect("a thread")), begun, orders }
+    }
+
+    fn apply(&self, enclave: &str, commands: Vec<(Action, Write)>) -> tokio::task::JoinHandle<Result<(), Error>> {
+        let order = Order { author: Author { caller: admin().identity, now: NOW }, enclave: enclave.into(), commands };
+        let writer = self.writer.clone();
+        tokio::spawn(async move { writer.apply(order).await })
+    }
+
+    /// Waits until a commit has begun, without keeping others from running.
+    async fn has_begun(&self) {
+        while self.begun.try_recv().is_err() {
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_change_is_neither_shown_nor_answered_before_it_is_written_and_reads_do_not_wait() {
+    let controlled = Controlled::start();
+    let change = controlled.apply("", vec![create_enclave("one")]);
+    controlled.has_begun().await;
+    // From here on the thread stands still within its commit.
+    assert_eq!(controlled.writer.snapshot().enclaves.size(), 0);
+    assert!(!change.is_finished());
+    controlled.orders.send(true).expect("the store listens");
+    change.await.expect("no panic").expect("written");
+    assert_eq!(controlled.writer.snapshot().enclaves.size(), 1);
+}
+
+#[tokio::test]
+async fn what_comes_while_a_commit_lasts_is_written_together_and_refused_apart() {
+    let controlled = Controlled::start();
+    let first = controlled.apply("", vec![create_enclave("one")]);
+    controlled.has_begun().await;
+    let waiting: Vec<_> = ["two", "one", "three"].map(|name| controlled.apply("", vec![create_enclave(name)])).into();
+    // They are in the queue when they have run until they wait.
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    controlled.orders.send(true).expect("the store listens");
+    first.await.expect("no panic").expect("written");
+    controlled.has_begun().await;
+    controlled.orders.send(true).expect("the store listens");
+    let mut outcomes = Vec::new();
+    for change in waiting {
+        outcomes.push(change.await.expect("no panic"));
+    }
+    assert!(matches!(outcomes[..], [Ok(()), Err(Error::EnclaveExists), Ok(())]), "{outcomes:?}");
+    assert_eq!(controlled.writer.snapshot().commit, 2, "one commit for both");
+}
+
+#[tokio::test]
+async fn a_change_that_cannot_be_written_has_not_happened_and_is_said_to_be() {
+    let controlled = Controlled::start();
+    let change = controlled.apply("", vec![create_enclave("one")]);
+    controlled.has_begun().await;
+    controlled.orders.send(false).expect("the store listens");
+    assert!(matches!(change.await.expect("no panic"), Err(Error::Unavailable(_))));
+    assert_eq!(controlled.writer.snapshot().enclaves.size(), 0);
+    assert!(!controlled.writer.works());
+    let change = controlled.apply("", vec![create_enclave("one")]);
+    controlled.has_begun().await;
+    controlled.orders.send(true).expect("the store listens");
+    change.await.expect("no panic").expect("written");
+    assert!(controlled.writer.works() && controlled.writer.snapshot().enclaves.size() == 1);
+}
+
+#[tokio::test]
+async fn a_change_happens_also_when_nobody_waits_for_it_any_more() {
+    let controlled = Controlled::start();
+    let change = controlled.apply("", vec![create_enclave("one")]);
+    controlled.has_begun().await;
+    change.abort();
+    controlled.orders.send(true).expect("the store listens");
+    controlled.writer.finish().await;
+    assert_eq!(controlled.writer.snapshot().enclaves.size(), 1);
+}
