@@ -79,7 +79,8 @@ impl Keeper {
         let cipher = Cipher::new(&root);
         let mut loading = Loading::new(&cipher);
         store.for_each(&mut |id, value| loading.add(id, value))?;
-        let (snapshot, state) = loading.finish(admin.identity)?;
+        let (mut snapshot, state) = loading.finish(admin.identity)?;
+        snapshot.seals = seals.keys().cloned().collect();
         let unsealed = Unsealed { root, providers: Arc::new(providers), admin_is_derived: admin.is_derived };
         Ok(Self { store, admin, unsealed, cipher, seals, state, snapshot })
     }
@@ -109,9 +110,9 @@ impl Keeper {
         &self.snapshot
     }
 
-    /// Names of the seals, and of the providers.
-    pub fn seal_names(&self) -> (Vec<String>, Vec<String>) {
-        (self.seals.keys().cloned().collect(), self.unsealed.providers.keys().cloned().collect())
+    /// Names of what this server can unseal with.
+    pub(super) fn provider_names(&self) -> Vec<String> {
+        self.unsealed.providers.keys().cloned().collect()
     }
 
     /// A set of changes that holds none.
@@ -156,6 +157,7 @@ impl Keeper {
         batch.puts.push(self.cipher.seal(&Record::State(state))?);
         self.store.commit(&batch)?;
         pending.snapshot.commit = state.commit;
+        pending.snapshot.seals = pending.seals.keys().cloned().collect();
         self.state = state;
         self.seals = pending.seals;
         self.snapshot = pending.snapshot;
@@ -185,7 +187,8 @@ impl Keeper {
         let cipher = Cipher::new(&root);
         let mut loading = Loading::new(&cipher);
         records.iter().all(|(id, value)| loading.add(id, value));
-        let (snapshot, state) = loading.finish(self.admin.identity)?;
+        let (mut snapshot, state) = loading.finish(self.admin.identity)?;
+        snapshot.seals = seals.keys().cloned().collect();
         self.store.commit(&Batch { clears: true, puts: records, seals: Some(seals.clone()), ..Batch::default() })?;
         self.unsealed.root = root;
         (self.cipher, self.seals, self.state, self.snapshot) = (cipher, seals, state, snapshot);

@@ -40,7 +40,7 @@ async fn read(call: &Call<State, String>, caller: Identity, reads: &[(Action, Re
     for (at, (action, read)) in reads.iter().enumerate() {
         let reply = match read {
             Read::ClusterStatus if snapshot.is_sysadmin(&caller) => {
-                encoding.encode(&super::status::cluster(call.state(), &snapshot).await?)
+                encoding.encode(&super::status::cluster(call.state(), &snapshot))
             }
             Read::ClusterStatus => return Err(Error::Denied.into()),
             read => reader.answer(*action, read)?,

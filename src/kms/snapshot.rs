@@ -24,6 +24,8 @@ pub struct Snapshot {
     /// How many changes led here.
     pub(super) commit: u64,
     pub(super) enclaves: Map<EnclaveName, Enclave>,
+    /// What the root key is sealed with.
+    pub(super) seals: Vec<String>,
 }
 
 /// A separate world of keys, policies and identities.
@@ -86,7 +88,7 @@ impl Standing {
 impl Snapshot {
     /// A state without any enclave.
     pub fn empty(admin: Identity) -> Self {
-        Self { admin, commit: 0, enclaves: Map::new_sync() }
+        Self { admin, commit: 0, enclaves: Map::new_sync(), seals: Vec::new() }
     }
 
     /// Whether the identity may do everything.

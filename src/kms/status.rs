@@ -53,8 +53,8 @@ pub(super) async fn unsupported(_: Call<State>) -> Result<(), Error> {
 }
 
 /// How this server is: it is the whole cluster.
-pub(super) async fn cluster(state: &State, snapshot: &Snapshot) -> Result<ClusterStatusResponse, Error> {
-    let (memory, (hsms, configured_hsms)) = (memory::usage(), state.writer.seals().await?);
+pub(super) fn cluster(state: &State, snapshot: &Snapshot) -> ClusterStatusResponse {
+    let memory = memory::usage();
     let second = Duration::from_secs(1);
     let server = ServerStatus {
         version: VERSION.into(),
@@ -75,10 +75,10 @@ pub(super) async fn cluster(state: &State, snapshot: &Snapshot) -> Result<Cluste
         usable_cpus: count(memory::usable_cpus()),
         heap: memory.heap,
         stack: memory.stack,
-        hsms,
-        configured_hsms,
+        hsms: snapshot.seals.clone(),
+        configured_hsms: state.writer.providers().to_vec(),
     };
-    Ok(ClusterStatusResponse { nodes_up: BTreeMap::from([(0, server)]), nodes_down: BTreeMap::new() })
+    ClusterStatusResponse { nodes_up: BTreeMap::from([(0, server)]), nodes_down: BTreeMap::new() }
 }
 
 fn count(number: usize) -> u32 {

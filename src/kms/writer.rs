@@ -24,6 +24,7 @@ pub(super) struct Writer {
     jobs: mpsc::Sender<Job>,
     snapshot: Arc<ArcSwap<Snapshot>>,
     works: Arc<AtomicBool>,
+    providers: Vec<String>,
 }
 
 /// Commands of one request.
@@ -42,12 +43,8 @@ enum Job {
     Apply(Order, Done<()>),
     Backup(Done<Vec<u8>>),
     Restore(Vec<u8>, Done<()>),
-    Seals(Done<SealNames>),
     Stop(oneshot::Sender<()>),
 }
-
-/// Names of the seals that there are, and of the providers that this server has.
-pub(super) type SealNames = (Vec<String>, Vec<String>);
 
 impl Writer {
     /// Starts the thread.
@@ -56,11 +53,11 @@ impl Writer {
     /// When there is no thread to be had.
     pub(super) fn start(keeper: Keeper) -> std::io::Result<Self> {
         let snapshot = Arc::new(ArcSwap::from_pointee(keeper.snapshot().clone()));
-        let works = Arc::new(AtomicBool::new(true));
+        let (works, providers) = (Arc::new(AtomicBool::new(true)), keeper.provider_names());
         let (jobs, queue) = mpsc::channel(QUEUE);
         let thread = Thread { keeper, snapshot: snapshot.clone(), works: works.clone() };
         std::thread::Builder::new().name("kms".into()).spawn(move || thread.run(queue))?;
-        Ok(Self { jobs, snapshot, works })
+        Ok(Self { jobs, snapshot, works, providers })
     }
 
     /// The state as it is now. Waits for nobody.
@@ -97,12 +94,9 @@ impl Writer {
         self.ask(|done| Job::Restore(backup, done)).await
     }
 
-    /// Names of the seals and the providers.
-    ///
-    /// # Errors
-    /// When the server is stopping.
-    pub(super) async fn seals(&self) -> Result<SealNames, Error> {
-        self.ask(Job::Seals).await
+    /// Names of what this server can unseal with.
+    pub(super) fn providers(&self) -> &[String] {
+        &self.providers
     }
 
     /// Waits until everything handed over so far is done, and ends the thread.
@@ -181,9 +175,6 @@ impl Thread {
             Job::Restore(backup, done) => {
                 let restored = self.restore(&backup);
                 let _ = done.send(restored);
-            }
-            Job::Seals(done) => {
-                let _ = done.send(Ok(self.keeper.seal_names()));
             }
         }
     }

@@ -315,6 +315,7 @@ fn a_second_seal_is_added_and_the_first_removed() {
     change(&mut keeper, admin().identity, "", &[add("second")]).expect("added");
     assert!(matches!(change(&mut keeper, admin().identity, "", &[add("second")]), Err(Error::Conflict(_))));
     change(&mut keeper, admin().identity, "", &[remove("env")]).expect("removed");
+    assert_eq!(keeper.snapshot().seals, ["second"]);
     let backup = keeper.backup().expect("made");
     let mut alone = Keeper::open(store(), providers(&[("other name", &second)]), admin()).expect("opened");
     alone.restore(&backup).expect("the second is enough");
