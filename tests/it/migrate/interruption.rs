@@ -77,7 +77,7 @@ fn clear(stores: &Stores) {
 }
 
 /// From 0 to 1.
-fn random() -> f64 {
+pub fn random() -> f64 {
     let mut bytes = [0; 4];
     getrandom::fill(&mut bytes).expect("random bytes");
     f64::from(u32::from_le_bytes(bytes)) / f64::from(u32::MAX)
