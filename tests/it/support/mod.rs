@@ -8,6 +8,7 @@ pub mod curl;
 pub mod differences;
 pub mod gate;
 pub mod lines;
+pub mod metadata;
 pub mod moto;
 pub mod openbao;
 pub mod peer;

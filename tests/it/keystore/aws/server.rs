@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::super::{admin, ask, wait_for_log};
 use super::{section, section_of};
 use crate::support::gate::{Gate, Rule};
+use crate::support::metadata;
 use crate::support::moto::{Moto, REGION};
 use crate::support::program::Program;
 use crate::support::server::{PROGRAM, dev_config};
@@ -134,7 +135,7 @@ fn finds_credentials_where_aws_keeps_them() {
     wait_for_log(&server, &["failed to read key", "no credentials: give them in the config file"]);
 }
 
-/// What containers and service accounts of Kubernetes are told by those who run them; and a session in the config file.
+/// What containers, service accounts of Kubernetes and instances are told by those who run them; and a session in the config file.
 #[test]
 fn finds_the_credentials_of_a_role() {
     let moto = Moto::start();
@@ -148,11 +149,14 @@ fn finds_the_credentials_of_a_role() {
         "SecretAccessKey": secret_key,
         "Token": token,
         "Expiration": "2126-01-01T00:00:00Z",
+        "Code": "Success",
+        "Type": "AWS-HMAC",
+        "LastUpdated": "2026-01-01T00:00:00Z",
     });
     let given = json!({ "accesskey": access_key, "secretkey": secret_key, "token": token });
-    let metadata = Gate::new(moto.address());
-    metadata.rule("/container", Rule::Answer(200, credentials.to_string()));
-    let container = format!("{}/container", metadata.endpoint());
+    let gate = Gate::new(moto.address());
+    gate.rule("/container", Rule::Answer(200, credentials.to_string()));
+    let container = format!("{}/container", gate.endpoint());
     let file = tempfile::NamedTempFile::new().expect("a file");
     std::fs::write(file.path(), "a token of the cluster").expect("written");
     let section =
@@ -166,7 +170,10 @@ fn finds_the_credentials_of_a_role() {
         ("AWS_ROLE_SESSION_NAME", "claviger"),
         ("AWS_ENDPOINT_URL_STS", sts.as_str()),
     ];
-    let sources: [(&Value, &[(&str, &str)]); 3] = [(&given, &[]), (&nothing, &container), (&nothing, &web_identity)];
+    let instance = format!("http://{}", metadata::serve(credentials.to_string()));
+    let instance = [("AWS_EC2_METADATA_DISABLED", "false"), ("AWS_EC2_METADATA_SERVICE_ENDPOINT", instance.as_str())];
+    let sources: [(&Value, &[(&str, &str)]); 4] =
+        [(&given, &[]), (&nothing, &container), (&nothing, &web_identity), (&nothing, &instance)];
     for (credentials, env) in sources {
         let server = serve(&section(credentials), env);
         block_on(async {
