@@ -57,7 +57,7 @@ impl KmsKey {
 
     async fn decrypt(&self, name: &str, wrapped: &Wrapped) -> Result<SecretKey, Error> {
         let blob = base64::decode(wrapped.data_key.as_bytes()).ok_or_else(not_authentic)?;
-        let decrypt = self.client.decrypt().key_id(&wrapped.key).encryption_context(CONTEXT, name);
+        let decrypt = self.client.decrypt().key_id(&self.key).encryption_context(CONTEXT, name);
         let answer = decrypt.ciphertext_blob(Bytes::new(blob.to_vec())).send().await;
         let answer = answer.map_err(|error| self.failed("Decrypt", error))?;
         let data_key = answer.plaintext.map(|plaintext| Zeroizing::new(plaintext.into_inner()));
@@ -115,9 +115,12 @@ impl Provider for KmsKey {
         "aws-kms"
     }
 
-    /// The account decides: the credentials may use more keys than the one that seals.
-    fn may_open(&self, _: &str) -> bool {
-        true
+    /// No key but ours, whatever the credentials may use: who can write to the key store could name one of their own, and
+    /// plant a value. What an alias stands for is known to KMS, which is told the alias.
+    fn may_open(&self, key: &str) -> bool {
+        self.key.contains("alias/")
+            || key == self.key
+            || key.strip_suffix(&self.key).is_some_and(|rest| rest.ends_with(":key/"))
     }
 
     fn charges(&self) -> Option<Charged> {
