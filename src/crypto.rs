@@ -8,7 +8,6 @@ mod aead;
 mod algorithm;
 pub(crate) mod base64;
 mod ciphertext;
-pub(crate) mod envelope;
 mod mac;
 pub(crate) mod random;
 mod sealed;

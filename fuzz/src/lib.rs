@@ -3,6 +3,9 @@
 mod keys;
 
 use std::path::Path as FilePath;
+use std::pin::pin;
+use std::sync::LazyLock;
+use std::task::{Context, Poll, Waker};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -13,6 +16,7 @@ use claviger::auth::policy::Policy;
 use claviger::auth::{Identity, peer};
 use claviger::crypto::json::first_object;
 use claviger::crypto::{Blob, Key, pem};
+use claviger::keystore::{Seal, seal};
 use claviger::name::{KeyName, Pattern, PolicyName};
 use claviger::server::path::Path;
 use claviger::server::proxy;
@@ -47,6 +51,40 @@ pub fn ciphertext(bytes: &[u8]) {
         let mut other = context.to_vec();
         other.push(0);
         assert!(key.decrypt(&sealed, &other).is_err(), "the context is bound");
+    }
+}
+
+/// The values of `testdata/sealed`, and who opens each.
+static SEALED: LazyLock<Vec<(Seal, KeyName, Blob)>> = LazyLock::new(|| {
+    let vectors: Vec<serde_json::Value> =
+        serde_json::from_str(include_str!("../../testdata/sealed/local.json")).expect("JSON");
+    let vector = |vector: &serde_json::Value| {
+        let text = |field: &str| vector[field].as_str().expect("text");
+        let config = serde_json::json!({ "local": { "key": text("seal_key") } });
+        let config: seal::Config = serde_json::from_value(config).expect("a section");
+        let seal = now(Seal::connect(Some(&config))).expect("a local key");
+        (seal, KeyName::parse(text("name")).expect("a name"), Blob::from(text("value").as_bytes().to_vec()))
+    };
+    vectors.iter().map(vector).collect()
+});
+
+/// What lies in a key store with a seal: it opens under its own name only, and to nothing but what was sealed.
+pub fn sealed_value(bytes: &[u8]) {
+    let _ = Seal::label(&Blob::from(bytes.to_vec()));
+    for (number, (seal, ..)) in SEALED.iter().enumerate() {
+        for (owner, (_, name, value)) in SEALED.iter().enumerate() {
+            if let Ok(opened) = now(seal.open(name, Blob::from(bytes.to_vec()))) {
+                assert!(number == owner && opened.is_same(value));
+            }
+        }
+    }
+}
+
+/// What needs nobody's answer is done at once.
+fn now<T>(future: impl Future<Output = T>) -> T {
+    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(done) => done,
+        Poll::Pending => panic!("a local key waits for nobody"),
     }
 }
 

@@ -66,12 +66,12 @@ fn subkey(algorithm: Algorithm, key: &MacKey, iv: &[u8; IV]) -> Zeroizing<[u8; 3
 }
 
 /// AEADs that have keys of 32, nonces of 12 and tags of 16 bytes.
-pub(super) trait Aead: AeadInOut<NonceSize = U12, TagSize = U16> + KeyInit + KeySizeUser<KeySize = U32> {}
+trait Aead: AeadInOut<NonceSize = U12, TagSize = U16> + KeyInit + KeySizeUser<KeySize = U32> {}
 
 impl Aead for Aes256Gcm {}
 impl Aead for ChaCha20Poly1305 {}
 
-pub(super) fn seal_with<A: Aead>(
+fn seal_with<A: Aead>(
     subkey: &[u8; 32],
     nonce: &[u8; NONCE],
     context: &[u8],
@@ -81,7 +81,7 @@ pub(super) fn seal_with<A: Aead>(
     tag.expect("a request is shorter than the 64 GiB that AES-GCM can take").into()
 }
 
-pub(super) fn open_with<A: Aead>(
+fn open_with<A: Aead>(
     subkey: &[u8; 32],
     nonce: &[u8; NONCE],
     context: &[u8],

@@ -33,19 +33,6 @@ impl MacKey {
     }
 }
 
-impl SecretKey {
-    /// The key that is named by `label` among those that follow from this one: HMAC-SHA-256 of it.
-    pub(crate) fn derive(&self, label: &str) -> Self {
-        let mut mac = Hmac::<Sha256>::new_from_slice(self.expose()).expect("HMAC takes keys of any length");
-        mac.update(label.as_bytes());
-        let derived: Result<Self, std::convert::Infallible> = Self::generate(|key| {
-            mac.finalize_into(key.into());
-            Ok(())
-        });
-        derived.unwrap_or_else(|never| match never {})
-    }
-}
-
 impl fmt::Debug for MacKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("MacKey(redacted)")

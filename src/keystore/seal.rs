@@ -177,7 +177,7 @@ impl Seal {
         let Some(provider) = &self.provider else { return Ok(value.copy()) };
         let data_key = SecretKey::random().map_err(|error| Error::Failed(error.into()))?;
         let wrapped = provider.wrap(name, &data_key).await?;
-        Ok(Record::seal(provider.kind(), wrapped, name, &data_key, value)?.to_blob())
+        Ok(Record::seal(provider.kind(), wrapped, name, data_key, value)?.to_blob())
     }
 
     /// The value that `stored` stands for under `name`.
@@ -192,7 +192,7 @@ impl Seal {
         for provider in self.providers().filter(|p| p.kind() == record.provider && p.may_open(&record.key)) {
             let wrapped = Wrapped { key: record.key.clone(), data_key: record.data_key.clone() };
             match provider.unwrap(name, &wrapped).await {
-                Ok(data_key) => return record.open(name, &data_key).ok_or_else(not_authentic),
+                Ok(data_key) => return record.open(name, data_key).ok_or_else(not_authentic),
                 // Another may have the key, but one that may answer later decides.
                 Err(error) if !matches!(failure, Some(Error::Unreachable(_))) => failure = Some(error),
                 Err(_) => {}

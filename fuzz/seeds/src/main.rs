@@ -14,6 +14,7 @@ fn main() {
     let testdata = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata");
     let seeds = |fuzzer: &str| Seeds::new(to.join(fuzzer));
     stored_keys(&testdata, seeds("stored_key"));
+    sealed_values(&testdata, seeds("sealed_value"));
     ciphertexts(&testdata, seeds("ciphertext"));
     recorded(&testdata, seeds("request_body"), "body");
     recorded(&testdata, seeds("path"), "path");
@@ -53,6 +54,12 @@ fn stored_keys(testdata: &Path, mut seeds: Seeds) {
         }
     }
     files(&testdata.join("stored-keys"), seeds);
+}
+
+fn sealed_values(testdata: &Path, mut seeds: Seeds) {
+    for vector in elements(&read(&testdata.join("sealed/local.json"))) {
+        seeds.add(vector["sealed"].as_str().expect("text"));
+    }
 }
 
 fn ciphertexts(testdata: &Path, mut seeds: Seeds) {

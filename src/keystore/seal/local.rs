@@ -9,7 +9,7 @@ use serde::Deserialize;
 use zeroize::Zeroizing;
 
 use super::{Provider, Wrapped};
-use crate::crypto::{SecretKey, base64, envelope};
+use crate::crypto::{Sealer, SecretKey, base64};
 use crate::keystore::Error;
 use crate::name::KeyName;
 
@@ -66,7 +66,7 @@ fn parse(text: &[u8]) -> Option<SecretKey> {
 #[derive(Debug)]
 pub(super) struct Local {
     id: String,
-    key: SecretKey,
+    sealer: Sealer,
 }
 
 impl Local {
@@ -78,12 +78,13 @@ impl Local {
     }
 
     pub(super) fn new(key: &SecretKey) -> Self {
-        let id = key.derive("claviger local seal: id");
+        let id = key.hkdf("claviger local seal id v1");
         let id = id.expose()[..8].iter().map(|byte| format!("{byte:02x}")).collect();
-        Self { id, key: key.derive("claviger local seal: data keys") }
+        Self { id, sealer: Sealer::new(key.hkdf("claviger local seal v1")) }
     }
 
-    fn context(&self, name: &KeyName) -> Vec<u8> {
+    /// What a data key is bound to.
+    fn place(&self, name: &KeyName) -> Vec<u8> {
         format!("claviger data key 1\n{}\n{name}\n", self.id).into_bytes()
     }
 }
@@ -112,14 +113,14 @@ impl Provider for Local {
     }
 
     async fn wrap(&self, name: &KeyName, data_key: &SecretKey) -> Result<Wrapped, Error> {
-        let sealed = envelope::seal(&self.key, &self.context(name), data_key.expose());
+        let sealed = self.sealer.seal(data_key.expose(), &self.place(name));
         let sealed = sealed.map_err(|error| Error::Failed(error.into()))?;
         Ok(Wrapped { key: self.id.clone(), data_key: base64::encode(&sealed).to_string() })
     }
 
     async fn unwrap(&self, name: &KeyName, wrapped: &Wrapped) -> Result<SecretKey, Error> {
         let sealed = base64::decode(wrapped.data_key.as_bytes());
-        let data_key = sealed.and_then(|sealed| envelope::open(&self.key, &self.context(name), &sealed));
+        let data_key = sealed.and_then(|sealed| self.sealer.open(&sealed, &self.place(name)).ok());
         data_key.and_then(|data_key| SecretKey::from_slice(&data_key)).ok_or_else(super::not_authentic)
     }
 }

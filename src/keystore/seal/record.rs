@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::crypto::{Blob, SecretKey, base64, envelope};
+use crate::crypto::{Blob, Sealer, SecretKey, base64};
 use crate::keystore::Error;
 use crate::name::KeyName;
 
@@ -72,21 +72,21 @@ impl Record {
         provider: &str,
         wrapped: Wrapped,
         name: &KeyName,
-        data_key: &SecretKey,
+        data_key: SecretKey,
         value: &Blob,
     ) -> Result<Self, Error> {
         let Wrapped { key, data_key: wrapped } = wrapped;
         let mut record =
             Self { version: VERSION, provider: provider.into(), key, data_key: wrapped, value: String::new() };
-        let sealed = envelope::seal(data_key, &record.context(name), value.expose());
+        let sealed = Sealer::new(data_key).seal(value.expose(), &record.place(name));
         record.value = base64::encode(&sealed.map_err(|error| Error::Failed(error.into()))?).to_string();
         Ok(record)
     }
 
     /// The value, if `data_key` opens it under this name.
-    pub(super) fn open(&self, name: &KeyName, data_key: &SecretKey) -> Option<Blob> {
+    pub(super) fn open(&self, name: &KeyName, data_key: SecretKey) -> Option<Blob> {
         let sealed = base64::decode(self.value.as_bytes())?;
-        envelope::open(data_key, &self.context(name), &sealed).map(Blob::from)
+        Sealer::new(data_key).open(&sealed, &self.place(name)).ok().map(Blob::from)
     }
 
     /// The text to be stored.
@@ -112,7 +112,7 @@ impl Record {
     }
 
     /// What the value is bound to.
-    fn context(&self, name: &KeyName) -> Vec<u8> {
+    fn place(&self, name: &KeyName) -> Vec<u8> {
         let Self { version, provider, key, data_key, .. } = self;
         format!("claviger sealed {version}\n{provider}\n{key}\n{data_key}\n{name}\n").into_bytes()
     }

@@ -242,7 +242,7 @@ fn the_report_counts() {
     let run = stores.run(&["reseal", "--json", "--config", "old.yml", "--target", "new.yml"]).expect(0);
     let report: Value = serde_json::from_str(&run.stdout).expect("JSON");
     let expected = json!({
-        "newest": "local key fd555c0ed7c4ba53", "dry_run": false, "sealed_by": { "not sealed": 3 }, "to_reseal": 3,
+        "newest": "local key 355a2e2e6f796578", "dry_run": false, "sealed_by": { "not sealed": 3 }, "to_reseal": 3,
         "resealed": 3, "failed": [], "not_reached": 0,
     });
     assert_eq!(report, expected);
