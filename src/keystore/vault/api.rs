@@ -12,6 +12,7 @@ use hyper::{Method, Request, StatusCode};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
+use tokio::time::Instant;
 use zeroize::Zeroizing;
 
 use super::index::Index;
@@ -178,7 +179,7 @@ impl Api {
             .await
             .map_err(|error| Error::Unreachable(error.into()))?;
         match answer.status {
-            StatusCode::PRECONDITION_FAILED => self.index.forget(),
+            StatusCode::PRECONDITION_FAILED => self.index.not_yet(Instant::now()),
             _ => self.index.note(&answer.headers),
         }
         Ok(answer)

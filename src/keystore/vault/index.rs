@@ -5,21 +5,30 @@
 //! leader answer instead. Without it a key that was just created would be missing for a moment, and a token that was
 //! just given refused.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use hyper::HeaderMap;
 use hyper::header::{HeaderName, HeaderValue};
 use serde::Deserialize;
+use tokio::time::Instant;
 
 use crate::crypto::base64;
 
 const INDEX: HeaderName = HeaderName::from_static("x-vault-index");
 const INCONSISTENT: HeaderName = HeaderName::from_static("x-vault-inconsistent");
 
+/// How long a cluster may take to come as far as it has been. One that was restored from a backup never does.
+const CATCHES_UP: Duration = Duration::from_secs(30);
+
 /// How far the log of the cluster was when it last answered us.
 #[derive(Debug, Default)]
-pub(super) struct Index(ArcSwapOption<HeaderValue>);
+pub(super) struct Index {
+    known: ArcSwapOption<HeaderValue>,
+    /// Since when every answer has been that it is not there yet.
+    behind: Mutex<Option<Instant>>,
+}
 
 /// The header's value in OpenBao, decoded.
 #[derive(Deserialize)]
@@ -31,7 +40,7 @@ struct Position {
 impl Index {
     /// Asks for an answer that is no older.
     pub(super) fn demand(&self, headers: &mut HeaderMap) {
-        if let Some(index) = &*self.0.load() {
+        if let Some(index) = &*self.known.load() {
             headers.insert(INDEX, HeaderValue::clone(index));
             headers.insert(INCONSISTENT, HeaderValue::from_static("forward-active-node"));
         }
@@ -39,16 +48,21 @@ impl Index {
 
     /// Remembers what an answer says.
     pub(super) fn note(&self, headers: &HeaderMap) {
+        *self.behind.lock().unwrap_or_else(PoisonError::into_inner) = None;
         let Some(index) = headers.get(INDEX) else { return };
-        self.0.rcu(|known| match known {
+        self.known.rcu(|known| match known {
             Some(known) if !is_newer(index, known) => Some(known.clone()),
             _ => Some(Arc::new(index.clone())),
         });
     }
 
-    /// Demands nothing any more: of a cluster that was restored from a backup no answer would be new enough.
-    pub(super) fn forget(&self) {
-        self.0.store(None);
+    /// The answer was that the server has not come so far. Without the demand it would say of a new key that there is none: so
+    /// that is dropped only when nobody catches up.
+    pub(super) fn not_yet(&self, now: Instant) {
+        let mut behind = self.behind.lock().unwrap_or_else(PoisonError::into_inner);
+        if now.duration_since(*behind.get_or_insert(now)) >= CATCHES_UP {
+            self.known.store(None);
+        }
     }
 }
 
@@ -98,7 +112,21 @@ mod tests {
             known.note(&HeaderMap::new());
             assert_eq!(demanded(&known), Some(expected));
         }
-        known.forget();
+    }
+
+    #[test]
+    fn who_lags_behind_is_asked_again_and_who_never_catches_up_is_believed() {
+        let (known, began) = (Index::default(), Instant::now());
+        let answered = || known.note(&HeaderMap::from_iter([(INDEX, index("a", 9))]));
+        answered();
+        for seconds in [0, 1, 29] {
+            known.not_yet(began + Duration::from_secs(seconds));
+            assert_eq!(demanded(&known), Some(index("a", 9)), "after {seconds} s");
+        }
+        answered();
+        known.not_yet(began + Duration::from_secs(31));
+        assert_eq!(demanded(&known), Some(index("a", 9)), "it had answered meanwhile");
+        known.not_yet(began + Duration::from_secs(61));
         assert_eq!(demanded(&known), None);
     }
 }

@@ -71,6 +71,12 @@ impl Cluster {
         (0..self.nodes.len()).find(|index| self.admin(*index).health() == Some(200)).expect("one leads")
     }
 
+    /// Waits until one of the nodes that run leads.
+    pub fn elected(&self) {
+        let leads = |index: usize| self.admin(index).health() == Some(200);
+        eventually("a leader is elected", || (0..self.nodes.len()).any(leads));
+    }
+
     /// Kills a node.
     pub fn stop(&mut self, index: usize) {
         self.nodes[index].peer = None;
