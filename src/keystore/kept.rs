@@ -260,17 +260,25 @@ impl<S: KeyStore> KeyStore for Kept<S> {
         self.store.rehearse(name, value).await
     }
 
-    /// A batch is its parts: between the two questions that a key takes others may pass.
     fn batch(&self) -> usize {
         1
     }
 
+    /// One at a time: how many are asked for at once is for whoever makes the batches.
     async fn get_batch(&self, names: &[KeyName]) -> Vec<Result<Blob, Error>> {
-        future::join_all(names.iter().map(|name| self.get(name))).await
+        let mut answers = Vec::with_capacity(names.len());
+        for name in names {
+            answers.push(self.get(name).await);
+        }
+        answers
     }
 
     async fn create_batch(&self, keys: &[(&KeyName, &Blob)]) -> Vec<Result<(), Error>> {
-        future::join_all(keys.iter().map(|(name, value)| self.create(name, value))).await
+        let mut answers = Vec::with_capacity(keys.len());
+        for (name, value) in keys {
+            answers.push(self.create(name, value).await);
+        }
+        answers
     }
 
     /// Copies are looked for before a create, and kept, read, and removed around a replacement.

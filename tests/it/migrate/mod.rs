@@ -3,6 +3,7 @@
 mod aws;
 mod conflicts;
 mod interruption;
+mod latency;
 mod progress;
 mod report;
 mod reseal;

@@ -12,7 +12,7 @@ use crate::support::openbao::{OpenBao, unique};
 
 /// A kind of key store.
 #[derive(Debug, Clone, Copy)]
-enum Kind {
+pub enum Kind {
     Directory,
     Vault(u8),
     SecretsManager,
@@ -38,7 +38,7 @@ const WAY: [Kind; 13] = [
 ];
 
 /// A new and empty store of a kind: its section of a config file, and the directory, if it is one.
-fn place(kind: Kind, bao: &OpenBao, moto: &Moto) -> (Value, Option<String>) {
+pub fn place(kind: Kind, bao: &OpenBao, moto: &Moto) -> (Value, Option<String>) {
     match kind {
         Directory => {
             let directory = unique("keys");

@@ -5,6 +5,7 @@ pub mod certificates;
 pub mod client;
 pub mod console;
 pub mod curl;
+pub mod delay;
 pub mod differences;
 pub mod gate;
 pub mod lines;

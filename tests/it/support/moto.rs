@@ -11,10 +11,6 @@ use super::peer::{Peer, python, python_package};
 /// The one that tests share while any of them runs.
 static SHARED: Mutex<Weak<Moto>> = Mutex::new(Weak::new());
 
-/// Starts moto. It was not made for threads: a switch between looking for a name and taking it would make two creators
-/// of one secret succeed, which AWS never does. So a thread keeps running until it waits for something.
-const START: &str = "import sys; sys.setswitchinterval(3600); from moto.server import main; main()";
-
 /// Where all is that has no place of its own.
 pub const REGION: &str = "us-east-1";
 
@@ -59,7 +55,8 @@ impl Moto {
         let more = more.iter().map(|arg| (*arg).to_owned());
         let peer = Peer::start(&python(), |_, address| {
             let (host, port) = (address.ip().to_string(), address.port().to_string());
-            let args = ["-c", START, "--host", &host, "--port", &port].map(str::to_owned);
+            let program = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/peers/start_moto.py");
+            let args = [program, "--host", &host, "--port", &port].map(str::to_owned);
             args.into_iter().chain(more).collect()
         });
         Self { peer, scheme }
