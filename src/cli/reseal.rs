@@ -49,6 +49,8 @@ struct Report<'a> {
     resealed: usize,
     failed: Vec<Failed<'a>>,
     not_reached: usize,
+    /// How many keys had another seal in the end.
+    others: &'a BTreeMap<String, usize>,
 }
 
 #[derive(Serialize)]
@@ -84,10 +86,7 @@ impl Run {
             self.before_the_first_write(self.reseal.rehearse(&todo, &self.progress)).await?;
             Done::default()
         } else {
-            let meter = self.meter();
-            let done = self.reseal.run(&todo, &self.progress, &self.stop).await;
-            meter.stop().await;
-            done
+            self.write(&todo).await?
         };
         if self.args.json {
             out.json(&self.report(&todo, &done))?;
@@ -95,6 +94,21 @@ impl Run {
             writeln!(out, "{}", self.conclusion(&todo, &done))?;
         }
         shortfall(&todo, &done, self.stop.is_cancelled())
+    }
+
+    /// Seals anew, and looks what else there is then.
+    async fn write(&self, todo: &Todo) -> anyhow::Result<Done> {
+        let meter = self.meter();
+        let mut done = self.reseal.run(todo, &self.progress, &self.stop).await;
+        let others = if done.resealed > 0 && done.resealed == todo.names.len() {
+            self.reseal.others(todo, &self.progress).await
+        } else {
+            Ok(BTreeMap::new())
+        };
+        meter.stop().await;
+        done.others =
+            others.context("all keys of the plan have the new seal; whether there are others is not known")?;
+        Ok(done)
     }
 
     /// Runs a step that an interruption may end at any moment.
@@ -130,7 +144,7 @@ impl Run {
             "Sealed by now:{seals}\nPlan: {} to seal anew, as {newest}\nTo come: {} and {count} replacements in the key \
              store, {count} data keys to wrap and {} to unwrap{charged}\nUntil it ends every server must run with {readers}",
             keys(count),
-            reads(2 * count),
+            reads(2 * count + if count == 0 { 0 } else { sealed_by.values().sum() }),
             3 * count,
         )
     }
@@ -144,6 +158,7 @@ impl Run {
             resealed: done.resealed,
             failed: done.failed.iter().map(|(name, error)| Failed { name: name.as_str(), error }).collect(),
             not_reached: if self.args.dry_run { 0 } else { done.not_reached },
+            others: &done.others,
         }
     }
 
@@ -152,12 +167,20 @@ impl Run {
             return format!("Dry run: {} can be sealed anew; nothing was changed.", keys(todo.names.len()));
         }
         let resealed = format!("Resealed {}, each opened again and compared.", keys(done.resealed));
-        let rest = done.failed.len() + done.not_reached;
-        let others: Vec<_> = todo.sealed_by.keys().filter(|label| **label != todo.newest).map(String::as_str).collect();
-        if rest > 0 || others.is_empty() {
+        if done.failed.len() + done.not_reached > 0 {
             return resealed;
         }
-        format!("{resealed}\nNo key in this store is any more: {}.", others.join("; "))
+        let gone = todo.sealed_by.keys().filter(|label| **label != todo.newest && !done.others.contains_key(*label));
+        let gone: Vec<_> = gone.map(String::as_str).collect();
+        let mut said = vec![resealed];
+        if !gone.is_empty() {
+            said.push(format!("No key in this store is any more: {}.", gone.join("; ")));
+        }
+        if todo.readers == Readers::Old {
+            let [old, new] = [&self.args.config, &self.args.target].map(|file| file.display());
+            said.push(format!("Servers with '{old}' seal new keys as before: give them '{new}', and run this again."));
+        }
+        said.join("\n")
     }
 
     fn meter(&self) -> Meter {
@@ -176,6 +199,11 @@ fn reads(count: usize) -> String {
 }
 
 fn shortfall(todo: &Todo, done: &Done, interrupted: bool) -> anyhow::Result<()> {
+    if !done.others.is_empty() {
+        let others = done.others.iter().map(|(label, count)| format!("{} ({label})", keys(*count)));
+        let others = others.collect::<Vec<_>>().join(", ");
+        return Err(Incomplete::new(format!("made meanwhile with another seal: {others}; run again")).into());
+    }
     if done.failed.is_empty() && done.not_reached == 0 {
         return Ok(());
     }

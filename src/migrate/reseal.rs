@@ -95,6 +95,8 @@ pub struct Done {
     pub failed: Vec<(KeyName, String)>,
     /// How many were not begun.
     pub not_reached: usize,
+    /// How many keys had another seal when all these had the new one, by its label.
+    pub others: BTreeMap<String, usize>,
 }
 
 impl Reseal {
@@ -233,6 +235,18 @@ impl Reseal {
         }
         done.not_reached = todo.names.len() - done.resealed - done.failed.len();
         done
+    }
+
+    /// How many keys have another seal than they shall have, by its label: servers may have made some meanwhile.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn others(&self, todo: &Todo, progress: &Progress) -> Result<BTreeMap<String, usize>, Error> {
+        progress.begin(Step::Listing, 0);
+        let labels = self.store.labels(self.concurrency).await;
+        let mut labels = labels.map_err(|error| Error::Store("key store", error))?;
+        labels.remove(&todo.newest);
+        Ok(labels)
     }
 }
 

@@ -2,10 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use futures_util::{StreamExt as _, stream};
-
 use super::{Report, count};
-use crate::keystore::{self, Error, Seal, Section};
+use crate::keystore::{self, Error, Seal, Sealed, Section};
 use crate::telemetry::log::causes;
 
 const ID: &str = "seal.keys";
@@ -22,21 +20,10 @@ pub(super) async fn check(section: &Section, report: &mut Report) {
 }
 
 async fn look(section: &Section) -> Result<(BTreeMap<String, usize>, String), Error> {
-    let newest = Seal::connect(section.encrypt.as_ref()).await?.newest().await?;
-    let mut seals = BTreeMap::new();
-    let Some(store) = keystore::open(&section.store).await? else { return Ok((seals, newest)) };
-    let names = store.list("").await?.names;
-    let mut values = stream::iter(&names).map(|name| store.get(name)).buffer_unordered(AT_ONCE);
-    while let Some(value) = values.next().await {
-        let label = match value {
-            Ok(value) => Seal::label(&value)?,
-            // Deleted meanwhile.
-            Err(Error::NotFound) => continue,
-            Err(error) => return Err(error),
-        };
-        *seals.entry(label).or_default() += 1;
-    }
-    Ok((seals, newest))
+    let seal = Seal::connect(section.encrypt.as_ref()).await?;
+    let newest = seal.newest().await?;
+    let Some(store) = keystore::open(&section.store).await? else { return Ok((BTreeMap::new(), newest)) };
+    Ok((Sealed::new(store, seal).labels(AT_ONCE).await?, newest))
 }
 
 fn conclude(seals: &BTreeMap<String, usize>, newest: &str, report: &mut Report) {

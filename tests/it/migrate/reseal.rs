@@ -243,7 +243,7 @@ fn the_report_counts() {
     let report: Value = serde_json::from_str(&run.stdout).expect("JSON");
     let expected = json!({
         "newest": "local key 355a2e2e6f796578", "dry_run": false, "sealed_by": { "not sealed": 3 }, "to_reseal": 3,
-        "resealed": 3, "failed": [], "not_reached": 0,
+        "resealed": 3, "failed": [], "not_reached": 0, "others": {},
     });
     assert_eq!(report, expected);
 }
