@@ -208,6 +208,12 @@ pub trait KeyStore: fmt::Display + Send + Sync + 'static {
     /// `NotFound`, also after a crash half-way. When it returns, the value survives a power cut.
     async fn replace(&self, name: &KeyName, expected: &Blob, value: &Blob) -> Result<(), Error>;
 
+    /// Ends replacements that were cut off, so that nothing but keys is left. Waits, for minutes at most, until nobody can be at
+    /// work on them any more.
+    async fn settle(&self) -> Result<(), Error> {
+        Ok(())
+    }
+
     /// Removes the key, for good when it returns. [`Error::NotFound`] when there is none, where the
     /// store can tell.
     async fn delete(&self, name: &KeyName) -> Result<(), Error>;

@@ -86,6 +86,7 @@ impl Run {
             self.before_the_first_write(self.reseal.rehearse(&todo, &self.progress)).await?;
             Done::default()
         } else {
+            self.before_the_first_write(self.reseal.settle()).await?;
             self.write(&todo).await?
         };
         if self.args.json {
@@ -126,7 +127,7 @@ impl Run {
     }
 
     fn plan_text(&self, todo: &Todo) -> String {
-        let Todo { names, sealed_by, newest, readers } = todo;
+        let Todo { names, sealed_by, newest, readers, cut_off } = todo;
         let seals = sealed_by.iter().map(|(label, count)| format!("\n  {label}: {}", keys(*count)));
         let seals = seals.collect::<String>();
         let (count, [old, new]) = (names.len(), [&self.args.config, &self.args.target].map(|file| file.display()));
@@ -135,6 +136,13 @@ impl Run {
             Readers::New => format!("'{new}', which reads both seals"),
             Readers::Both => format!("'{old}' or '{new}': both read both seals"),
         };
+        let cut_off = match cut_off {
+            0 => String::new(),
+            cut_off => format!(
+                "\nOf {} a replacement was cut off, or is under way: it is ended first, which takes up to two minutes",
+                keys(*cut_off)
+            ),
+        };
         let charged: Vec<_> = self.reseal.charged_by().into_iter().collect();
         let charged = match charged.is_empty() {
             true => String::new(),
@@ -142,7 +150,7 @@ impl Run {
         };
         format!(
             "Sealed by now:{seals}\nPlan: {} to seal anew, as {newest}\nTo come: {} and {count} replacements in the key \
-             store, {count} data keys to wrap and {} to unwrap{charged}\nUntil it ends every server must run with {readers}",
+             store, {count} data keys to wrap and {} to unwrap{charged}\nUntil it ends every server must run with {readers}{cut_off}",
             keys(count),
             reads(2 * count + if count == 0 { 0 } else { sealed_by.values().sum() }),
             3 * count,

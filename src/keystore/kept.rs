@@ -30,6 +30,9 @@ const ABANDONED: i64 = 120;
 /// How long after the copy was written its owner still deletes the key: long before others take it for dead.
 const LEASE: Duration = Duration::from_secs(60);
 
+/// The pause before a copy is looked at again whose owner may live.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
 /// How often a read goes from the key to its copy and back: a replacement may pass it by.
 const READS: usize = 4;
 
@@ -225,6 +228,29 @@ impl<S: KeyStore> KeyStore for Kept<S> {
         }
     }
 
+    async fn settle(&self) -> Result<(), Error> {
+        let listing = self.store.list(RESERVED_PREFIX).await?;
+        for kept in listing.foreign.iter().filter_map(|foreign| KeyName::parse_kept(&foreign.name)) {
+            loop {
+                let copy = match self.read_copy(&kept).await {
+                    Ok(copy) => copy,
+                    // Its owner lives, and has ended it.
+                    Err(Error::NotFound) => break,
+                    Err(error) => return Err(error),
+                };
+                if copy.is_abandoned() {
+                    let name =
+                        KeyName::parse(&copy.name).map_err(|_| failed("a copy is of something that is no key"))?;
+                    let _one = self.lock(&name).await;
+                    self.restore(&name, &copy).await?;
+                    break;
+                }
+                tokio::time::sleep(LOOK_AGAIN).await;
+            }
+        }
+        Ok(())
+    }
+
     async fn delete(&self, name: &KeyName) -> Result<(), Error> {
         // The copy first: it would stand for the name.
         if self.copy_of(name).await?.is_some() {
@@ -378,6 +404,19 @@ mod tests {
             assert_eq!(leftovers.len(), 1, "and it is shown: {leftovers:?}");
             store.replace(&name(), &blob(expected), &blob("newer")).await.expect("replaced after all");
             assert_holds(&store, "newer").await;
+            assert!(!has_copy(&store).await, "after {steps} steps");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_was_cut_off_is_ended_when_nobody_can_be_at_work_any_more() {
+        for steps in 0..3 {
+            let store = store().await;
+            interrupt(&store, steps, ABANDONED - 1).await;
+            let began = Instant::now();
+            store.settle().await.expect("settled");
+            assert!(began.elapsed() >= LOOK_AGAIN, "its owner may live");
+            assert_holds(&store, if steps > 1 { "new" } else { "old" }).await;
             assert!(!has_copy(&store).await, "after {steps} steps");
         }
     }

@@ -147,6 +147,11 @@ impl KeyStore for Retry {
         }
     }
 
+    /// Asks once: it waits, and may be asked again.
+    async fn settle(&self) -> Result<(), Error> {
+        self.store.settle().await
+    }
+
     /// Reads the key first. When the outcome is unknown and the key then is missing, or is another
     /// one, it was deleted, and what somebody created since must not be.
     async fn delete(&self, name: &KeyName) -> Result<(), Error> {

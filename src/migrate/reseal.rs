@@ -11,7 +11,7 @@ use super::progress::{Progress, Step};
 use crate::crypto::{Blob, Key};
 use crate::keystore::seal::Examined;
 use crate::keystore::{self, Access, KeyStore, Retry, Seal, Sealed};
-use crate::name::KeyName;
+use crate::name::{self, KeyName};
 use crate::telemetry::log::causes;
 
 /// How often a key is tried while a store or who seals does not answer, and how long the first pause is; each further
@@ -73,6 +73,8 @@ pub struct Todo {
     pub newest: String,
     /// Which config servers must have while it runs.
     pub readers: Readers,
+    /// How many replacements were cut off, of which there are copies still.
+    pub cut_off: usize,
 }
 
 /// Which config reads every key at every moment of a run.
@@ -136,9 +138,17 @@ impl Reseal {
         progress.begin(Step::Listing, 0);
         let listing = self.store.list("").await.map_err(|error| Error::Store("key store", error))?;
         let newest = self.store.seal().newest().await.map_err(|error| Error::Store("seal", error))?;
-        let mut todo = Todo { names: Vec::new(), sealed_by: BTreeMap::new(), newest, readers: Readers::New };
+        let (copies, foreign): (Vec<_>, Vec<_>) =
+            listing.foreign.into_iter().partition(|foreign| name::is_reserved(&foreign.name));
+        let mut todo = Todo {
+            names: Vec::new(),
+            sealed_by: BTreeMap::new(),
+            newest,
+            readers: Readers::New,
+            cut_off: copies.len(),
+        };
         let mut problems: Vec<_> =
-            listing.foreign.into_iter().map(|foreign| (foreign.name, foreign.reason.to_owned())).collect();
+            foreign.into_iter().map(|foreign| (foreign.name, foreign.reason.to_owned())).collect();
 
         progress.begin(Step::Reading, listing.names.len());
         let mut examined = stream::iter(listing.names)
@@ -211,6 +221,14 @@ impl Reseal {
             problems.extend(answer.err());
         }
         if problems.is_empty() { Ok(()) } else { Err(Error::Unusable(problems)) }
+    }
+
+    /// Ends replacements that an earlier run has left cut off. Waits up to two minutes for whoever may be at work on them.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn settle(&self) -> Result<(), Error> {
+        self.store.settle().await.map_err(|error| Error::Store("key store", error))
     }
 
     /// Gives every key of the plan the new seal. After the first key that fails, or when `stop` is cancelled, no further

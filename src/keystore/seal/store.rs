@@ -144,6 +144,10 @@ impl KeyStore for Sealed {
         self.store.replace(name, &stored, &self.seal.seal(name, value).await?).await
     }
 
+    async fn settle(&self) -> Result<(), Error> {
+        self.store.settle().await
+    }
+
     async fn delete(&self, name: &KeyName) -> Result<(), Error> {
         self.store.delete(name).await
     }

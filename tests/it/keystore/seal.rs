@@ -10,6 +10,7 @@ use claviger::name::KeyName;
 use claviger::telemetry::log::causes;
 
 use crate::support::client::Request;
+use crate::support::gate::Gate;
 use crate::support::moto::{Moto, REGION};
 use crate::support::openbao::{OpenBao, unique};
 use crate::support::server::dev_config;
@@ -169,6 +170,41 @@ fn an_outage_of_the_provider_is_one_of_the_store() {
             assert!(matches!(error, keystore::Error::NotFound), "what is not there needs nobody: {error:?}");
         }
     });
+}
+
+/// Tokens for the transit key are renewed, and replaced when they cannot be any more, before a request needs them.
+#[test]
+fn a_seal_outlives_its_tokens() {
+    let bao = OpenBao::shared();
+    let engine = unique("transit");
+    bao.ask("POST", &format!("sys/mounts/{engine}"), json!({ "type": "transit" }));
+    bao.ask("POST", &format!("{engine}/keys/seal"), Value::Null);
+    let rights = ["encrypt", "decrypt"]
+        .map(|what| format!("path \"{engine}/{what}/seal\" {{ capabilities = [\"update\"] }}\n"))
+        .concat();
+    let settings = json!({ "token_ttl": "5s", "token_max_ttl": "11s" });
+    let ((id, secret), _) = bao.role(None, &rights, settings);
+    let gate = Gate::new(bao.address());
+    let (login, renewal) = ("/v1/auth/approle/login", "/v1/auth/token/renew-self");
+    let transit = json!({ "vault": {
+        "endpoint": gate.endpoint(), "engine": engine, "key": "seal", "approle": { "id": id, "secret": secret },
+    } });
+    let places = Places::new();
+    let store = json!({ "fs": { "path": places.directory.path().join("keys") } });
+    block_on(async {
+        let sealed = places.connect(&store, Some(&transit)).await.expect("connects");
+        let mut keys = 0;
+        // Two tokens come to the end of all their renewals.
+        while gate.count(login) < 3 {
+            keys += 1;
+            let (name, value) = (name(&format!("key-{keys}")), b"value".to_vec().into());
+            sealed.create(&name, &value).await.expect("created");
+            assert!(sealed.get(&name).await.expect("there").is_same(&value));
+        }
+        let age = sealed.token_age().expect("there is a token");
+        assert!(age < std::time::Duration::from_secs(11), "{age:?}");
+    });
+    assert!(gate.count(renewal) >= 4, "each was renewed before: {}", gate.count(renewal));
 }
 
 /// What an outage of the key store is for clients, that of who seals is: cached keys serve, others are tried again and

@@ -1,14 +1,18 @@
 //! `claviger reseal`, and `migrate` between sealed key stores.
 
-use std::process::Stdio;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
 use super::interruption::random;
+use super::stores::ends_within;
 use super::support::Stores;
+use crate::support::client::Request;
 use crate::support::moto::{Moto, REGION};
 use crate::support::openbao::{OpenBao, unique};
+use crate::support::server::dev_config;
+use crate::support::{Client, Identity, Protocol, TestServer, block_on};
 
 /// Two local keys.
 const ONE: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
@@ -41,14 +45,20 @@ fn kms(moto: &Moto) -> Value {
     } })
 }
 
-/// Writes the config of the keys in `src`, sealed like this.
+/// Writes the config of the keys in a directory, sealed like this.
 fn config(stores: &Stores, file: &str, directory: &str, encrypt: &Value) {
-    let mut keystore = json!({ "fs": { "path": directory } });
+    let keystore = sealed(&json!({ "fs": { "path": directory } }), encrypt);
+    // JSON is YAML.
+    stores.write(file, &json!({ "keystore": keystore }).to_string());
+}
+
+/// The section of a key store, sealed like this.
+fn sealed(store: &Value, encrypt: &Value) -> Value {
+    let mut keystore = store.clone();
     if !encrypt.is_null() {
         keystore["encrypt"] = encrypt.clone();
     }
-    // JSON is YAML.
-    stores.write(file, &json!({ "keystore": keystore }).to_string());
+    keystore
 }
 
 /// The values of all keys as a store with this config has them, read by a migration into an unsealed one.
@@ -84,19 +94,20 @@ fn every_seal_follows_every_other() {
         let readers = configs(&stores, old, new);
         let raw = stores.keys("src");
         let reseal = ["reseal", "--config", "old.yml", "--target", "new.yml"];
+        let began = Instant::now();
         let dry = stores.run(&[&reseal[..], &["--dry-run"]].concat()).expect(0);
+        let took = began.elapsed();
         assert_eq!(dry.stdout, format!("Dry run: {keys} keys can be sealed anew; nothing was changed.\n"));
         assert_eq!(stores.keys("src"), raw);
         let charged = [old, new].iter().any(|seal| seal.get("aws").is_some());
         assert_eq!(dry.stderr.contains("Charged by AWS KMS: "), charged, "{}", dry.stderr);
         assert!(dry.stderr.contains(&format!("'{readers}', which reads both seals")), "{}", dry.stderr);
 
-        let mut child = stores.command(&reseal).stderr(Stdio::null()).stdout(Stdio::null()).spawn().expect("it starts");
-        std::thread::sleep(Duration::from_millis(keys as u64 * 10).mul_f64(random()));
-        let _ = child.kill();
-        child.wait().expect("our child");
+        // A rehearsal does what the run does.
+        ends_within(stores.command(&reseal), took.mul_f64(random()));
         assert_eq!(opened(&stores, readers), before, "servers with '{readers}' read all of them");
-        stores.run(&reseal).expect(0);
+        let rest = stores.run(&reseal).expect(0).stdout;
+        eprintln!("after the kill: {}", rest.lines().next().unwrap_or_default());
         let again = stores.run(&reseal).expect(0);
         assert!(again.stdout.starts_with("Resealed 0 keys"), "{}", again.stdout);
         assert_eq!(opened(&stores, "new.yml"), before);
@@ -134,11 +145,8 @@ fn a_killed_run_leaves_every_key_readable() {
     config(&stores, "new.yml", "src", &also(seals[0].clone(), &[], true));
     let (mut between, mut delay) = (0, 0.05);
     for kill in 0..kills {
-        let mut child =
-            stores.command(&["reseal", "-q", "--config", "old.yml", "--target", "new.yml"]).spawn().expect("runs");
-        std::thread::sleep(Duration::from_secs_f64(delay));
-        let _ = child.kill();
-        child.wait().expect("our child");
+        let command = stores.command(&["reseal", "-q", "--config", "old.yml", "--target", "new.yml"]);
+        ends_within(command, Duration::from_secs_f64(delay));
         assert_eq!(opened(&stores, "new.yml"), before, "kill {kill}");
 
         let done = stores.run(&["reseal", "--config", "old.yml", "--target", "new.yml"]).expect(0);
@@ -156,6 +164,110 @@ fn a_killed_run_leaves_every_key_readable() {
     }
     eprintln!("{kills} kills, {between} of them between the first key and the last");
     assert!(between > 0, "some kills hit the writing");
+}
+
+/// A server with both seals reads every key at every moment of a run, of a killed one too, also where a key is replaced
+/// in several steps.
+#[test]
+fn servers_read_every_key_all_the_way() {
+    const KEYS: usize = 60;
+    let bao = OpenBao::shared();
+    let engine = bao.kv(None, 2);
+    let token = json!({ "value": bao.token });
+    let vault = json!({ "endpoint": bao.endpoint(), "engine": engine, "version": "v2", "token": token });
+    let stores = Stores::with_keys(KEYS);
+    let directory = json!({ "fs": { "path": stores.path("src") } });
+    stores.write("vault.yml", &json!({ "keystore": { "vault": vault } }).to_string());
+    stores.run(&["migrate", "-q", "--from", "src.yml", "--to", "vault.yml"]).expect(0);
+    let (one, transit) = (local(ONE), transit(&bao));
+    for store in [directory, json!({ "vault": vault })] {
+        for [old, new, reads] in [
+            [&Value::Null, &one, &also(one.clone(), &[], true)],
+            [&one, &transit, &also(transit.clone(), &[&one], false)],
+            [&also(transit.clone(), &[], true), &Value::Null, &also(transit.clone(), &[], true)],
+        ] {
+            let write = |file, encrypt| {
+                stores.write(file, &json!({ "keystore": sealed(&store, encrypt) }).to_string());
+            };
+            write("old.yml", old);
+            write("new.yml", if new.is_null() { new } else { reads });
+            let keystore = sealed(&store, reads).to_string();
+            let config = dev_config("").replace("{ fs: { path: keys } }", &keystore);
+            let config = format!("cache: {{ expiry: {{ any: 1ms, unused: 1ms }} }}\n{config}");
+            let server = TestServer::start_in(tempfile::tempdir().expect("a directory"), &config);
+            let ended = AtomicBool::new(false);
+            std::thread::scope(|scope| {
+                let reader = scope.spawn(|| block_on(read_until(&server, KEYS, &ended)));
+                let reseal = ["reseal", "--config", "old.yml", "--target", "new.yml"];
+                // In Vault a replacement that is cut off takes two minutes to be ended: one is enough.
+                let kills = if store.get("fs").is_some() { 3 } else { usize::from(old.is_null()) };
+                for _ in 0..kills {
+                    ends_within(stores.command(&reseal), Duration::from_millis(2_000).mul_f64(random()));
+                }
+                let run = stores.run(&reseal);
+                ended.store(true, Ordering::Relaxed);
+                run.expect(0);
+                let reads = reader.join().expect("every key was read");
+                assert!(reads >= KEYS, "{reads} reads");
+            });
+        }
+    }
+}
+
+/// Reads all keys again and again, and returns how often it has read one.
+async fn read_until(server: &TestServer, keys: usize, ended: &AtomicBool) -> usize {
+    let admin = Client::new(server.address(), Some(Identity::dev("admin")), Protocol::H2);
+    let session = admin.session().await.expect("connects");
+    for reads in 0.. {
+        if ended.load(Ordering::Relaxed) && reads >= keys {
+            return reads;
+        }
+        let request = Request::new("GET", &format!("/v1/key/describe/key-{:05}", reads % keys));
+        let answer = session.another().send(request).await.expect("an answer");
+        assert_eq!(answer.status, 200, "after {reads} reads: {}", answer.text());
+    }
+    unreachable!("it reads for ever")
+}
+
+/// What servers with the old config make while a run goes on is seen by its last look.
+#[test]
+fn a_key_made_meanwhile_with_the_old_seal_is_told_of() {
+    let stores = Stores::with_keys(2);
+    config(&stores, "old.yml", "src", &Value::Null);
+    config(&stores, "new.yml", "src", &also(local(ONE), &[], true));
+    stores.run(&["reseal", "-q", "--config", "old.yml", "--target", "new.yml"]).expect(0);
+    // Back, while a server keeps making keys.
+    config(&stores, "old.yml", "src", &also(local(ONE), &[], true));
+    config(&stores, "new.yml", "src", &Value::Null);
+    config(&stores, "server.yml", "src", &also(local(ONE), &[], true));
+    let again = ["reseal", "--config", "old.yml", "--target", "new.yml"];
+    let run = stores.run(&again).expect(0);
+    assert!(run.stdout.ends_with("give them 'new.yml', and run this again.\n"), "{}", run.stdout);
+
+    let ended = AtomicBool::new(false);
+    let told = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for n in 0.. {
+                if ended.load(Ordering::Relaxed) {
+                    break;
+                }
+                let (source, config_file) = (format!("more-{n}"), format!("more-{n}.yml"));
+                std::fs::create_dir(stores.path(&source)).expect("a directory");
+                stores.write(&format!("{source}/made-{n:04}"), &super::support::key(n));
+                config(&stores, &config_file, &source, &Value::Null);
+                stores.run(&["migrate", "-q", "--from", &config_file, "--to", "server.yml"]).expect(0);
+            }
+        });
+        let told = (0..200).map(|_| stores.run(&again)).find(|run| run.code == Some(3));
+        ended.store(true, Ordering::Relaxed);
+        told
+    });
+    let told = told.expect("some key is made while a run goes on");
+    assert!(told.stderr.contains("made meanwhile with another seal: "), "{}", told.stderr);
+    assert!(told.stderr.contains(" (local key 355a2e2e6f796578); run again"), "{}", told.stderr);
+    assert!(!told.stdout.contains("is any more"), "{}", told.stdout);
+    let last = stores.run(&again);
+    assert!(last.code == Some(0) && !opened(&stores, "new.yml").is_empty(), "{}", last.stderr);
 }
 
 /// A new version of a transit key is a new seal.
