@@ -2,6 +2,7 @@
 
 mod damage;
 mod matrix;
+mod power;
 mod semantics;
 mod writing;
 

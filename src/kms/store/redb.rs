@@ -1,17 +1,26 @@
 //! The embedded store: one file, written by transactions that are on disk before they are done.
 
-use std::fs::{self, DirBuilder, OpenOptions};
+use std::fs::{self, DirBuilder};
+use std::hash::{BuildHasher as _, RandomState};
+use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use redb::backends::FileBackend;
-use redb::{Database, ReadOnlyDatabase, ReadableDatabase, ReadableTable as _, TableDefinition};
+use redb::{
+    Database, DatabaseError, ReadOnlyDatabase, ReadableDatabase, ReadableTable as _, StorageBackend, TableDefinition,
+};
+
+use rustix::fs::{CWD, RenameFlags, renameat_with};
 
 use super::{Batch, Error, Seals, Store};
 use crate::kms::record::Id;
 
 /// The name of the file in the data directory.
 const FILE: &str = "claviger.kms";
+
+/// What the name of a file begins with that is not whole yet.
+const BEGUN: &str = "claviger.kms.new-";
 
 const RECORDS: TableDefinition<'_, &[u8; 32], &[u8]> = TableDefinition::new("records");
 const SEALS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("seals");
@@ -32,28 +41,48 @@ impl Redb {
     /// When that cannot be done, or another process has the file open.
     pub fn open(directory: &Path) -> Result<Self, Error> {
         let path = directory.join(FILE);
-        let failed = |source: Box<dyn std::error::Error + Send + Sync>| {
-            Error::new(format!("failed to open '{}'", path.display()), source)
-        };
-        DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(|error| failed(error.into()))?;
-        let is_new = !path.exists();
-        // Made here, so that nobody else can read it at any time.
-        let mut options = OpenOptions::new();
-        let file = options.read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
-        let file = file.map_err(|error| failed(error.into()))?;
-        let backend = FileBackend::new(file);
-        let database = backend.and_then(|file| Self::builder().create_with_backend(file));
-        let database = database.map_err(|error| match error {
-            redb::DatabaseError::DatabaseAlreadyOpen => failed("another process has it open".into()),
-            error => failed(error.into()),
-        })?;
-        if is_new {
-            // The file's name is to last as its content does.
-            fs::File::open(directory)
-                .and_then(|directory| directory.sync_all())
-                .map_err(|error| failed(error.into()))?;
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(directory);
+        made.map_err(|error| cannot_open(&path, error.into()))?;
+        if !path.exists() {
+            return Self::create(directory, &path);
         }
-        let store = Self { database, path };
+        let file = fs::File::options().read(true).write(true).open(&path);
+        let file = file.map_err(|error| cannot_open(&path, error.into()))?;
+        let file = FileBackend::new(file).map_err(|error| cannot_open(&path, error))?;
+        std::thread::scope(|scope| {
+            // All of it is needed now, and the library asks for one page after the other, from all over the file.
+            scope.spawn(|| fs::File::open(&path).and_then(|mut file| io::copy(&mut file, &mut io::sink())));
+            Self::on(file, path.clone())
+        })
+    }
+
+    /// Makes the file, under another name until it is whole: a power cut must not leave half of one.
+    fn create(directory: &Path, path: &Path) -> Result<Self, Error> {
+        let failed = |error: io::Error| cannot_open(path, error.into());
+        let number = RandomState::new().hash_one(std::process::id());
+        let begun = directory.join(format!("{BEGUN}{number:016x}"));
+        let file = fs::File::options().read(true).write(true).create_new(true).mode(0o600).open(&begun);
+        let file = FileBackend::new(file.map_err(failed)?).map_err(|error| cannot_open(path, error))?;
+        let store = Self::on(file, path.to_owned())?;
+        renameat_with(CWD, &begun, CWD, path, RenameFlags::NOREPLACE).map_err(|error| failed(error.into()))?;
+        // The file's name is to last as its content does.
+        fs::File::open(directory).and_then(|directory| directory.sync_all()).map_err(failed)?;
+        // What earlier starts have left.
+        for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+            if entry.file_name().as_encoded_bytes().starts_with(BEGUN.as_bytes()) {
+                let _ = fs::remove_file(entry.path());
+            }
+        }
+        Ok(store)
+    }
+
+    /// Opens what is in `storage`, which errors call by `path`.
+    ///
+    /// # Errors
+    /// As [`Redb::open`].
+    pub(in crate::kms) fn on(storage: impl StorageBackend, path: PathBuf) -> Result<Self, Error> {
+        let database = Self::builder().create_with_backend(storage);
+        let store = Self { database: database.map_err(|error| cannot_open(&path, error))?, path };
         store.create_tables().map_err(|error| store.failed(error))?;
         Ok(store)
     }
@@ -137,6 +166,14 @@ impl Redb {
     }
 }
 
+fn cannot_open(path: &Path, source: DatabaseError) -> Error {
+    let what = format!("failed to open '{}'", path.display());
+    match source {
+        DatabaseError::DatabaseAlreadyOpen => Error::new(what, "another process has it open"),
+        source => Error::new(what, source),
+    }
+}
+
 fn read_seals(database: &impl ReadableDatabase) -> Result<Seals, redb::Error> {
     let table = database.begin_read()?.open_table(SEALS)?;
     let mut seals = Seals::new();
@@ -187,6 +224,17 @@ mod tests {
         drop(store);
         let store = Redb::open(&path).expect("opened");
         assert_eq!(store.get(&[1; 32]).expect("read").as_deref(), Some(&b"one"[..]));
+    }
+
+    #[test]
+    fn what_a_first_start_has_left_half_made_is_cleared_away() {
+        let directory = tempfile::tempdir().expect("a directory");
+        fs::write(directory.path().join(format!("{BEGUN}1")), b"half").expect("written");
+        let store = Redb::open(directory.path()).expect("opened");
+        let names = fs::read_dir(directory.path()).expect("there").map(|entry| entry.expect("readable").file_name());
+        assert_eq!(names.collect::<Vec<_>>(), [FILE]);
+        drop(store);
+        Redb::open(directory.path()).map(drop).expect("opened again");
     }
 
     #[test]
