@@ -21,6 +21,9 @@ pub struct Config {
     pub admin: Admin,
     #[serde(default)]
     tls: Tls,
+    /// What is logged: standard error and the audit events on standard output, both unless it says otherwise.
+    #[serde(default)]
+    pub log: super::Log,
     /// What else the root key may be sealed with, by name.
     #[serde(default)]
     pub hsm: BTreeMap<String, Hsm>,
@@ -105,6 +108,7 @@ impl Config {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::telemetry::log::Level;
 
     #[test]
     fn every_setting_is_read() {
@@ -112,14 +116,17 @@ mod tests {
             "version: v1\n\
              admin: { identity: h1:l4AoVm6xKAVGsfo8J_ttCOC6Odgq3GJLHg5NtAdOAr0 }\n\
              tls: { certs: [ { key: server.key, cert: server.crt } ], auth: on, ca: clients.crt }\n\
+             log: { error: warn, audit: off }\n\
              hsm: { second: { file: second.hsm } }\n",
         );
         let config = config.expect("a config");
         let tls = config.tls().expect("a certificate");
         assert_eq!((tls.key, tls.cert, tls.ca), ("server.key".into(), "server.crt".into(), Some("clients.crt".into())));
         assert!(config.admin.identity.is_some() && config.hsm.contains_key("second"));
+        assert_eq!(config.log, crate::config::Log { error: Some(Level(4)), audit: None });
         let config = Config::parse("version: v1").expect("a config");
         assert!(config.tls().is_none() && config.admin.identity.is_none());
+        assert_eq!(config.log, crate::config::Log::default());
     }
 
     #[test]

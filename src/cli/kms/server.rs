@@ -23,8 +23,7 @@ use crate::kms::store::{Mem, Redb, Store};
 use crate::kms::{Admin, Keeper, State};
 use crate::server::tls::Fingerprint;
 use crate::server::{Handle, Limits, Server};
-use crate::telemetry::Telemetry;
-use crate::telemetry::log::{self, Level};
+use crate::telemetry::{Telemetry, audit, log};
 use crate::{clock, memory};
 
 /// The port of key managers.
@@ -90,8 +89,8 @@ async fn start(args: Args, started: Instant, telemetry: Arc<Telemetry>) -> anyho
     let seen = source.fingerprint();
     let tls = source.load()?;
     let state = State::new(keeper, telemetry.clone(), started, tls.not_after)?;
-    telemetry.log.set_level(Some(Level(0)));
-    telemetry.audit.set_on(true);
+    telemetry.log.set_level(config.log.error);
+    telemetry.audit.set_on(config.log.audit.is_some_and(|level| level <= audit::LEVEL));
     let config::Limits { connections, shutdown } = config::Limits::default();
     let limits = Limits { connections, shutdown, workers: memory::usable_cpus() };
     let server = Server::bind(address, limits, telemetry.clone(), state.clone(), tls).await;
