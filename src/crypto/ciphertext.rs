@@ -76,10 +76,7 @@ impl Key {
 
     /// The HMAC-SHA-256 of `message`; `None` when the key has no HMAC key.
     pub fn hmac(&self, message: &[u8]) -> Option<[u8; 32]> {
-        let key = self.hmac.as_ref()?;
-        let mut tag = [0; 32];
-        key.sign(message, &mut tag);
-        Some(tag)
+        Some(self.hmac.as_ref()?.hmac(message))
     }
 
     /// Writes the current format: the sealed message with its tag, IV, nonce.

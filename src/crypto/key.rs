@@ -40,7 +40,8 @@ pub enum Error {
 #[derive(Debug)]
 pub struct Key {
     pub(super) secret: MacKey,
-    pub(super) hmac: Option<MacKey>,
+    /// Nothing is worked out for it: few ask for HMACs, and there may be a million keys in memory.
+    pub(super) hmac: Option<SecretKey>,
     algorithm: Option<Algorithm>,
     created_at: OffsetDateTime,
     created_by: Option<Box<str>>,
@@ -88,7 +89,7 @@ impl Key {
 
     fn new(secret: SecretKey, algorithm: Option<Algorithm>, hmac: Option<SecretKey>, origin: Origin) -> Self {
         let Origin { created_at, created_by } = origin;
-        Self { secret: MacKey::new(secret), hmac: hmac.map(MacKey::new), algorithm, created_at, created_by }
+        Self { secret: MacKey::new(secret), hmac, algorithm, created_at, created_by }
     }
 
     /// This key as made by somebody else, or by nobody when `created_by` is empty.
@@ -109,7 +110,7 @@ impl Key {
     /// and the archived server crashes on a protobuf key without HMAC part.
     pub fn encode(&self) -> Blob {
         match (self.algorithm, &self.hmac) {
-            (Some(algorithm), Some(hmac)) => protobuf::encode(self, algorithm, hmac.key()),
+            (Some(algorithm), Some(hmac)) => protobuf::encode(self, algorithm, hmac),
             _ => json::encode(self),
         }
     }
@@ -140,7 +141,7 @@ impl Key {
     /// bytes are compared in constant time.
     pub fn is_same(&self, other: &Self) -> bool {
         let hmac = match (&self.hmac, &other.hmac) {
-            (Some(ours), Some(theirs)) => ours.key().is_same(theirs.key()),
+            (Some(ours), Some(theirs)) => ours.is_same(theirs),
             (None, None) => true,
             _ => false,
         };

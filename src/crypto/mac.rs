@@ -33,6 +33,14 @@ impl MacKey {
     }
 }
 
+impl SecretKey {
+    /// The HMAC-SHA-256 of `message`, for keys that sign little.
+    pub(super) fn hmac(&self, message: &[u8]) -> [u8; 32] {
+        let mac = Hmac::<Sha256>::new_from_slice(self.expose()).expect("HMAC takes keys of any length");
+        mac.chain_update(message).finalize_fixed().into()
+    }
+}
+
 impl fmt::Debug for MacKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("MacKey(redacted)")

@@ -73,7 +73,7 @@ impl<'a> Draft<'a> {
         let (enclave, standing) = self.snapshot.enter(enclave, &self.author.caller)?;
         let enclave = Enclave::clone(enclave);
         let changed = Inside { draft: self, enclave, standing, action }.apply(command)?;
-        self.snapshot.enclaves.insert_mut(changed.name.clone(), Arc::new(changed));
+        self.snapshot.enclaves.insert(changed.name.clone(), Arc::new(changed));
         Ok(())
     }
 
@@ -96,7 +96,7 @@ impl<'a> Draft<'a> {
         random::fill(&mut id)?;
         let enclave = Arc::new(Enclave::new(id, name.clone(), self.author.now, self.author.caller.to_string()));
         self.changed.insert(Place::enclave(&name), Some(Record::Enclave(enclave.clone())));
-        self.snapshot.enclaves.insert_mut(name, enclave);
+        self.snapshot.enclaves.insert(name, enclave);
         Ok(())
     }
 
@@ -107,7 +107,7 @@ impl<'a> Draft<'a> {
         let identities = enclave.identities.keys().map(|identity| Place::identity(&enclave, identity));
         let places = [Place::enclave(&enclave.name)].into_iter().chain(keys).chain(policies).chain(identities);
         self.changed.extend(places.map(|place| (place, None)));
-        self.snapshot.enclaves.remove_mut(name);
+        self.snapshot.enclaves.remove(name);
         Ok(())
     }
 
@@ -246,7 +246,7 @@ impl Inside<'_, '_> {
             None => {
                 let name = ring.name.clone();
                 self.draft.changed.insert(Place::key(&self.enclave, &name), None);
-                self.enclave.keys.remove_mut(&name);
+                self.enclave.keys.remove(&name);
             }
         }
         Ok(())
@@ -265,7 +265,7 @@ impl Inside<'_, '_> {
         });
         let record = Record::Policy(self.enclave.id, policy.clone());
         self.draft.changed.insert(Place::policy(&self.enclave, &name), Some(record));
-        self.enclave.policies.insert_mut(name, policy);
+        self.enclave.policies.insert(name, policy);
         Ok(())
     }
 
@@ -274,7 +274,7 @@ impl Inside<'_, '_> {
         self.authorize(name)?;
         let name = self.enclave.policy(name)?.name.clone();
         self.draft.changed.insert(Place::policy(&self.enclave, &name), None);
-        self.enclave.policies.remove_mut(&name);
+        self.enclave.policies.remove(&name);
         let having = self.enclave.identities.values().filter(|account| account.policy.as_ref() == Some(&name));
         for account in having.cloned().collect::<Vec<_>>() {
             self.put_account(Account { policy: None, ..Account::clone(&account) });
@@ -339,7 +339,7 @@ impl Inside<'_, '_> {
         let gone: Vec<_> = self.service_accounts_of(&identity).chain([identity]).collect();
         for identity in gone {
             self.draft.changed.insert(Place::identity(&self.enclave, &identity), None);
-            self.enclave.identities.remove_mut(&identity);
+            self.enclave.identities.remove(&identity);
         }
         Ok(())
     }
@@ -359,14 +359,14 @@ impl Inside<'_, '_> {
         let (name, ring) = (ring.name.clone(), Arc::new(ring));
         let record = Record::Key(self.enclave.id, ring.clone());
         self.draft.changed.insert(Place::key(&self.enclave, &name), Some(record));
-        self.enclave.keys.insert_mut(name, ring);
+        self.enclave.keys.insert(name, ring);
     }
 
     fn put_account(&mut self, account: Account) {
         let (identity, account) = (account.identity, Arc::new(account));
         let record = Record::Identity(self.enclave.id, account.clone());
         self.draft.changed.insert(Place::identity(&self.enclave, &identity), Some(record));
-        self.enclave.identities.insert_mut(identity, account);
+        self.enclave.identities.insert(identity, account);
     }
 }
 

@@ -1,14 +1,14 @@
 //! The keeper of the state: reads it from the store at the start, and writes every change of it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::account::Account;
 use super::backup;
 use super::draft::{Author, Draft, Unsealed};
+use super::loading;
 use super::record::{Cipher, Damaged, Id, Place, Record, State};
 use super::seal::{self, Providers};
-use super::snapshot::{Enclave, Snapshot};
+use super::snapshot::Snapshot;
 use super::store::{self, Batch, Seals, Store};
 use crate::auth::enclave::Identity;
 use crate::crypto::{NoRandom, SecretKey};
@@ -77,9 +77,7 @@ impl Keeper {
             seals = store.seals()?;
         }
         let cipher = Cipher::new(&root);
-        let mut loading = Loading::new(&cipher);
-        store.for_each(&mut |id, value| loading.add(id, value))?;
-        let (mut snapshot, state) = loading.finish(admin.identity)?;
+        let (mut snapshot, state) = loading::load(&cipher, admin.identity, |each| store.for_each(each))?;
         snapshot.seals = seals.keys().cloned().collect();
         let unsealed = Unsealed { root, providers: Arc::new(providers), admin_is_derived: admin.is_derived };
         Ok(Self { store, admin, unsealed, cipher, seals, state, snapshot })
@@ -185,9 +183,11 @@ impl Keeper {
         let (seals, records) = backup::parse(backup)?;
         let root = seal::unseal(&seals, &self.unsealed.providers)?;
         let cipher = Cipher::new(&root);
-        let mut loading = Loading::new(&cipher);
-        records.iter().all(|(id, value)| loading.add(id, value));
-        let (mut snapshot, state) = loading.finish(self.admin.identity)?;
+        let show = |each: &mut dyn FnMut(&Id, &[u8]) -> bool| {
+            records.iter().all(|(id, value)| each(id, value));
+            Ok(())
+        };
+        let (mut snapshot, state) = loading::load(&cipher, self.admin.identity, show)?;
         snapshot.seals = seals.keys().cloned().collect();
         self.store.commit(&Batch { clears: true, puts: records, seals: Some(seals.clone()), ..Batch::default() })?;
         self.unsealed.root = root;
@@ -209,72 +209,4 @@ impl Pending {
     pub fn is_empty(&self) -> bool {
         self.changed.is_empty() && !self.seals_changed
     }
-}
-
-/// A state that is being read, record by record, in whatever order.
-struct Loading<'c> {
-    cipher: &'c Cipher,
-    seen: State,
-    written: Option<State>,
-    enclaves: HashMap<[u8; 16], Enclave>,
-    rest: Vec<Record>,
-    damage: Option<Damaged>,
-}
-
-impl<'c> Loading<'c> {
-    fn new(cipher: &'c Cipher) -> Self {
-        let (enclaves, rest) = (HashMap::new(), Vec::new());
-        Self { cipher, seen: State::default(), written: None, enclaves, rest, damage: None }
-    }
-
-    /// Takes a record in; says whether to go on.
-    fn add(&mut self, id: &Id, value: &[u8]) -> bool {
-        match self.cipher.open(id, value) {
-            Err(damage) => self.damage = Some(damage),
-            Ok(Record::State(state)) => self.written = Some(state),
-            Ok(record) => {
-                self.seen.records += 1;
-                self.seen.toggle(&self.cipher.mark(id, value));
-                match record {
-                    Record::Enclave(enclave) => {
-                        self.enclaves.insert(enclave.id, Enclave::clone(&enclave));
-                    }
-                    record => self.rest.push(record),
-                }
-            }
-        }
-        self.damage.is_none()
-    }
-
-    fn finish(mut self, admin: Identity) -> Result<(Snapshot, State), Damaged> {
-        if let Some(damage) = self.damage {
-            return Err(damage);
-        }
-        let written = self.written.ok_or(Damaged::Incomplete)?;
-        if written != (State { commit: written.commit, ..self.seen }) {
-            return Err(Damaged::Incomplete);
-        }
-        for record in self.rest {
-            put(&mut self.enclaves, record).ok_or(Damaged::Malformed)?;
-        }
-        let mut snapshot = Snapshot::empty(admin);
-        snapshot.commit = written.commit;
-        for enclave in self.enclaves.into_values() {
-            snapshot.enclaves.insert_mut(enclave.name.clone(), Arc::new(enclave));
-        }
-        Ok((snapshot, written))
-    }
-}
-
-fn put(enclaves: &mut HashMap<[u8; 16], Enclave>, record: Record) -> Option<()> {
-    match record {
-        Record::Key(id, ring) => enclaves.get_mut(&id)?.keys.insert_mut(ring.name.clone(), ring),
-        Record::Policy(id, policy) => enclaves.get_mut(&id)?.policies.insert_mut(policy.name.clone(), policy),
-        Record::Identity(id, account) => {
-            let Account { identity, .. } = *account;
-            enclaves.get_mut(&id)?.identities.insert_mut(identity, account);
-        }
-        Record::State(_) | Record::Enclave(_) => return None,
-    }
-    Some(())
 }

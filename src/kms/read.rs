@@ -2,16 +2,16 @@
 
 use std::borrow::Borrow;
 use std::collections::BTreeMap;
-use std::ops::Bound;
 use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
 use super::account::Account;
 use super::command::Read;
+use super::map::Map;
 use super::policy::{self, Policy};
 use super::ring::{Ring, Version};
-use super::snapshot::{Enclave, Map, Snapshot, Standing};
+use super::snapshot::{Enclave, Snapshot, Standing};
 use super::wire::{
     DecryptRequest, DecryptResponse, EnclaveStatus, Encoding, EncryptRequest, EncryptResponse, GenerateKeyRequest,
     GenerateKeyResponse, IdentityResponse, KeyStatus, KeyVersionRequest, ListEnclavesResponse, ListIdentitiesResponse,
@@ -181,12 +181,12 @@ impl Inside<'_> {
         };
         let mut pager = Pager::new(request.limit);
         let mut response = ListKeysResponse::default();
-        for (number, version) in ring.versions.range(first..) {
+        for (number, version) in ring.versions_from(first) {
             if !pager.has_room() {
                 response.continue_at = number.to_string();
                 break;
             }
-            let status = key_status(ring, *number, version);
+            let status = key_status(ring, number, version);
             pager.add(&status);
             response.keys.push(status);
         }
@@ -281,7 +281,7 @@ impl Pager {
 }
 
 /// The elements of a page, and the name of the first one of the next.
-fn page<'m, K: Ord + Borrow<str>, V, T: prost::Message>(
+fn page<'m, K: Ord + Clone + Borrow<str>, V, T: prost::Message>(
     map: &'m Map<K, V>,
     request: &ListRequest,
     show: impl Fn(&K, &Arc<V>) -> Option<T>,
@@ -292,8 +292,7 @@ fn page<'m, K: Ord + Borrow<str>, V, T: prost::Message>(
     }
     let mut pager = Pager::new(request.limit);
     let mut elements = Vec::new();
-    let begin: Bound<&str> = Bound::Included(if first.is_empty() { prefix } else { first });
-    for (name, value) in map.range::<str, _>((begin, Bound::Unbounded)) {
+    for (name, value) in map.range_from(if first.is_empty() { prefix } else { first }) {
         if !Borrow::<str>::borrow(name).starts_with(prefix) {
             break;
         }

@@ -291,8 +291,8 @@ impl std::fmt::Debug for VersionMessage {
 
 impl KeyMessage {
     fn new(enclave: &[u8; 16], ring: &Ring) -> Self {
-        let version = |(number, version): (&u32, &Arc<Version>)| VersionMessage {
-            number: *number,
+        let version = |(number, version): (u32, &Version)| VersionMessage {
+            number,
             key: version.key.encode().expose().to_vec(),
             imported: version.imported,
         };
@@ -300,19 +300,18 @@ impl KeyMessage {
             enclave: enclave.to_vec(),
             name: ring.name.to_string(),
             next: ring.next,
-            versions: ring.versions.iter().map(version).collect(),
+            versions: ring.versions_from(0).map(version).collect(),
         }
     }
 
     fn read(mut self) -> Option<Record> {
-        let mut versions = BTreeMap::new();
+        let mut versions = Vec::with_capacity(self.versions.len());
         for message in &mut self.versions {
             let key = Key::parse(&std::mem::take(&mut message.key).into()).ok()?;
-            versions.insert(message.number, Arc::new(Version { key, imported: message.imported }));
+            versions.push((message.number, Version { key, imported: message.imported }));
         }
-        let is_whole = versions.last_key_value().is_some_and(|(last, _)| *last < self.next);
-        let ring = Ring::of(KeyName::parse(&self.name).ok()?, self.next, versions);
-        is_whole.then_some(Record::Key(self.enclave.try_into().ok()?, Arc::new(ring)))
+        let ring = Ring::parse(KeyName::parse(&self.name).ok()?, self.next, versions)?;
+        Some(Record::Key(self.enclave.try_into().ok()?, Arc::new(ring)))
     }
 }
 

@@ -1,6 +1,5 @@
 //! Keys: rings of versions, whose numbers are never used twice.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -16,11 +15,13 @@ pub struct Ring {
     pub(super) name: KeyName,
     /// The number of the version that is made next.
     pub(super) next: u32,
-    /// Never empty.
-    pub(super) versions: BTreeMap<u32, Arc<Version>>,
+    versions: Versions,
     /// The version that last decrypted something without being named.
     last_hit: AtomicU32,
 }
+
+/// Versions with their numbers, which rise; never none. Most keys have one, and there may be a million keys: so no map.
+type Versions = Box<[(u32, Arc<Version>)]>;
 
 /// One version of a key.
 #[derive(Debug)]
@@ -44,12 +45,25 @@ impl Version {
 impl Ring {
     /// A key with one version.
     pub fn new(name: KeyName, version: Version) -> Self {
-        Self::of(name, 2, BTreeMap::from([(1, Arc::new(version))]))
+        Self::of(name, 2, Box::new([(1, Arc::new(version))]))
     }
 
-    /// A key with these versions, of which there is at least one.
-    pub(super) fn of(name: KeyName, next: u32, versions: BTreeMap<u32, Arc<Version>>) -> Self {
+    /// A key with these versions; none where there is no version, or their numbers do not rise up to `next`.
+    pub(super) fn parse(name: KeyName, next: u32, versions: Vec<(u32, Version)>) -> Option<Self> {
+        let versions: Versions = versions.into_iter().map(|(number, version)| (number, Arc::new(version))).collect();
+        let is_whole = versions.is_sorted_by(|(one, _), (other, _)| one < other)
+            && versions.last().is_some_and(|(last, _)| *last < next);
+        is_whole.then(|| Self::of(name, next, versions))
+    }
+
+    fn of(name: KeyName, next: u32, versions: Versions) -> Self {
         Self { name, next, versions, last_hit: AtomicU32::new(0) }
+    }
+
+    /// The versions with their numbers, from this number on.
+    pub(super) fn versions_from(&self, first: u32) -> impl DoubleEndedIterator<Item = (u32, &Version)> {
+        let begin = self.versions.partition_point(|(number, _)| *number < first);
+        self.versions[begin..].iter().map(|(number, version)| (*number, &**version))
     }
 
     /// The same key with one more version.
@@ -58,8 +72,7 @@ impl Ring {
     /// When there are no more numbers.
     pub(super) fn with(&self, version: Version) -> Result<Self, Error> {
         let next = self.next.checked_add(1).ok_or_else(|| Error::invalid("the key has had too many versions"))?;
-        let mut versions = self.versions.clone();
-        versions.insert(self.next, Arc::new(version));
+        let versions = self.versions.iter().cloned().chain([(self.next, Arc::new(version))]).collect();
         Ok(Self::of(self.name.clone(), next, versions))
     }
 
@@ -69,8 +82,7 @@ impl Ring {
     /// When there is no such version.
     pub(super) fn without(&self, number: u32) -> Result<Option<Self>, Error> {
         let (number, _) = self.version(number)?;
-        let mut versions = self.versions.clone();
-        versions.remove(&number);
+        let versions: Versions = self.versions.iter().filter(|(other, _)| *other != number).cloned().collect();
         Ok((!versions.is_empty()).then(|| Self::of(self.name.clone(), self.next, versions)))
     }
 
@@ -82,12 +94,12 @@ impl Ring {
         if number == 0 {
             return Ok(self.latest());
         }
-        self.versions.get(&number).map(|version| (number, &**version)).ok_or(Error::NoKey)
+        self.versions_from(number).next().filter(|(found, _)| *found == number).ok_or(Error::NoKey)
     }
 
     /// The latest version.
     pub fn latest(&self) -> (u32, &Version) {
-        let (number, version) = self.versions.last_key_value().expect("a key has a version");
+        let (number, version) = self.versions.last().expect("a key has a version");
         (*number, version)
     }
 
@@ -102,12 +114,12 @@ impl Ring {
             return Ok(version.decrypt(ciphertext, context)?);
         }
         let hit = self.last_hit.load(Ordering::Relaxed);
-        let first = self.versions.get_key_value(&hit);
-        let others = self.versions.iter().rev().filter(|(number, _)| **number != hit);
+        let first = self.versions_from(hit).next().filter(|(number, _)| *number == hit);
+        let others = self.versions_from(0).rev().filter(|(number, _)| *number != hit);
         for (number, version) in first.into_iter().chain(others) {
             if let Ok(plaintext) = version.decrypt(ciphertext, context) {
-                if *number != hit {
-                    self.last_hit.store(*number, Ordering::Relaxed);
+                if number != hit {
+                    self.last_hit.store(number, Ordering::Relaxed);
                 }
                 return Ok(plaintext);
             }
@@ -133,7 +145,7 @@ mod tests {
     }
 
     fn numbers(ring: &Ring) -> Vec<u32> {
-        ring.versions.keys().copied().collect()
+        ring.versions_from(0).map(|(number, _)| number).collect()
     }
 
     #[test]
@@ -147,6 +159,16 @@ mod tests {
         let ring = ring.without(1).expect("there").expect("not the last").without(2).expect("there").expect("one left");
         assert!(matches!(ring.without(3), Err(Error::NoKey)));
         assert!(ring.without(4).expect("there").is_none());
+    }
+
+    #[test]
+    fn numbers_that_make_no_sense_are_refused() {
+        let parse = |next, numbers: &[u32]| {
+            let versions = numbers.iter().map(|number| (*number, made())).collect();
+            Ring::parse(KeyName::parse("k").expect("a name"), next, versions).is_some()
+        };
+        assert!(parse(4, &[1, 3]) && parse(9, &[2]));
+        assert!(!parse(3, &[1, 3]) && !parse(4, &[3, 1]) && !parse(4, &[1, 1]) && !parse(4, &[]));
     }
 
     #[test]

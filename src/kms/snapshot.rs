@@ -3,18 +3,15 @@
 
 use std::sync::Arc;
 
-use rpds::RedBlackTreeMapSync;
 use time::OffsetDateTime;
 
 use super::account::{Account, Privilege};
+use super::map::Map;
 use super::policy::Policy;
 use super::ring::Ring;
 use super::{Action, Error};
 use crate::auth::enclave::Identity;
 use crate::name::{EnclaveName, KeyName, PolicyName};
-
-/// A sorted map that is cheap to copy.
-pub(super) type Map<K, V> = RedBlackTreeMapSync<K, Arc<V>>;
 
 /// Everything that the key manager knows.
 #[derive(Debug, Clone)]
@@ -88,7 +85,7 @@ impl Standing {
 impl Snapshot {
     /// A state without any enclave.
     pub fn empty(admin: Identity) -> Self {
-        Self { admin, commit: 0, enclaves: Map::new_sync(), seals: Vec::new() }
+        Self { admin, commit: 0, enclaves: Map::default(), seals: Vec::new() }
     }
 
     /// Whether the identity may do everything.
@@ -149,7 +146,7 @@ impl Snapshot {
 impl Enclave {
     /// An enclave with nothing in it.
     pub(super) fn new(id: [u8; 16], name: EnclaveName, created_at: OffsetDateTime, created_by: String) -> Self {
-        let (keys, policies, identities) = (Map::new_sync(), Map::new_sync(), Map::new_sync());
+        let (keys, policies, identities) = (Map::default(), Map::default(), Map::default());
         Self { id, name, created_at, created_by, keys, policies, identities }
     }
 

@@ -24,7 +24,7 @@ impl Fingerprint {
             .chain_update(b"claviger key fingerprint v1\0")
             .chain_update([algorithm])
             .chain_update(key.secret.key().expose())
-            .chain_update(key.hmac.as_ref().map_or(&[][..], |hmac| hmac.key().expose()));
+            .chain_update(key.hmac.as_ref().map_or(&[][..], |hmac| hmac.expose()));
         let mut short = [0; 8];
         short.copy_from_slice(&hash.finalize()[..8]);
         Self(short)

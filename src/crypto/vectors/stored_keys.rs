@@ -38,7 +38,7 @@ fn time(text: &str) -> OffsetDateTime {
 }
 
 fn hmac_key(key: &Key) -> Option<Vec<u8>> {
-    Some(key.hmac.as_ref()?.key().expose().to_vec())
+    Some(key.hmac.as_ref()?.expose().to_vec())
 }
 
 #[test]

@@ -117,7 +117,7 @@ fn what_was_written_is_there_again() {
     for enclave in after.snapshot().enclaves.values() {
         assert_eq!(enclave.keys.keys().map(ToString::to_string).collect::<Vec<_>>(), ["a", "b"]);
     }
-    assert_eq!(after.snapshot().enclaves.size(), 2);
+    assert_eq!(after.snapshot().enclaves.iter().count(), 2);
 }
 
 #[test]
@@ -195,7 +195,7 @@ fn the_wrong_hsm_key_is_refused_and_nothing_is_touched() {
     assert!(matches!(foreign.restore(&backup), Err(OpenError::Sealed(_))));
     let cut = &backup[..backup.len() - 1];
     assert!(matches!(keeper.restore(cut), Err(OpenError::Backup(_))));
-    assert_eq!(keeper.snapshot().enclaves.size(), 2);
+    assert_eq!(keeper.snapshot().enclaves.iter().count(), 2);
 }
 
 #[test]

@@ -75,11 +75,11 @@ async fn a_change_is_neither_shown_nor_answered_before_it_is_written_and_reads_d
     let change = controlled.apply("", vec![create_enclave("one")]);
     controlled.has_begun().await;
     // From here on the thread stands still within its commit.
-    assert_eq!(controlled.writer.snapshot().enclaves.size(), 0);
+    assert_eq!(controlled.writer.snapshot().enclaves.iter().count(), 0);
     assert!(!change.is_finished());
     controlled.orders.send(true).expect("the store listens");
     change.await.expect("no panic").expect("written");
-    assert_eq!(controlled.writer.snapshot().enclaves.size(), 1);
+    assert_eq!(controlled.writer.snapshot().enclaves.iter().count(), 1);
 }
 
 #[tokio::test]
@@ -111,13 +111,13 @@ async fn a_change_that_cannot_be_written_has_not_happened_and_is_said_to_be() {
     controlled.has_begun().await;
     controlled.orders.send(false).expect("the store listens");
     assert!(matches!(change.await.expect("no panic"), Err(Error::Unavailable(_))));
-    assert_eq!(controlled.writer.snapshot().enclaves.size(), 0);
+    assert_eq!(controlled.writer.snapshot().enclaves.iter().count(), 0);
     assert!(!controlled.writer.works());
     let change = controlled.apply("", vec![create_enclave("one")]);
     controlled.has_begun().await;
     controlled.orders.send(true).expect("the store listens");
     change.await.expect("no panic").expect("written");
-    assert!(controlled.writer.works() && controlled.writer.snapshot().enclaves.size() == 1);
+    assert!(controlled.writer.works() && controlled.writer.snapshot().enclaves.iter().count() == 1);
 }
 
 #[tokio::test]
@@ -128,5 +128,5 @@ async fn a_change_happens_also_when_nobody_waits_for_it_any_more() {
     change.abort();
     controlled.orders.send(true).expect("the store listens");
     controlled.writer.finish().await;
-    assert_eq!(controlled.writer.snapshot().enclaves.size(), 1);
+    assert_eq!(controlled.writer.snapshot().enclaves.iter().count(), 1);
 }

@@ -1,0 +1,219 @@
+//! Reads the whole state from a store: all processors decrypt, then the records are put in order.
+
+use std::cmp::Ordering;
+use std::collections::HashMap;
+use std::panic::resume_unwind;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, ScopedJoinHandle};
+
+use super::account::Account;
+use super::keeper::Error;
+use super::map::Map;
+use super::record::{Cipher, Damaged, Id, Record, State};
+use super::ring::Ring;
+use super::snapshot::{Enclave, Snapshot};
+use super::store;
+use crate::auth::enclave::Identity;
+use crate::memory;
+
+/// How many records go from thread to thread at once: so many that handing them over costs nothing.
+const TOGETHER: usize = 512;
+
+/// Reads the records that `show` shows to a function until that says to stop, in whatever order.
+///
+/// # Errors
+/// When they cannot be read, or believed.
+pub(super) fn load(
+    cipher: &Cipher,
+    admin: Identity,
+    show: impl FnOnce(&mut dyn FnMut(&Id, &[u8]) -> bool) -> Result<(), store::Error>,
+) -> Result<(Snapshot, State), Error> {
+    let is_damaged = AtomicBool::new(false);
+    let mut parts = thread::scope(|scope| {
+        let threads = memory::usable_cpus();
+        let (sender, receiver) = sync_channel(2 * threads);
+        let receiver = Arc::new(Mutex::new(receiver));
+        let threads: Vec<_> = (0..threads)
+            .map(|_| {
+                let (receiver, is_damaged) = (receiver.clone(), &is_damaged);
+                scope.spawn(move || Part::decrypt(cipher, &receiver, is_damaged))
+            })
+            .collect();
+        // Should all of them panic, nobody is left to send to.
+        drop(receiver);
+        let mut chunk = Chunk::default();
+        let shown = show(&mut |id, value| {
+            chunk.add(id, value);
+            // When nobody takes them any more, something is wrong already.
+            let goes_on = chunk.records.len() < TOGETHER || sender.send(std::mem::take(&mut chunk)).is_ok();
+            goes_on && !is_damaged.load(Relaxed)
+        });
+        let _ = sender.send(chunk);
+        drop(sender);
+        let part = |thread: ScopedJoinHandle<'_, Part>| thread.join().unwrap_or_else(|panic| resume_unwind(panic));
+        let parts: Vec<_> = threads.into_iter().map(part).collect();
+        shown.map(|()| parts)
+    })?;
+    let mut whole = parts.pop().unwrap_or_default();
+    parts.into_iter().for_each(|part| whole.join(part));
+    Ok(whole.finish(admin)?)
+}
+
+/// Records, still encrypted.
+#[derive(Default)]
+struct Chunk {
+    bytes: Vec<u8>,
+    /// Each with the place where its value ends.
+    records: Vec<(Id, usize)>,
+}
+
+impl Chunk {
+    fn add(&mut self, id: &Id, value: &[u8]) {
+        self.bytes.extend_from_slice(value);
+        self.records.push((*id, self.bytes.len()));
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (&Id, &[u8])> {
+        let mut begin = 0;
+        self.records.iter().map(move |(id, end)| (id, &self.bytes[std::mem::replace(&mut begin, *end)..*end]))
+    }
+}
+
+/// What has been read, by one thread or by all.
+#[derive(Default)]
+struct Part {
+    seen: State,
+    written: Option<State>,
+    enclaves: HashMap<[u8; 16], Enclave>,
+    keys: Vec<Sortable>,
+    rest: Vec<Record>,
+    damage: Option<Damaged>,
+}
+
+impl Part {
+    fn decrypt(cipher: &Cipher, chunks: &Mutex<Receiver<Chunk>>, is_damaged: &AtomicBool) -> Self {
+        let mut part = Self::default();
+        loop {
+            let next = chunks.lock().unwrap_or_else(PoisonError::into_inner).recv();
+            let Ok(chunk) = next else { break };
+            let read = chunk.iter().try_for_each(|(id, value)| part.add(cipher, id, value));
+            if let Err(damage) = read {
+                part.damage = Some(damage);
+                is_damaged.store(true, Relaxed);
+            }
+        }
+        part.sort();
+        part
+    }
+
+    fn add(&mut self, cipher: &Cipher, id: &Id, value: &[u8]) -> Result<(), Damaged> {
+        match cipher.open(id, value)? {
+            Record::State(state) => {
+                self.written = Some(state);
+                return Ok(());
+            }
+            Record::Enclave(enclave) => {
+                self.enclaves.insert(enclave.id, Enclave::clone(&enclave));
+            }
+            Record::Key(enclave, ring) => self.keys.push(Sortable::new(enclave, ring)),
+            record => self.rest.push(record),
+        }
+        self.seen.records += 1;
+        self.seen.toggle(&cipher.mark(id, value));
+        Ok(())
+    }
+
+    /// Sorts the keys. What consists of sorted parts is sorted quickly.
+    fn sort(&mut self) {
+        self.keys.sort();
+    }
+
+    fn join(&mut self, other: Self) {
+        self.seen.records += other.seen.records;
+        self.seen.toggle(&other.seen.sum);
+        self.written = self.written.or(other.written);
+        self.enclaves.extend(other.enclaves);
+        self.keys.extend(other.keys);
+        self.rest.extend(other.rest);
+        self.damage = self.damage.or(other.damage);
+    }
+
+    fn finish(mut self, admin: Identity) -> Result<(Snapshot, State), Damaged> {
+        if let Some(damage) = self.damage {
+            return Err(damage);
+        }
+        let written = self.written.ok_or(Damaged::Incomplete)?;
+        if written != (State { commit: written.commit, ..self.seen }) {
+            return Err(Damaged::Incomplete);
+        }
+        self.sort();
+        for keys in self.keys.chunk_by(|one, other| one.enclave == other.enclave) {
+            let enclave = self.enclaves.get_mut(&keys[0].enclave).ok_or(Damaged::Malformed)?;
+            enclave.keys = Map::of_sorted(keys.iter().map(|key| (key.ring.name.clone(), key.ring.clone())));
+        }
+        for record in self.rest {
+            put(&mut self.enclaves, record).ok_or(Damaged::Malformed)?;
+        }
+        let mut snapshot = Snapshot::empty(admin);
+        snapshot.commit = written.commit;
+        for enclave in self.enclaves.into_values() {
+            snapshot.enclaves.insert(enclave.name.clone(), Arc::new(enclave));
+        }
+        Ok((snapshot, written))
+    }
+}
+
+/// A key with the beginning of its name beside it: were the name itself looked up whenever two are compared, a million
+/// keys would take seconds to sort.
+struct Sortable {
+    enclave: [u8; 16],
+    begins: [u64; 3],
+    ring: Arc<Ring>,
+}
+
+impl Sortable {
+    fn new(enclave: [u8; 16], ring: Arc<Ring>) -> Self {
+        let name = ring.name.as_str().as_bytes();
+        let mut begins = [0; 24];
+        let len = name.len().min(begins.len());
+        begins[..len].copy_from_slice(&name[..len]);
+        let (parts, _) = begins.as_chunks();
+        let begins = std::array::from_fn(|at| u64::from_be_bytes(parts[at]));
+        Self { enclave, begins, ring }
+    }
+}
+
+impl Ord for Sortable {
+    fn cmp(&self, other: &Self) -> Ordering {
+        let quick = (self.enclave, self.begins).cmp(&(other.enclave, other.begins));
+        quick.then_with(|| self.ring.name.cmp(&other.ring.name))
+    }
+}
+
+impl PartialOrd for Sortable {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Sortable {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for Sortable {}
+
+fn put(enclaves: &mut HashMap<[u8; 16], Enclave>, record: Record) -> Option<()> {
+    match record {
+        Record::Policy(id, policy) => enclaves.get_mut(&id)?.policies.insert(policy.name.clone(), policy),
+        Record::Identity(id, account) => {
+            let Account { identity, .. } = *account;
+            enclaves.get_mut(&id)?.identities.insert(identity, account);
+        }
+        Record::State(_) | Record::Enclave(_) | Record::Key(..) => return None,
+    }
+    Some(())
+}
