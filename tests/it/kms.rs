@@ -2,6 +2,7 @@
 
 mod command_line;
 mod crash;
+mod scale;
 mod start;
 mod transport;
 

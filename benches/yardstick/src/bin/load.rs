@@ -5,7 +5,8 @@
 //! address=127.0.0.1:7443 certs=DIR   DIR holds client.crt and client.key
 //! mode=requests|handshakes|hold      hold: one request a connection, then wait for the end of stdin
 //! protocol=h1|h2 connections=1 streams=1 resume=0|1
-//! operation=generate|decrypt keys=1  requests go round the keys bench-0, bench-1, …
+//! api=kes|kms                        kms: the key manager's protocol, in the enclave "bench"
+//! operation=generate|decrypt keys=1  requests go round the keys bench-0, bench-1, …; kms also: encrypt, status
 //! warm=0.3 seconds=1                 what is not counted, what is
 //! count=0                            stop after so many requests
 //! pid=0                              the server, for its CPU time
@@ -30,9 +31,10 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use yardstick::{Options, read_pem};
 
-/// 80 bytes of associated data, as an object store sends them.
-const CONTEXT: &str =
-    "AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=";
+#[path = "load/api.rs"]
+mod api;
+
+use api::{Api, Request};
 
 type Stream = TlsStream<TcpStream>;
 
@@ -96,6 +98,7 @@ async fn measure(options: &Options, seen: &Seen) {
             "cpu_us": cpu * 1e6 / count.max(1) as f64,
             "p50_us": quantile(0.50) * 1e6,
             "p99_us": quantile(0.99) * 1e6,
+            "max_us": latencies.last().map_or(0.0, Duration::as_secs_f64) * 1e6,
         })
     );
     // Streams are in flight: nobody need wait for them.
@@ -147,31 +150,6 @@ enum Protocol {
     Http2,
 }
 
-/// One request, in the forms that the protocols want.
-struct Request {
-    path: String,
-    body: Bytes,
-    http1: Vec<u8>,
-}
-
-impl Request {
-    fn new(path: String, body: String) -> Self {
-        let http1 = format!(
-            "POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
-            body.len(),
-        );
-        Self { path, body: body.into(), http1: http1.into() }
-    }
-
-    fn http2(&self) -> http::Request<()> {
-        http::Request::post(format!("https://localhost{}", self.path))
-            .header("content-type", "application/json")
-            .header("content-length", self.body.len())
-            .body(())
-            .expect("a valid request")
-    }
-}
-
 struct Client {
     address: String,
     tls: TlsConnector,
@@ -184,21 +162,19 @@ impl Client {
     async fn new(options: &Options, protocol: Protocol) -> Self {
         let resumes = options.number("resume", 0) == 1;
         let keys = options.number("keys", 1);
-        let body = || format!("{{\"context\":\"{CONTEXT}\"}}");
+        let (api, operation) = (Api::of(&options.text("api", "kes")), options.text("operation", "generate"));
         let mut client = Self {
             address: options.text("address", "127.0.0.1:7443"),
             tls: tls(&options.text("certs", "certs"), protocol, resumes),
             protocol,
             resumes,
-            requests: (0..keys).map(|n| Request::new(format!("/v1/key/generate/bench-{n}"), body())).collect(),
+            requests: (0..keys).map(|n| api.request(&operation, n)).collect(),
         };
-        if options.text("operation", "generate") == "decrypt" {
+        if operation == "decrypt" {
             let mut connection = client.open().await.expect("a connection");
             for n in 0..keys {
-                let reply = connection.ask(&client.requests[n]).await.expect("a data key");
-                let reply: serde_json::Value = serde_json::from_slice(&reply).expect("JSON");
-                let body = format!("{{\"ciphertext\":{},\"context\":\"{CONTEXT}\"}}", reply["ciphertext"]);
-                client.requests[n] = Request::new(format!("/v1/key/decrypt/bench-{n}"), body);
+                let reply = connection.ask(&api.request("generate", n)).await.expect("a data key");
+                client.requests[n] = api.decrypt(n, &reply);
             }
         }
         client
