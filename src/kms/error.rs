@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use hyper::StatusCode;
 
+use super::seal::NotSealed;
 use crate::crypto::{NoRandom, NotAuthentic};
 use crate::server;
 
@@ -49,6 +50,9 @@ pub enum Error {
     /// The change may be written or not: the disk says no.
     #[error("the change could not be written")]
     Unavailable(#[source] std::sync::Arc<dyn std::error::Error + Send + Sync>),
+    /// An HSM does not do its part.
+    #[error("the HSM does not seal the root key; the server's log says why")]
+    NotSealed(#[from] NotSealed),
     /// No random bytes, no key.
     #[error("internal server error")]
     NoRandom(#[source] NoRandom),
@@ -67,7 +71,7 @@ impl Error {
             Self::NoEnclave | Self::NoKey | Self::NoPolicy | Self::NoIdentity => StatusCode::NOT_FOUND,
             Self::InvalidCiphertext | Self::Invalid(_) => StatusCode::BAD_REQUEST,
             Self::Unsupported(_) => StatusCode::NOT_IMPLEMENTED,
-            Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Unavailable(_) | Self::NotSealed(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::NoRandom(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -96,7 +100,7 @@ impl From<Error> for server::Error {
     fn from(error: Error) -> Self {
         let answer = Self::new(error.status(), error.to_string());
         match error {
-            Error::Unavailable(_) | Error::NoRandom(_) => answer.caused_by(error),
+            Error::Unavailable(_) | Error::NotSealed(_) | Error::NoRandom(_) => answer.caused_by(error),
             _ => answer,
         }
     }

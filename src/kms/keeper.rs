@@ -7,7 +7,7 @@ use super::backup;
 use super::draft::{Author, Draft, Unsealed};
 use super::loading;
 use super::record::{Cipher, Damaged, Id, Place, Record, State};
-use super::seal::{self, Providers};
+use super::seal::{self, NotSealed, Providers};
 use super::snapshot::Snapshot;
 use super::store::{self, Batch, Seals, Store};
 use crate::auth::enclave::Identity;
@@ -31,6 +31,9 @@ pub enum Error {
     /// A root key could not be made.
     #[error(transparent)]
     NoRandom(#[from] NoRandom),
+    /// A root key could not be sealed.
+    #[error(transparent)]
+    NotSealed(#[from] NotSealed),
     /// A first start, and nothing to seal the root key with.
     #[error("an HSM key is needed: set MINIO_KMS_HSM_KEY; 'claviger kms --soft-hsm' makes one")]
     NoProvider,
@@ -66,6 +69,7 @@ pub struct Pending {
 
 impl Keeper {
     /// Reads everything from a store; where that is new, makes a root key and seals it with each of the providers.
+    /// They may have to be waited for, so no task may call this.
     ///
     /// # Errors
     /// When the data cannot be had, opened, or believed. Nothing has been changed then.
@@ -96,8 +100,8 @@ impl Keeper {
             return Err(Error::NoProvider);
         }
         let root = SecretKey::random()?;
-        let seal = |(name, provider): (&String, &seal::HsmKey)| Ok((name.clone(), provider.seal(&root, name)?));
-        let seals: Result<Seals, NoRandom> = providers.iter().map(seal).collect();
+        let seal = |(name, provider): (&String, &seal::Provider)| Ok((name.clone(), provider.seal(&root, name)?));
+        let seals: Result<Seals, NotSealed> = providers.iter().map(seal).collect();
         let state = Cipher::new(&root).seal(&Record::State(State::default()))?;
         store.commit(&Batch { puts: vec![state], seals: Some(seals?), ..Batch::default() })?;
         Ok(root)

@@ -1,103 +1,108 @@
 //! Seals: what the root key is encrypted under, and who can open that.
 
+mod hsm;
+mod remote;
+
 use std::collections::BTreeMap;
 
 use super::store::Seals;
-use crate::auth::enclave::ApiKey;
-use crate::crypto::{NoRandom, Sealer, SecretKey, base64};
-use zeroize::Zeroizing;
+use crate::crypto::SecretKey;
+use crate::telemetry::log::causes;
 
-/// What the text of a key begins with that takes the place of an HSM.
-const SOFT: &str = "hsm:aes256:";
+pub use self::hsm::{HsmKey, NoHsmKey};
+pub use self::remote::Remote;
 
 /// The name of the provider that `MINIO_KMS_HSM_KEY` is.
 pub const ENVIRONMENT: &str = "env";
 
-/// The text is no HSM key. It quotes nothing of it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("not an HSM key: one is 'hsm:aes256:' and the base64 of 32 bytes; 'claviger kms --soft-hsm' makes one")]
-pub struct NoHsmKey;
-
-/// A key that takes the place of an HSM: whoever has it can open what it has sealed.
+/// Who can seal the root key, and open what he has sealed.
 #[derive(Debug)]
-pub struct HsmKey(SecretKey);
-
-impl HsmKey {
-    /// A new random key.
-    ///
-    /// # Errors
-    /// When the operating system gives no random bytes.
-    pub fn generate() -> Result<Self, NoRandom> {
-        SecretKey::random().map(Self)
-    }
-
-    /// Parses `hsm:aes256:` and base64.
-    ///
-    /// # Errors
-    /// When it is not that.
-    pub fn parse(text: &str) -> Result<Self, NoHsmKey> {
-        let key = text.strip_prefix(SOFT).and_then(|key| base64::decode(key.as_bytes()));
-        key.and_then(|key| SecretKey::from_slice(&key)).map(Self).ok_or(NoHsmKey)
-    }
-
-    /// The key as text. Every call is a place to review.
-    pub fn expose(&self) -> Zeroizing<String> {
-        let key = base64::encode(self.0.expose());
-        let mut text = Zeroizing::new(String::with_capacity(SOFT.len() + key.len()));
-        text.push_str(SOFT);
-        text.push_str(&key);
-        text
-    }
-
-    /// The API key of the administrator where none is configured: whoever has the HSM key can work it out.
-    pub fn root_api_key(&self) -> ApiKey {
-        ApiKey::from_seed(&self.0.hkdf("claviger kms root api key v1"))
-    }
-
-    fn sealer(&self) -> Sealer {
-        Sealer::new(self.0.hkdf("claviger kms seal v1"))
-    }
-
-    /// Seals the root key for the provider with this name.
-    ///
-    /// # Errors
-    /// When the operating system gives no random bytes.
-    pub fn seal(&self, root: &SecretKey, name: &str) -> Result<Vec<u8>, NoRandom> {
-        self.sealer().seal(root.expose(), name.as_bytes())
-    }
-
-    fn unseal(&self, sealed: &[u8], name: &str) -> Option<SecretKey> {
-        SecretKey::from_slice(&self.sealer().open(sealed, name.as_bytes()).ok()?)
-    }
+pub enum Provider {
+    /// A key that this server has.
+    Hsm(HsmKey),
+    /// Somebody who seals for key stores, too.
+    Remote(Remote),
+    /// Somebody whom this server has tried to reach, and why that failed.
+    Lost(String),
 }
 
 /// What this server can unseal with, by name.
-pub type Providers = BTreeMap<String, HsmKey>;
+pub type Providers = BTreeMap<String, Provider>;
+
+/// The root key could not be sealed.
+#[derive(Debug, thiserror::Error)]
+#[error("the HSM '{name}' does not seal the root key")]
+pub struct NotSealed {
+    name: String,
+    source: Box<dyn std::error::Error + Send + Sync>,
+}
+
+impl Provider {
+    /// Seals the root key for the provider with this name. It may wait, so it must not be called by a task.
+    ///
+    /// # Errors
+    /// When the provider does not answer, or refuses.
+    pub fn seal(&self, root: &SecretKey, name: &str) -> Result<Vec<u8>, NotSealed> {
+        let sealed = match self {
+            Self::Hsm(key) => key.seal(root, name).map_err(Into::into),
+            Self::Remote(remote) => remote.seal(root).map_err(Into::into),
+            Self::Lost(why) => Err(why.as_str().into()),
+        };
+        sealed.map_err(|source| NotSealed { name: name.to_owned(), source })
+    }
+
+    /// Opens the root key if any of the seals is this provider's: it may have had another name when it sealed.
+    fn unseal(&self, seals: &Seals) -> Result<SecretKey, String> {
+        match self {
+            Self::Hsm(key) => seals.iter().find_map(|(name, sealed)| key.unseal(sealed, name)).ok_or_else(not_its_own),
+            Self::Remote(remote) => {
+                let mut opened = Err(not_its_own());
+                // All others are sealed by keys, and are no texts.
+                for sealed in seals.values().filter(|sealed| sealed.first() == Some(&b'{')) {
+                    opened = remote.unseal(sealed).map_err(|error| causes(&error));
+                    if opened.is_ok() {
+                        break;
+                    }
+                }
+                opened
+            }
+            Self::Lost(why) => Err(why.clone()),
+        }
+    }
+}
+
+fn not_its_own() -> String {
+    "none of the seals is its own".into()
+}
 
 /// No provider opens any of the seals.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "none of the HSM keys given ({given}) opens this data: it was sealed with {sealed}. Nothing has been changed; give \
-     the key that it was made with"
+    "none of the HSMs given ({given}) opens this data: it was sealed with {sealed}. Nothing has been changed; give \
+     the HSM that it was sealed with"
 )]
 pub struct Sealed {
     given: String,
     sealed: String,
 }
 
-/// Opens the root key with whichever provider can: a provider may have another name than when it sealed.
+/// Opens the root key with whichever provider can. It may wait, so it must not be called by a task.
 ///
 /// # Errors
 /// When none can.
 pub fn unseal(seals: &Seals, providers: &Providers) -> Result<SecretKey, Sealed> {
-    let mut pairs = providers.values().flat_map(|key| seals.iter().map(move |(name, sealed)| (key, name, sealed)));
-    pairs.find_map(|(key, name, sealed)| key.unseal(sealed, name)).ok_or_else(|| {
-        let names = |names: Vec<&str>| if names.is_empty() { "none".to_owned() } else { names.join(", ") };
-        Sealed {
-            given: names(providers.keys().map(String::as_str).collect()),
-            sealed: names(seals.keys().map(String::as_str).collect()),
+    let mut given = Vec::new();
+    // Those who must be asked come last: where a key does it, nobody need be there.
+    let (keys, others): (Vec<_>, Vec<_>) = providers.iter().partition(|(_, p)| matches!(p, Provider::Hsm(_)));
+    for (name, provider) in keys.into_iter().chain(others) {
+        match provider.unseal(seals) {
+            Ok(root) => return Ok(root),
+            Err(_) if matches!(provider, Provider::Hsm(_)) => given.push(name.clone()),
+            Err(why) => given.push(format!("{name}: {why}")),
         }
-    })
+    }
+    let names = |names: &[String]| if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+    Err(Sealed { given: names(&given), sealed: names(&seals.keys().cloned().collect::<Vec<_>>()) })
 }
 
 #[cfg(test)]
@@ -109,18 +114,7 @@ mod tests {
     }
 
     fn providers(keys: &[(&str, u8)]) -> Providers {
-        keys.iter().map(|(name, byte)| ((*name).to_owned(), key(*byte))).collect()
-    }
-
-    #[test]
-    fn a_key_is_read_as_written() {
-        let text = "hsm:aes256:KioqKioqKioqKioqKioqKioqKioqKioqKioqKioqKio=";
-        assert_eq!(HsmKey::parse(text).expect("a key").expose().as_str(), text);
-        for bad in
-            ["", "hsm:aes256:", "hsm:aes128:KioqKg==", "hsm:aes256:KioqKg==", &text[4..], &text[..text.len() - 1]]
-        {
-            assert!(HsmKey::parse(bad).is_err(), "{bad}");
-        }
+        keys.iter().map(|(name, byte)| ((*name).to_owned(), Provider::Hsm(key(*byte)))).collect()
     }
 
     #[test]
@@ -136,11 +130,5 @@ mod tests {
             let error = unseal(&seals, &providers(given)).expect_err("no such key").to_string();
             assert!(error.contains("sealed with one, two"), "{error}");
         }
-    }
-
-    #[test]
-    fn the_root_api_key_is_the_same_again() {
-        assert_eq!(key(1).root_api_key().expose(), key(1).root_api_key().expose());
-        assert_ne!(key(1).root_api_key().expose(), key(2).root_api_key().expose());
     }
 }

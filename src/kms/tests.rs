@@ -15,7 +15,7 @@ use super::command::{Read, Write};
 use super::draft::Author;
 use super::keeper::{Admin, Keeper};
 use super::read::Reader;
-use super::seal::{HsmKey, Providers};
+use super::seal::{HsmKey, Provider, Providers};
 use super::store::{Batch, Mem, Store};
 use super::wire::{
     AssignPolicyRequest, CreateIdentityRequest, CreateKeyRequest, CreatePolicyRequest, Encoding, NameRequest, Rule,
@@ -64,7 +64,7 @@ fn admin() -> Admin {
 }
 
 fn providers(names: &[(&str, &str)]) -> Providers {
-    names.iter().map(|(name, key)| ((*name).to_owned(), HsmKey::parse(key).expect("a key"))).collect()
+    names.iter().map(|(name, key)| ((*name).to_owned(), Provider::Hsm(HsmKey::parse(key).expect("a key")))).collect()
 }
 
 const HSM: &str = "hsm:aes256:KioqKioqKioqKioqKioqKioqKioqKioqKioqKioqKio=";

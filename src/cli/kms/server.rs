@@ -17,8 +17,11 @@ use crate::cli::input;
 use crate::cli::server::message::local_addresses;
 use crate::cli::server::signals::Signals;
 use crate::cli::server::{WATCH, flush, notify, telemetry};
-use crate::config::{self, kms::Config};
-use crate::kms::seal::{ENVIRONMENT, HsmKey, Providers, unseal};
+use crate::config::{
+    self,
+    kms::{Config, Hsm},
+};
+use crate::kms::seal::{ENVIRONMENT, HsmKey, Provider, Providers, Remote, unseal};
 use crate::kms::store::{Mem, Redb, Store};
 use crate::kms::{Admin, Keeper, State};
 use crate::server::tls::Fingerprint;
@@ -69,19 +72,9 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
 async fn start(args: Args, started: Instant, telemetry: Arc<Telemetry>) -> anyhow::Result<()> {
     let signals = Signals::new()?;
     let config = args.config.as_deref().map(Config::load).transpose()?.unwrap_or_default();
-    let providers = providers(&config, args.dev)?;
+    let providers = providers(&config, args.dev).await?;
     let (admin, root) = admin(&config, &providers)?;
-    let store: Box<dyn Store> = match &args.directory {
-        Some(directory) => {
-            // Before anything is written: with the wrong key nothing is.
-            if let Some(seals) = Redb::peek(directory).filter(|seals| !seals.is_empty()) {
-                unseal(&seals, &providers)?;
-            }
-            Box::new(Redb::open(directory)?)
-        }
-        None => Box::new(Mem::default()),
-    };
-    let keeper = Keeper::open(store, providers, admin)?;
+    let keeper = open(args.directory.clone(), providers, admin).await?;
 
     let address = args.address.unwrap_or_else(|| SocketAddr::new(listening(args.dev), PORT));
     let source = Source::new(&config, args.directory.as_deref(), args.host.as_deref(), clock::now())?;
@@ -162,28 +155,59 @@ fn listening(dev: bool) -> IpAddr {
     IpAddr::V4(if dev { Ipv4Addr::LOCALHOST } else { Ipv4Addr::UNSPECIFIED })
 }
 
+/// Opens the data, on a thread of its own: there may be much of it, and an HSM to wait for.
+async fn open(directory: Option<PathBuf>, providers: Providers, admin: Admin) -> anyhow::Result<Keeper> {
+    let open = move || -> anyhow::Result<Keeper> {
+        let store: Box<dyn Store> = match directory {
+            Some(directory) => {
+                // Before anything is written: with the wrong key nothing is.
+                if let Some(seals) = Redb::peek(&directory).filter(|seals| !seals.is_empty()) {
+                    unseal(&seals, &providers)?;
+                }
+                Box::new(Redb::open(&directory)?)
+            }
+            None => Box::new(Mem::default()),
+        };
+        Ok(Keeper::open(store, providers, admin)?)
+    };
+    tokio::task::spawn_blocking(open).await?
+}
+
 /// Everything that this server can unseal with.
-fn providers(config: &Config, dev: bool) -> anyhow::Result<Providers> {
+async fn providers(config: &Config, dev: bool) -> anyhow::Result<Providers> {
     let mut providers = Providers::new();
     match environment::secret(KMS_HSM_KEY) {
         Some(key) => {
             let key = HsmKey::parse(key.expose_secret()).context(KMS_HSM_KEY)?;
-            providers.insert(ENVIRONMENT.to_owned(), key);
+            providers.insert(ENVIRONMENT.to_owned(), Provider::Hsm(key));
         }
         None if dev => {
-            providers.insert(ENVIRONMENT.to_owned(), HsmKey::generate()?);
+            providers.insert(ENVIRONMENT.to_owned(), Provider::Hsm(HsmKey::generate()?));
         }
         None => {}
     }
     for (name, hsm) in &config.hsm {
-        let key = input::read_line(&hsm.file)?;
-        let key =
-            HsmKey::parse(key.expose_secret()).with_context(|| format!("hsm.{name}: '{}'", hsm.file.display()))?;
-        providers.insert(name.clone(), key);
+        let provider = match hsm {
+            Hsm::File(file) => {
+                let key = input::read_line(file)?;
+                let key = HsmKey::parse(key.expose_secret());
+                Provider::Hsm(key.with_context(|| format!("hsm.{name}: '{}'", file.display()))?)
+            }
+            Hsm::Provider(config) => match Remote::connect(config).await {
+                Ok(remote) => Provider::Remote(remote),
+                // Another seal may do: a server that starts again must not need all of them.
+                Err(error) => {
+                    let why = log::causes(&error);
+                    tracing::warn!(name, cause = why, "the HSM of the config cannot be used until the next start");
+                    Provider::Lost(why)
+                }
+            },
+        };
+        providers.insert(name.clone(), provider);
     }
     if providers.is_empty() {
         bail!(
-            "no HSM key: set {KMS_HSM_KEY}, or name a file under 'hsm' in the config; 'claviger kms --soft-hsm' makes a key"
+            "no HSM key: set {KMS_HSM_KEY}, or name an HSM under 'hsm' in the config; 'claviger kms --soft-hsm' makes a key"
         );
     }
     Ok(providers)
@@ -194,7 +218,7 @@ fn admin(config: &Config, providers: &Providers) -> anyhow::Result<(Admin, Optio
     if let Some(identity) = config.admin.identity {
         return Ok((Admin { identity, is_derived: false }, None));
     }
-    let Some(key) = providers.get(ENVIRONMENT) else {
+    let Some(Provider::Hsm(key)) = providers.get(ENVIRONMENT) else {
         bail!(
             "no administrator: name 'admin.identity' in the config. Only from the HSM key in {KMS_HSM_KEY} an \
              administrator's API key is worked out"

@@ -12,7 +12,7 @@ use crate::support::server::PROGRAM;
 use crate::support::{TestServer, block_on, eventually};
 
 /// What the program says when it refuses to start.
-fn refusal(data: &Path, hsm_key: Option<&str>, args: &[&str]) -> String {
+pub(super) fn refusal(data: &Path, hsm_key: Option<&str>, args: &[&str]) -> String {
     let mut command = Command::new("timeout");
     command.args(["30", PROGRAM, "kms", "server"]).arg(data).args(["--address", "127.0.0.1:0"]).args(args);
     match hsm_key {
@@ -37,7 +37,7 @@ fn filled() -> tempfile::TempDir {
     directory
 }
 
-fn file(data: &Path) -> Vec<u8> {
+pub(super) fn file(data: &Path) -> Vec<u8> {
     std::fs::read(data.join("claviger.kms")).expect("readable")
 }
 
@@ -55,7 +55,7 @@ fn the_wrong_hsm_key_is_refused_and_nothing_is_touched() {
     let before = file(data.path());
     let other = HsmKey::generate().expect("random bytes").expose();
     let said = refusal(data.path(), Some(&other), &[]);
-    assert!(said.contains("none of the HSM keys given (env) opens this data: it was sealed with env"), "{said}");
+    assert!(said.contains("none of the HSMs given (env) opens this data: it was sealed with env"), "{said}");
     assert!(file(data.path()) == before, "the file was changed");
     TestServer::key_manager(data.path(), HSM, &[]);
 }
