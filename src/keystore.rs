@@ -31,7 +31,7 @@ use crate::crypto::Blob;
 use crate::name::{KeyName, is_reserved};
 
 pub use self::kept::Kept;
-pub use self::retry::Retry;
+pub use self::retry::{Retry, patiently};
 pub use self::seal::{Seal, Sealed};
 
 /// The `keystore:` section of the config file: one variant a backend. The only list of backends in the

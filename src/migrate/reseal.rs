@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures_util::{StreamExt as _, future, stream};
 use tokio_util::sync::CancellationToken;
@@ -10,14 +9,9 @@ use tokio_util::sync::CancellationToken;
 use super::progress::{Progress, Step};
 use crate::crypto::{Blob, Key};
 use crate::keystore::seal::Examined;
-use crate::keystore::{self, Access, KeyStore, Retry, Seal, Sealed};
+use crate::keystore::{self, Access, KeyStore, Retry, Seal, Sealed, patiently};
 use crate::name::{self, KeyName};
 use crate::telemetry::log::causes;
-
-/// How often a key is tried while a store or who seals does not answer, and how long the first pause is; each further
-/// one is twice as long.
-const ATTEMPTS: u32 = 6;
-const FIRST_PAUSE: Duration = Duration::from_millis(200);
 
 /// Why there is nothing to run. Nothing has been changed.
 #[derive(Debug, thiserror::Error)]
@@ -266,21 +260,6 @@ impl Reseal {
         labels.remove(&todo.newest);
         Ok(labels)
     }
-}
-
-/// Tries again while nobody answers.
-async fn patiently<T, F: Future<Output = Result<T, keystore::Error>>>(
-    mut attempt: impl FnMut() -> F,
-) -> Result<T, keystore::Error> {
-    let mut pause = FIRST_PAUSE;
-    for _ in 1..ATTEMPTS {
-        match attempt().await {
-            Err(keystore::Error::Unreachable(_)) => tokio::time::sleep(pause).await,
-            answer => return answer,
-        }
-        pause *= 2;
-    }
-    attempt().await
 }
 
 #[cfg(test)]

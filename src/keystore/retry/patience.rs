@@ -1,0 +1,86 @@
+//! How long a store is asked again, and the pauses between.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until, timeout_at};
+
+use crate::keystore::{BoxError, Error};
+
+/// How long a store is asked again for a request: of the 15 s that it has, so that its client is told.
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long a store is asked again for a run of many keys, from the moment when it fails: it may be restarted meanwhile,
+/// and one that throttles takes its time.
+pub(super) const PATIENCE_OF_RUN: Duration = Duration::from_secs(60);
+
+/// When a question of a run is given up: a listing of very many keys takes a while.
+const LONGEST_QUESTION: Duration = Duration::from_secs(600);
+
+/// The pause before the second attempt; every further one is twice as long, up to [`LONGEST_PAUSE`].
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+
+/// The longest pause between two attempts.
+pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+/// What a store is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    Request,
+    Run,
+}
+
+/// What is left of the time, and the next pause.
+pub(super) struct Patience {
+    /// When it ends; none: it begins with the first failure.
+    end: Option<Instant>,
+    /// When a question is given up.
+    pub(super) deadline: Instant,
+    pause: Duration,
+}
+
+impl Patience {
+    pub(super) fn new(purpose: Purpose) -> Self {
+        let now = Instant::now();
+        match purpose {
+            Purpose::Request => Self { end: Some(now + PATIENCE), deadline: now + PATIENCE, pause: FIRST_PAUSE },
+            Purpose::Run => Self { end: None, deadline: now + LONGEST_QUESTION, pause: FIRST_PAUSE },
+        }
+    }
+
+    /// Waits before the next attempt; when there is no time for one, returns the `cause` of the last.
+    pub(super) async fn pause(&mut self, cause: BoxError) -> Result<(), Error> {
+        if self.has_paused().await { Ok(()) } else { Err(Error::Unreachable(cause)) }
+    }
+
+    /// Waits before the next attempt, if there is time for one.
+    async fn has_paused(&mut self) -> bool {
+        let now = Instant::now();
+        let end = *self.end.get_or_insert(now + PATIENCE_OF_RUN);
+        if now + self.pause >= end {
+            return false;
+        }
+        sleep_until(now + self.pause).await;
+        self.pause = LONGEST_PAUSE.min(2 * self.pause);
+        true
+    }
+
+    /// Repeats a question until it is answered. Gives the last attempt up at the end of the time.
+    pub(super) async fn ask<T, F>(&mut self, question: impl Fn() -> F) -> Result<T, Error>
+    where
+        F: Future<Output = Result<T, Error>>,
+    {
+        let (asked, mut last) = (Instant::now(), None);
+        loop {
+            match timeout_at(self.deadline, question()).await {
+                Ok(Err(Error::Unreachable(cause))) if self.has_paused().await => last = Some(cause),
+                Ok(answer) => return answer,
+                // What it said before tells more than its silence now.
+                Err(_) => return Err(last.map_or_else(|| no_answer(asked), Error::Unreachable)),
+            }
+        }
+    }
+}
+
+pub(super) fn no_answer(asked: Instant) -> Error {
+    Error::Unreachable(format!("no answer within {} s", asked.elapsed().as_secs()).into())
+}
