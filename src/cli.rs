@@ -162,8 +162,16 @@ pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
             if !report::is_closed_pipe(&error) {
                 report::print(&error, program, color);
             }
-            if error.is::<migrate::Incomplete>() { ExitCode::from(3) } else { ExitCode::FAILURE }
+            exit_code(&error)
         }
+    }
+}
+
+fn exit_code(error: &anyhow::Error) -> ExitCode {
+    match error {
+        error if error.is::<migrate::Usage>() => ExitCode::from(2),
+        error if error.is::<migrate::Incomplete>() => ExitCode::from(3),
+        _ => ExitCode::FAILURE,
     }
 }
 

@@ -7,26 +7,30 @@
 
 mod charge;
 mod copy;
+mod enclave;
 mod glob;
+mod material;
 mod plan;
 mod progress;
 mod report;
 pub mod reseal;
-mod target;
+pub mod source;
+pub mod target;
 
 use std::fmt;
-use std::sync::Arc;
 
 use serde::Serialize;
 
-use crate::keystore::{self, Access, KeyStore};
+use crate::keystore::{self, Access};
 
 pub use charge::Charge;
 pub use copy::{Failure, Outcome, Prove};
+pub use enclave::Enclave;
 pub use glob::{Glob, Malformed, Selection};
 pub use plan::{Class, Counts, Drift, Entry, Plan, Problem};
 pub use progress::{Progress, Step};
 pub use report::{Report, Verdict};
+pub use source::Source;
 pub use target::Target;
 
 /// What happens to a key that is on the target already, with another value.
@@ -100,11 +104,13 @@ fn lines(problems: &[Problem]) -> String {
 /// A source, a target, and the keys to copy from one to the other.
 pub struct Migration {
     /// Where keys come from.
-    pub source: Arc<dyn KeyStore>,
+    pub source: Box<dyn Source>,
     /// Where they go.
-    pub target: Target,
+    pub target: Box<dyn Target>,
     /// Which keys.
     pub selection: Selection,
+    /// Which version of each alone; 0 is the latest, none all that there are.
+    pub only_version: Option<u32>,
     /// Batches in flight at once; at least 1. A batch has one key where a store does not like more.
     pub concurrency: usize,
 }
@@ -116,7 +122,7 @@ impl Migration {
         if self.target.identity().await.map_err(failed(Side::Target, "identified"))? == Some(identity.clone()) {
             return Err(Error::SameStore(identity));
         }
-        self.source.check(Access::Read).await.map_err(failed(Side::Source, "used"))?;
+        self.source.check().await.map_err(failed(Side::Source, "used"))?;
         self.target.check(access).await.map_err(failed(Side::Target, "used"))
     }
 }

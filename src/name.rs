@@ -144,6 +144,14 @@ impl EnclaveName {
     }
 }
 
+/// Reads the name of the config file.
+impl<'de> serde::Deserialize<'de> for EnclaveName {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Self::parse(&text).map_err(|_| serde::de::Error::custom(RULE))
+    }
+}
+
 impl std::borrow::Borrow<str> for EnclaveName {
     fn borrow(&self) -> &str {
         &self.0

@@ -51,6 +51,12 @@ impl Identity {
         Some(Self::of_hash(&hash))
     }
 
+    /// The same identity as a KES writes it: the hash in hexadecimal.
+    pub fn to_hex(&self) -> String {
+        let hash = URL_SAFE_NO_PAD.decode(&self.0[IDENTITY.len()..]).expect("it was encoded so");
+        hash.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
     fn of_hash(hash: &[u8; 32]) -> Self {
         let mut text = [0; LEN];
         let (header, rest) = text.split_at_mut(IDENTITY.len());

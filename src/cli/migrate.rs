@@ -1,19 +1,22 @@
-//! `claviger migrate`: copies keys from one key store to another.
+//! `claviger migrate`: copies keys from one key store, or key manager, to another.
 
 pub(super) mod meter;
+mod place;
 mod report_file;
 pub(super) mod session;
 
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 use anyhow::{Context as _, bail};
 
+pub(super) use self::place::Usage;
 use self::session::{Scope, Session};
 use super::out::Out;
 use crate::keystore::Access;
 use crate::migrate::{OnConflict, Plan, Prove, Report, Verdict};
 
-/// Copy keys from one key store to another
+/// Copy keys from one key store to another, or to and from a key manager
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]
@@ -62,7 +65,8 @@ pub(super) fn run(args: Args, out: &mut Out) -> anyhow::Result<()> {
         let mut session = Session::open("migrate", args.scope, out).await?;
         session.report.set_on_conflict(on_conflict);
         session.report.dry_run = args.dry_run;
-        session.report.read_back = prove == Prove::ReadBack && !args.dry_run;
+        let proof = session.migration.target.proof();
+        session.report.proof = (prove == Prove::ReadBack && !args.dry_run).then_some(proof);
         session.result("Starting key migration:\n\n");
         let ended = session.migrate(on_conflict, prove, args.dry_run).await;
         session.finish(ended)
@@ -76,6 +80,10 @@ impl Session<'_> {
         self.report.charges = self.migration.charges(&plan, on_conflict, prove);
         self.note(plan_text(&self.report, on_conflict, prove));
         self.note_oddities();
+        self.note_losses();
+        if on_conflict == OnConflict::Replace {
+            plan.check_replaceable().inspect_err(|error| self.report.refuse(error))?;
+        }
         let verdict = self.report.verdict_of_plan(on_conflict);
         if verdict == Verdict::Refused {
             self.report.message = Some(refusal(&self.report));
@@ -158,9 +166,12 @@ impl Session<'_> {
             return;
         }
         for key in self.report.names_of("different") {
-            let (source, target) = key.fingerprints().expect("keys that differ have two");
+            let fingerprints = match key.fingerprints() {
+                (source, Some(target)) => format!("{target}, not {source}"),
+                (source, None) => format!("not {source}"),
+            };
             let name = key.name();
-            self.warn(format_args!("NOT MIGRATED: {name}: the target holds ANOTHER KEY ({target}, not {source})"));
+            self.warn(format_args!("NOT MIGRATED: {name}: the target holds ANOTHER KEY ({fingerprints})"));
         }
     }
 
@@ -171,6 +182,17 @@ impl Session<'_> {
         }
         for left in &self.report.leftovers {
             self.warn(format_args!("Warning: {left}"));
+        }
+    }
+
+    /// Says what of which keys does not go along, before anything is written.
+    fn note_losses(&self) {
+        let mut losses = BTreeMap::<String, Vec<&str>>::new();
+        for key in self.report.keys.iter().filter(|key| !key.lost().is_empty()) {
+            losses.entry(key.lost().join(", ")).or_default().push(key.name());
+        }
+        for (lost, keys) in losses {
+            self.warn(format_args!("Warning: will be LOST of {}: {lost}", keys.join(", ")));
         }
     }
 
@@ -215,7 +237,7 @@ fn refusal(report: &Report) -> String {
 
 fn summary(report: &Report) -> String {
     let counts = report.counts;
-    let proof = if report.read_back { ", each read back and compared" } else { "" };
+    let proof = report.proof.map_or_else(String::new, |proof| format!(", each {proof}"));
     let seconds = report.seconds.plan + report.seconds.copy + report.seconds.recheck;
     format!(
         "{} written, {} replaced{proof}; {} identical, {} not migrated, {} failed, {} not reached; {seconds:.1} s",

@@ -55,8 +55,11 @@ fn differences(report: &Report) -> String {
         text += &format!("missing on the target: {}\n", key.name());
     }
     for key in report.names_of("different") {
-        let (source, target) = key.fingerprints().expect("keys that differ have two");
-        text += &format!("different: {} (source {source}, target {target})\n", key.name());
+        let fingerprints = match key.fingerprints() {
+            (source, Some(target)) => format!("source {source}, target {target}"),
+            (source, None) => format!("source {source}"),
+        };
+        text += &format!("different: {} ({fingerprints})\n", key.name());
     }
     for name in &report.only_on_target {
         text += &format!("only on the target: {name}\n");

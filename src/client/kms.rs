@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 
 use super::{BINARY, Call, Client, Endpoint, Error, Failure, Lost, NAME};
 use crate::kms::Action;
-use crate::kms::wire::{ErrResponse, LogRecord, LogRequest, VersionResponse, append, frames};
+use crate::kms::wire::{ErrResponse, Frame, LogRecord, LogRequest, VersionResponse, append, frames};
 
 /// The longest record of a log, in bytes.
 const MAX_RECORD: usize = 64 * 1024;
@@ -27,12 +27,20 @@ impl Commands {
 
     /// These and one more.
     #[must_use]
-    pub fn and(mut self, action: Action, message: &impl Message) -> Self {
-        let message = Zeroizing::new(message.encode_to_vec());
+    pub fn and(self, action: Action, message: &impl Message) -> Self {
+        self.and_all(action, std::slice::from_ref(message))
+    }
+
+    /// These and more of one kind.
+    #[must_use]
+    pub fn and_all(mut self, action: Action, messages: &[impl Message]) -> Self {
+        let more: usize = messages.iter().map(|message| 6 + message.encoded_len()).sum();
         // Of the full size: a buffer that grew would leave copies behind.
-        let mut bytes = Zeroizing::new(Vec::with_capacity(self.0.len() + 6 + message.len()));
+        let mut bytes = Zeroizing::new(Vec::with_capacity(self.0.len() + more));
         bytes.extend_from_slice(&self.0);
-        append(action.number(), &message, &mut bytes);
+        for message in messages {
+            append(action.number(), &Zeroizing::new(message.encode_to_vec()), &mut bytes);
+        }
         self.0 = bytes;
         self
     }
@@ -57,12 +65,26 @@ impl Client {
         action: Action,
         message: &impl Message,
     ) -> Result<M, Error> {
-        let call = call(enclave, Commands::one(action, message), false);
+        let mut replies = self.ask_all(enclave, action, std::slice::from_ref(message)).await?;
+        Ok(replies.pop().expect("as many replies as commands"))
+    }
+
+    /// Asks many things of one kind at once: a reply for each, in their order, or one error for all.
+    ///
+    /// # Errors
+    /// When the server refuses one, or there is none, or its answer is none.
+    pub async fn ask_all<M: Message + Default>(
+        &self,
+        enclave: &str,
+        action: Action,
+        messages: &[impl Message],
+    ) -> Result<Vec<M>, Error> {
+        let call = call(enclave, Commands::default().and_all(action, messages), false);
         let (endpoint, body) = self.body(&call).await?;
-        let mut replies = frames(&body);
-        let reply = replies.next().and_then(Result::ok).filter(|reply| reply.command == action.number());
-        let message = reply.and_then(|reply| M::decode(reply.message).ok());
-        message.ok_or_else(|| nonsense(endpoint, call.path, "it holds no reply to the command"))
+        let reply = |frame: Frame<'_>| (frame.command == action.number()).then(|| M::decode(frame.message).ok())?;
+        let replies: Option<Vec<_>> = frames(&body).map(|frame| frame.ok().and_then(reply)).collect();
+        let replies = replies.filter(|replies| replies.len() == messages.len());
+        replies.ok_or_else(|| nonsense(endpoint, call.path, "it does not hold one reply to each command"))
     }
 
     /// Carries out a prepared read as it is, and hands back the reply's frames.

@@ -8,9 +8,13 @@ use super::read::{Problem, suggestion};
 use super::yaml::{Node, Value};
 use crate::api::{self, SKIP_AUTH};
 use crate::auth::Identity;
+use crate::keystore;
 
 /// Checks the rules that no section can check by itself.
 pub(super) fn check(config: &Config) -> Result<(), Problem> {
+    if let keystore::Config::Kms(_) = config.keystore.store {
+        return Err(Problem::at_key(Path::of("keystore.kms"), keystore::kms::NO_STORE));
+    }
     check_api(config)?;
     check_identities(config)?;
     check_keys(config)

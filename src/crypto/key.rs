@@ -115,6 +115,11 @@ impl Key {
         }
     }
 
+    /// The 32 bytes, for a server that takes no more of a key. Every call is a place to review.
+    pub(crate) fn expose(&self) -> &[u8; 32] {
+        self.secret.key().expose()
+    }
+
     /// What the key encrypts with; `None` when the stored key does not say. Such a key encrypts as,
     /// and is shown as, AES256, but its ciphertexts may be of either kind.
     pub fn algorithm(&self) -> Option<Algorithm> {

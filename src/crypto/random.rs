@@ -7,6 +7,13 @@ use super::SecretKey;
 #[error("the operating system gave no random bytes")]
 pub struct NoRandom(#[source] getrandom::Error);
 
+impl NoRandom {
+    /// A library that asks the operating system by itself got none, and does not say why.
+    pub(super) fn unexplained() -> Self {
+        Self(getrandom::Error::UNEXPECTED)
+    }
+}
+
 /// Fills `bytes` with one call of the operating system.
 pub(crate) fn fill(bytes: &mut [u8]) -> Result<(), NoRandom> {
     getrandom::fill(bytes).map_err(NoRandom)

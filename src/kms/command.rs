@@ -7,8 +7,8 @@ use prost::Message;
 use super::Error;
 use super::wire::{
     AssignPolicyRequest, CreateIdentityRequest, CreateKeyRequest, CreatePolicyRequest, DecryptRequest,
-    DeleteKeyRequest, EncryptRequest, Frame, GenerateKeyRequest, HsmRequest, IdentityRequest, ImportKeyRequest,
-    KeyVersionRequest, ListRequest, MacRequest, NameRequest, frames,
+    DeleteKeyRequest, EncryptRequest, ExportKeysRequest, Frame, GenerateKeyRequest, HsmRequest, IdentityRequest,
+    ImportKeyRequest, KeyVersionRequest, ListRequest, MacRequest, NameRequest, frames,
 };
 
 /// Makes the list of all actions: variant, number, name in policies.
@@ -58,6 +58,7 @@ actions! {
     KeyList = 208 "KEY:LIST",
     KeyListVersions = 209 "KEY:LISTVERSIONS",
     KeyMac = 210 "KEY:MAC",
+    KeyExport = 1000 "KEY:EXPORT",
     PolicyCreate = 301 "POLICY:CREATE",
     PolicyDelete = 302 "POLICY:DELETE",
     PolicyAssign = 303 "POLICY:ASSIGN",
@@ -81,9 +82,14 @@ impl Action {
         self as u16
     }
 
-    /// Whether it is about the whole server, and so the system administrators' only.
-    pub fn is_system(self) -> bool {
+    /// Whether it is about the whole server and no enclave.
+    pub fn is_about_server(self) -> bool {
         self.number() < Self::KeyCreate.number()
+    }
+
+    /// Whether only system administrators may do it, whatever a policy says.
+    pub fn is_for_sysadmins(self) -> bool {
+        self.is_about_server() || self == Self::KeyExport
     }
 }
 
@@ -106,6 +112,7 @@ pub(super) enum Read {
     KeyList(ListRequest),
     KeyListVersions(ListRequest),
     KeyMac(MacRequest),
+    KeyExport(ExportKeysRequest),
     PolicyGet(NameRequest),
     PolicyStatus(NameRequest),
     PolicyList(ListRequest),
@@ -199,6 +206,7 @@ fn decode(action: Action, frame: Frame<'_>) -> Result<Command, Error> {
         Action::KeyList => read(Read::KeyList, frame),
         Action::KeyListVersions => read(Read::KeyListVersions, frame),
         Action::KeyMac => read(Read::KeyMac, frame),
+        Action::KeyExport => read(Read::KeyExport, frame),
         Action::PolicyCreate => write(Write::PolicyCreate, frame),
         Action::PolicyDelete => write(Write::PolicyDelete, frame),
         Action::PolicyAssign => write(Write::PolicyAssign, frame),

@@ -19,7 +19,7 @@ use super::wire::{
 };
 use super::{Action, Error};
 use crate::auth::enclave::Identity;
-use crate::crypto::{Algorithm, Blob, Key, SecretKey, random};
+use crate::crypto::{Algorithm, Key, SecretKey, random};
 use crate::name::{EnclaveName, KeyName, PolicyName};
 
 /// Who changes something, and when.
@@ -64,7 +64,7 @@ impl<'a> Draft<'a> {
     /// # Errors
     /// When it is refused. The draft is of no use then.
     pub fn apply(&mut self, enclave: &str, action: Action, command: &Write) -> Result<(), Error> {
-        if action.is_system() {
+        if action.is_about_server() {
             if !self.snapshot.is_sysadmin(&self.author.caller) {
                 return Err(Error::Denied);
             }
@@ -193,7 +193,7 @@ impl Inside<'_, '_> {
         };
         let Author { caller, now } = self.draft.author;
         let version = || -> Result<Version, Error> {
-            Ok(Version { key: Key::generate(algorithm, now, &caller.to_string())?, imported: false })
+            Ok(Version { key: Key::generate(algorithm, now, &caller.to_hex())?, imported: false })
         };
         let ring = match (existing, request.add_version) {
             (None, false) => Ring::new(name, version()?),
@@ -211,28 +211,25 @@ impl Inside<'_, '_> {
         if self.enclave.keys.contains_key(&name) {
             return Err(Error::KeyExists);
         }
-        let key = self.imported(request)?;
-        self.put_key(Ring::new(name, Version { key, imported: true }));
+        let ring = match request.versions.is_empty() {
+            true => Ring::new(name, Version { key: self.imported(request)?, imported: true }),
+            false if !request.key.is_empty() || !request.kind.is_empty() => {
+                return Err(Error::invalid("a whole key comes without another key or type beside it"));
+            }
+            false => Ring::of_stored(name, request.next, request.versions.clone())
+                .map_err(|malformed| Error::invalid(malformed.to_string()))?,
+        };
+        self.put_key(ring);
         Ok(())
     }
 
+    /// A key of which nothing but its bytes and maybe its type is known.
     fn imported(&self, request: &ImportKeyRequest) -> Result<Key, Error> {
         let Author { caller, now } = self.draft.author;
-        if !request.stored.is_empty() {
-            if !request.key.is_empty() || !request.kind.is_empty() {
-                return Err(Error::invalid("a stored key comes without another key or type beside it"));
-            }
-            let key = Key::parse(&Blob::from(request.stored.clone()));
-            let key = key.map_err(|error| Error::invalid(error.to_string()))?;
-            // Its maker by the name that clients of the key manager can read.
-            let maker = key.created_by().and_then(|maker| crate::auth::Identity::parse(maker).ok());
-            let maker = maker.and_then(|maker| Identity::of(&maker)).map(|maker| maker.to_string());
-            return Ok(key.of(&maker.unwrap_or_default()));
-        }
         let secret = SecretKey::from_slice(&request.key).ok_or_else(|| Error::invalid("a key has 32 bytes"))?;
         let algorithm = if request.kind.is_empty() { Algorithm::preferred() } else { algorithm(&request.kind)? };
         // Its HMAC key, if it has one, stays where it comes from: another one would make HMACs that nobody knows.
-        Ok(Key::import(secret, algorithm, now, &caller.to_string())?.without_hmac())
+        Ok(Key::import(secret, algorithm, now, &caller.to_hex())?.without_hmac())
     }
 
     fn delete_key(&mut self, request: &DeleteKeyRequest) -> Result<(), Error> {

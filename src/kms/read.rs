@@ -4,6 +4,7 @@ use std::borrow::Borrow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use prost::Message as _;
 use zeroize::Zeroizing;
 
 use super::account::Account;
@@ -13,13 +14,14 @@ use super::policy::{self, Policy};
 use super::ring::{Ring, Version};
 use super::snapshot::{Enclave, Snapshot, Standing};
 use super::wire::{
-    DecryptRequest, DecryptResponse, EnclaveStatus, Encoding, EncryptRequest, EncryptResponse, GenerateKeyRequest,
-    GenerateKeyResponse, IdentityResponse, KeyStatus, KeyVersionRequest, ListEnclavesResponse, ListIdentitiesResponse,
-    ListKeysResponse, ListPoliciesResponse, ListRequest, MacRequest, MacResponse, PolicyResponse, PolicyStatus,
-    Response,
+    DecryptRequest, DecryptResponse, EnclaveStatus, Encoding, EncryptRequest, EncryptResponse, ExportKeysRequest,
+    ExportKeysResponse, ExportedKeys, GenerateKeyRequest, GenerateKeyResponse, IdentityResponse, KeyStatus,
+    KeyVersionRequest, ListEnclavesResponse, ListIdentitiesResponse, ListKeysResponse, ListPoliciesResponse,
+    ListRequest, MacRequest, MacResponse, PolicyResponse, PolicyStatus, Response,
 };
 use super::{Action, Error};
 use crate::auth::enclave::Identity;
+use crate::crypto::handover::{self, Handed};
 use crate::crypto::{OVERHEAD, random};
 use crate::name::{EnclaveName, PolicyName};
 
@@ -50,7 +52,7 @@ impl Reader<'_> {
     /// # Errors
     /// When it is refused.
     pub(super) fn answer(&self, action: Action, read: &Read) -> Result<Encoded, Error> {
-        if action.is_system() {
+        if action.is_about_server() {
             if !self.snapshot.is_sysadmin(&self.caller) {
                 return Err(Error::Denied);
             }
@@ -100,6 +102,7 @@ impl Inside<'_> {
             Read::PolicyList(request) => self.encode(&self.list_policies(request)?),
             Read::IdentityStatus(request) => self.encode(&self.identity(&request.identity)?),
             Read::IdentityList(request) => self.encode(&self.list_identities(request)?),
+            Read::KeyExport(request) => self.encode(&self.export(request)?),
             Read::ClusterStatus | Read::EnclaveStatus(_) | Read::EnclaveList(_) => {
                 unreachable!("these are for no enclave")
             }
@@ -191,6 +194,16 @@ impl Inside<'_> {
             response.keys.push(status);
         }
         Ok(response)
+    }
+
+    fn export(&self, request: &ExportKeysRequest) -> Result<ExportKeysResponse, Error> {
+        self.authorize("")?;
+        let export = |name: &String| self.enclave.key(name).map(|ring| ring.to_request());
+        let keys = ExportedKeys { keys: request.names.iter().map(export).collect::<Result<_, _>>()? };
+        let bytes = Zeroizing::new(keys.encode_to_vec());
+        let handed = handover::seal(&request.recipient, self.enclave.name.as_str().as_bytes(), &bytes);
+        let Handed { encapsulated, sealed } = handed.ok_or_else(|| Error::invalid("the recipient is no public key"))?;
+        Ok(ExportKeysResponse { encapsulated, sealed })
     }
 
     fn policy(&self, name: &str) -> Result<&Policy, Error> {
@@ -320,7 +333,7 @@ fn key_status(ring: &Ring, number: u32, version: &Version) -> KeyStatus {
         version: number,
         kind: version.algorithm().to_string(),
         created_at: Some(version.key.created_at().into()),
-        created_by: version.key.created_by().unwrap_or_default().to_owned(),
+        created_by: version.created_by(),
     }
 }
 

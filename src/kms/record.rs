@@ -10,11 +10,11 @@ use zeroize::Zeroizing;
 
 use super::account::{Account, Privilege};
 use super::policy::{self, Policy};
-use super::ring::{Ring, Version};
+use super::ring::Ring;
 use super::snapshot::Enclave;
-use super::wire::{RuleSet, Timestamp};
+use super::wire::{RuleSet, StoredVersion, Timestamp};
 use crate::auth::enclave::Identity;
-use crate::crypto::{Key, NoRandom, Sealer, SecretKey};
+use crate::crypto::{NoRandom, Sealer, SecretKey};
 use crate::name::{EnclaveName, KeyName, PolicyName};
 
 /// Where a record is found: what it is, of which enclave, with which name.
@@ -262,55 +262,16 @@ struct KeyMessage {
     #[prost(uint32, tag = "3")]
     next: u32,
     #[prost(message, repeated, tag = "4")]
-    versions: Vec<VersionMessage>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-#[prost(skip_debug)]
-struct VersionMessage {
-    #[prost(uint32, tag = "1")]
-    number: u32,
-    /// The key as a KES stores it.
-    #[prost(bytes = "vec", tag = "2")]
-    key: Vec<u8>,
-    #[prost(bool, tag = "3")]
-    imported: bool,
-}
-
-impl Drop for VersionMessage {
-    fn drop(&mut self) {
-        zeroize::Zeroize::zeroize(&mut self.key);
-    }
-}
-
-impl std::fmt::Debug for VersionMessage {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("VersionMessage(redacted)")
-    }
+    versions: Vec<StoredVersion>,
 }
 
 impl KeyMessage {
     fn new(enclave: &[u8; 16], ring: &Ring) -> Self {
-        let version = |(number, version): (u32, &Version)| VersionMessage {
-            number,
-            key: version.key.encode().expose().to_vec(),
-            imported: version.imported,
-        };
-        Self {
-            enclave: enclave.to_vec(),
-            name: ring.name.to_string(),
-            next: ring.next,
-            versions: ring.versions_from(0).map(version).collect(),
-        }
+        Self { enclave: enclave.to_vec(), name: ring.name.to_string(), next: ring.next, versions: ring.to_stored() }
     }
 
-    fn read(mut self) -> Option<Record> {
-        let mut versions = Vec::with_capacity(self.versions.len());
-        for message in &mut self.versions {
-            let key = Key::parse(&std::mem::take(&mut message.key).into()).ok()?;
-            versions.push((message.number, Version { key, imported: message.imported }));
-        }
-        let ring = Ring::parse(KeyName::parse(&self.name).ok()?, self.next, versions)?;
+    fn read(self) -> Option<Record> {
+        let ring = Ring::of_stored(KeyName::parse(&self.name).ok()?, self.next, self.versions).ok()?;
         Some(Record::Key(self.enclave.try_into().ok()?, Arc::new(ring)))
     }
 }

@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use zeroize::Zeroizing;
 
 use super::Error;
+use super::wire::{ImportKeyRequest, StoredVersion};
+use crate::auth::enclave::Identity;
 use crate::crypto::{Algorithm, Key, NotAuthentic};
 use crate::name::KeyName;
 
@@ -23,6 +25,17 @@ pub struct Ring {
 /// Versions with their numbers, which rise; never none. Most keys have one, and there may be a million keys: so no map.
 type Versions = Box<[(u32, Arc<Version>)]>;
 
+/// Why versions make no key.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Malformed {
+    /// They must have numbers from 1 on, in ascending order, all of them smaller than the next one.
+    #[error("the numbers of the key's versions make no sense")]
+    Numbers,
+    /// One is no key.
+    #[error(transparent)]
+    Key(#[from] crate::crypto::key::Error),
+}
+
 /// One version of a key.
 #[derive(Debug)]
 pub struct Version {
@@ -32,6 +45,13 @@ pub struct Version {
 }
 
 impl Version {
+    /// Who made it, as clients see it: those of a KES by the name that they have here. Clients cannot read other texts.
+    pub(super) fn created_by(&self) -> String {
+        let stored = self.key.created_by().unwrap_or_default();
+        let here = || Identity::of(&crate::auth::Identity::parse(stored).ok()?);
+        stored.parse().ok().or_else(here).map(|identity| identity.to_string()).unwrap_or_default()
+    }
+
     /// What it encrypts with, as clients see it.
     pub(super) fn algorithm(&self) -> Algorithm {
         self.key.algorithm().unwrap_or(Algorithm::Aes256)
@@ -48,14 +68,6 @@ impl Ring {
         Self::of(name, 2, Box::new([(1, Arc::new(version))]))
     }
 
-    /// A key with these versions; none where there is no version, or their numbers do not rise up to `next`.
-    pub(super) fn parse(name: KeyName, next: u32, versions: Vec<(u32, Version)>) -> Option<Self> {
-        let versions: Versions = versions.into_iter().map(|(number, version)| (number, Arc::new(version))).collect();
-        let is_whole = versions.is_sorted_by(|(one, _), (other, _)| one < other)
-            && versions.last().is_some_and(|(last, _)| *last < next);
-        is_whole.then(|| Self::of(name, next, versions))
-    }
-
     fn of(name: KeyName, next: u32, versions: Versions) -> Self {
         Self { name, next, versions, last_hit: AtomicU32::new(0) }
     }
@@ -64,6 +76,45 @@ impl Ring {
     pub(super) fn versions_from(&self, first: u32) -> impl DoubleEndedIterator<Item = (u32, &Version)> {
         let begin = self.versions.partition_point(|(number, _)| *number < first);
         self.versions[begin..].iter().map(|(number, version)| (*number, &**version))
+    }
+
+    /// A key with all versions that were stored or exported; a single one without a number is the first.
+    ///
+    /// # Errors
+    /// What is wrong with them. It quotes nothing of a key.
+    pub(super) fn of_stored(name: KeyName, next: u32, stored: Vec<StoredVersion>) -> Result<Self, Malformed> {
+        let is_single = stored.len() == 1;
+        let (mut versions, mut last) = (Vec::with_capacity(stored.len()), 0);
+        for mut version in stored {
+            let number = if is_single { version.number.max(1) } else { version.number };
+            if number <= last {
+                return Err(Malformed::Numbers);
+            }
+            last = number;
+            let key = Key::parse(&std::mem::take(&mut version.key).into())?;
+            versions.push((number, Arc::new(Version { key, imported: version.imported })));
+        }
+        let following = last.checked_add(1).ok_or(Malformed::Numbers)?;
+        let next = if next == 0 { following } else { next };
+        if versions.is_empty() || next < following {
+            return Err(Malformed::Numbers);
+        }
+        Ok(Self::of(name, next, versions.into()))
+    }
+
+    /// The request that imports this key elsewhere.
+    pub(super) fn to_request(&self) -> ImportKeyRequest {
+        ImportKeyRequest::whole(self.name.to_string(), self.to_stored(), self.next)
+    }
+
+    /// All versions, to be stored or exported.
+    pub(super) fn to_stored(&self) -> Vec<StoredVersion> {
+        let stored = |(number, version): (u32, &Version)| StoredVersion {
+            number,
+            key: version.key.encode().expose().to_vec(),
+            imported: version.imported,
+        };
+        self.versions_from(0).map(stored).collect()
     }
 
     /// The same key with one more version.
@@ -164,8 +215,9 @@ mod tests {
     #[test]
     fn numbers_that_make_no_sense_are_refused() {
         let parse = |next, numbers: &[u32]| {
-            let versions = numbers.iter().map(|number| (*number, made())).collect();
-            Ring::parse(KeyName::parse("k").expect("a name"), next, versions).is_some()
+            let key = || made().key.encode().expose().to_vec();
+            let stored = |number: &u32| StoredVersion { number: *number, key: key(), imported: false };
+            Ring::of_stored(KeyName::parse("k").expect("a name"), next, numbers.iter().map(stored).collect()).is_ok()
         };
         assert!(parse(4, &[1, 3]) && parse(9, &[2]));
         assert!(!parse(3, &[1, 3]) && !parse(4, &[3, 1]) && !parse(4, &[1, 1]) && !parse(4, &[]));

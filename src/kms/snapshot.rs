@@ -64,9 +64,9 @@ impl Standing {
     pub fn allows(&self, action: Action, name: &str) -> bool {
         match self {
             Self::SysAdmin => true,
-            Self::Admin => !action.is_system(),
+            Self::Admin => !action.is_for_sysadmins(),
             Self::User(policy) => {
-                !action.is_system() && policy.as_ref().is_some_and(|policy| policy.allows(action, name))
+                !action.is_for_sysadmins() && policy.as_ref().is_some_and(|policy| policy.allows(action, name))
             }
             Self::Stranger => false,
         }

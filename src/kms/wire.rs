@@ -3,6 +3,7 @@
 mod frame;
 mod json;
 mod message;
+mod transfer;
 
 use hyper::header::HeaderValue;
 use prost::Message;
@@ -13,6 +14,7 @@ use crate::server::route::names;
 
 pub use self::frame::{Frame, Truncated, append, frames};
 pub use self::message::*;
+pub use self::transfer::*;
 
 /// How messages are encoded in an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -5,15 +5,15 @@ use tokio_util::sync::CancellationToken;
 
 use super::plan::{Class, Entry, Plan};
 use super::progress::{Progress, Step};
+use super::target::{Other, There};
 use super::{Migration, OnConflict, Problem, Side, batches};
-use crate::crypto::Blob;
 use crate::keystore::Error;
 use crate::telemetry::log::causes;
 
-/// Whether every written key is read back.
+/// Whether every written key is proven.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Prove {
-    /// It is, and compared byte for byte.
+    /// It is proven, as well as the target can: [`super::Target::prove`].
     ReadBack,
     /// The target's word is taken.
     Trust,
@@ -107,7 +107,7 @@ impl Migration {
         let todo: Vec<_> = todo.collect();
         progress.begin(Step::Rehearsing, todo.len());
         let mut rehearsed = stream::iter(todo)
-            .map(|entry| async move { (&entry.name, self.target.rehearse(&entry.name, &entry.value).await) })
+            .map(|entry| async move { (&entry.name, self.target.rehearse(&entry.name, &entry.key).await) })
             .buffered(self.concurrency);
         let mut problems = Vec::new();
         while let Some((name, answer)) = rehearsed.next().await {
@@ -137,12 +137,12 @@ impl Migration {
 
     async fn write(&self, entries: &[&Entry], on_conflict: OnConflict) -> Vec<Result<Outcome, Failure>> {
         let missing = entries.iter().filter(|entry| matches!(entry.class, Class::Missing));
-        let missing: Vec<_> = missing.map(|entry| (&entry.name, &entry.value)).collect();
-        let mut created = self.target.create_batch(&missing).await.into_iter();
+        let missing: Vec<_> = missing.map(|entry| entry.pair()).collect();
+        let mut created = self.target.create(&missing).await.into_iter();
         let mut copied = Vec::with_capacity(entries.len());
         for entry in entries {
             copied.push(match &entry.class {
-                Class::Different(stored) => self.replace(entry, &stored.value).await,
+                Class::Different(found) => self.replace(entry, found).await,
                 _ => match created.next().expect("an answer for each missing key") {
                     Ok(()) => Ok(Outcome::Written),
                     Err(Error::Exists) => self.appeared(entry, on_conflict).await,
@@ -155,37 +155,43 @@ impl Migration {
 
     /// What to do about a key that the target lacked when the plan was made, and has now.
     async fn appeared(&self, entry: &Entry, on_conflict: OnConflict) -> Result<Outcome, Failure> {
-        match self.target.get(&entry.name).await {
-            // Somebody who copies the same keys may be doing it now.
-            Ok(there) if there.is_same(&entry.value) => Ok(Outcome::Written),
-            Ok(there) if on_conflict == OnConflict::Replace => self.replace(entry, &there).await,
+        // Somebody who copies the same keys may be doing it now, or we did it and the answer was lost.
+        match self.found(entry).await {
+            Ok(There::Same) => Ok(Outcome::Written),
+            Ok(There::Other(found)) if on_conflict == OnConflict::Replace && found.keep.is_none() => {
+                self.replace(entry, &found).await
+            }
             Ok(_) | Err(Error::NotFound) => Err(Failure::Appeared),
             Err(error) => Err(Failure::Target(causes(&error))),
         }
     }
 
     /// Replaces the target's key by the source's.
-    async fn replace(&self, entry: &Entry, expected: &Blob) -> Result<Outcome, Failure> {
-        let Entry { name, value, .. } = entry;
-        let Err(error) = self.target.replace(name, expected, value).await else {
+    async fn replace(&self, entry: &Entry, expected: &Other) -> Result<Outcome, Failure> {
+        let Err(error) = self.target.replace(&entry.name, expected, &entry.key).await else {
             return Ok(Outcome::Replaced);
         };
         // Somebody who copies the same keys may have done it.
-        match self.target.get(name).await {
-            Ok(there) if there.is_same(value) => Ok(Outcome::Replaced),
-            Ok(there) if !there.is_same(expected) => Err(Failure::Appeared),
+        match self.found(entry).await {
+            Ok(There::Same) => Ok(Outcome::Replaced),
+            Ok(There::Other(found)) if !found.is_same(expected) => Err(Failure::Appeared),
             _ => Err(Failure::Target(causes(&error))),
         }
     }
 
-    /// Reads back what was written; what is not there is no success.
+    /// What is under the name of this key now.
+    async fn found(&self, entry: &Entry) -> Result<There, Error> {
+        self.target.compare(&[entry.pair()]).await.pop().expect("an answer for each key")
+    }
+
+    /// Proves what was written; what is not there is no success.
     async fn prove(&self, entries: &[&Entry], copied: &mut [Result<Outcome, Failure>]) {
         let written: Vec<_> = (0..entries.len()).filter(|at| copied[*at].is_ok()).collect();
-        let names: Vec<_> = written.iter().map(|at| entries[*at].name.clone()).collect();
-        for (at, answer) in written.into_iter().zip(self.target.get_batch(&names).await) {
+        let keys: Vec<_> = written.iter().map(|at| entries[*at].pair()).collect();
+        for (at, answer) in written.into_iter().zip(self.target.prove(&keys).await) {
             let failure = match answer {
-                Ok(there) if there.is_same(&entries[at].value) => continue,
-                Ok(_) => "it holds another value".to_owned(),
+                Ok(true) => continue,
+                Ok(false) => "it holds another value".to_owned(),
                 Err(error) => causes(&error),
             };
             copied[at] = Err(Failure::Unproven(failure));
@@ -210,8 +216,9 @@ mod tests {
 
     use async_trait::async_trait;
 
-    use super::super::{Selection, Target};
+    use super::super::{Selection, source, target};
     use super::*;
+    use crate::crypto::Blob;
     use crate::keystore::{KeyStore, Listing, mem};
     use crate::name::KeyName;
 
@@ -262,8 +269,9 @@ mod tests {
         for n in 1..=3 {
             source.create(&name(n), &value(n)).await.expect("created");
         }
-        let selection = Selection::default();
-        Migration { source: Arc::new(source), target: Target::of(target), selection, concurrency: 1 }
+        let (source, target) = (source::Store::new(Arc::new(source)), target::Store::of(target));
+        let (source, target, selection) = (Box::new(source), Box::new(target), Selection::default());
+        Migration { source, target, selection, only_version: None, concurrency: 1 }
     }
 
     async fn copy(migration: &Migration, plan: &Plan, on_conflict: OnConflict, prove: Prove) -> Vec<Outcome> {

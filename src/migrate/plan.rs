@@ -6,10 +6,10 @@ use std::fmt;
 use futures_util::{StreamExt as _, stream};
 
 use super::glob::Choice;
+use super::material::{Material, Numbers};
 use super::progress::{Progress, Step};
+use super::target::{Other, There};
 use super::{Error, Migration, Selection, Side, batches, failed};
-use crate::crypto::key::Fingerprint;
-use crate::crypto::{Blob, Key};
 use crate::keystore::{self, Listing};
 use crate::name::{self, KeyName};
 use crate::telemetry::log::causes;
@@ -37,11 +37,13 @@ pub struct Entry {
     /// Its name.
     pub name: KeyName,
     /// Tells the source's key from others.
-    pub fingerprint: Fingerprint,
+    pub fingerprint: String,
     /// What the target holds under the name.
     pub class: Class,
-    /// As the source stores it.
-    pub(super) value: Blob,
+    /// What of it does not go along, such as versions.
+    pub lost: Vec<String>,
+    /// As the source has it.
+    pub(super) key: Material,
 }
 
 /// What the target holds under a key's name.
@@ -52,15 +54,7 @@ pub enum Class {
     /// The same key: type, bytes and HMAC key. Its owner, age and format may be others.
     Identical,
     /// Another key.
-    Different(Stored),
-}
-
-/// A key of the target that is not the source's.
-#[derive(Debug)]
-pub struct Stored {
-    /// Tells it from others.
-    pub fingerprint: Fingerprint,
-    pub(super) value: Blob,
+    Different(Other),
 }
 
 /// How many keys there are of each class.
@@ -86,6 +80,21 @@ impl Plan {
             }
         }
         counts
+    }
+
+    /// Refuses to replace what must not be.
+    ///
+    /// # Errors
+    /// The keys of the target that must stay, and why.
+    pub fn check_replaceable(&self) -> Result<(), Error> {
+        let problem = |entry: &Entry| match &entry.class {
+            Class::Different(Other { keep: Some(reason), .. }) => {
+                Some(Problem { side: Side::Target, name: entry.name.to_string(), reason: reason.clone() })
+            }
+            _ => None,
+        };
+        let problems: Vec<_> = self.entries.iter().filter_map(problem).collect();
+        if problems.is_empty() { Ok(()) } else { Err(Error::Unusable(problems)) }
     }
 }
 
@@ -119,7 +128,7 @@ impl Migration {
     /// Lists both sides, reads and parses every selected key, and sorts them by what the target holds.
     pub async fn plan(&self, progress: &Progress) -> Result<Plan, Error> {
         progress.begin(Step::Listing, 0);
-        let source = self.source.list("").await.map_err(failed(Side::Source, "listed"))?;
+        let source = self.source.list().await.map_err(failed(Side::Source, "listed"))?;
         let target = self.target.list().await.map_err(failed(Side::Target, "listed"))?;
         let mut plan = Plan {
             entries: Vec::new(),
@@ -135,22 +144,10 @@ impl Migration {
             plan.choose(&self.selection, Side::Target, target, &mut problems).into_iter().collect();
         self.expect_keys(&plan, &names, &problems)?;
 
-        progress.begin(Step::Reading, names.len());
-        let pairs: Vec<_> = names.into_iter().map(|name| (on_target.remove(&name), name)).collect();
-        let mut compared = stream::iter(batches(&pairs, self.source.batch(), self.concurrency))
-            .map(|batch| self.compare(batch))
-            .buffered(self.concurrency);
-        while let Some(entries) = compared.next().await {
-            progress.advance(entries.len());
-            for entry in entries {
-                match entry {
-                    Ok(entry) => plan.entries.push(entry),
-                    Err(Unusable::Entry(problem)) => problems.push(problem),
-                    Err(Unusable::Store(error)) => return Err(error),
-                }
-            }
-        }
-        drop(compared);
+        self.read(&mut plan, &names, &mut problems, progress).await?;
+        let listed = (0..plan.entries.len()).filter(|at| on_target.remove(&plan.entries[*at].name));
+        let listed: Vec<_> = listed.collect();
+        self.compare(&mut plan, &listed, &mut problems, progress).await?;
         if !problems.is_empty() {
             return Err(Error::Unusable(problems));
         }
@@ -174,22 +171,86 @@ impl Migration {
         }
     }
 
-    /// Reads keys on the source and, where they are listed there, on the target.
-    async fn compare(&self, batch: Vec<(bool, KeyName)>) -> Vec<Result<Entry, Unusable>> {
-        let names: Vec<_> = batch.iter().map(|(_, name)| name.clone()).collect();
-        let on_both: Vec<_> = batch.iter().filter(|(on_target, _)| *on_target).map(|(_, name)| name.clone()).collect();
-        let values = self.source.get_batch(&names).await;
-        let mut stored = self.target.get_batch(&on_both).await.into_iter();
-        let compare_one = |((on_target, name), value): ((bool, KeyName), _)| {
-            let stored = if on_target { stored.next() } else { None };
-            compare(name, value, stored)
-        };
-        batch.into_iter().zip(values).map(compare_one).collect()
+    /// Reads keys on the source.
+    async fn read(
+        &self,
+        plan: &mut Plan,
+        names: &[KeyName],
+        problems: &mut Vec<Problem>,
+        progress: &Progress,
+    ) -> Result<(), Error> {
+        progress.begin(Step::Reading, names.len());
+        let mut batches = stream::iter(batches(names, self.source.batch(), self.concurrency))
+            .map(|names| async move { (self.source.read(&names).await, names) })
+            .buffered(self.concurrency);
+        while let Some((answers, names)) = batches.next().await {
+            progress.advance(names.len());
+            for (name, answer) in names.into_iter().zip(answers) {
+                match self.entry(name, answer) {
+                    Ok(entry) => plan.entries.push(entry),
+                    Err(Unusable::Entry(problem)) => problems.push(problem),
+                    Err(Unusable::Store(error)) => return Err(error),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Compares those of the plan's entries with the target that are listed there.
+    async fn compare(
+        &self,
+        plan: &mut Plan,
+        listed: &[usize],
+        problems: &mut Vec<Problem>,
+        progress: &Progress,
+    ) -> Result<(), Error> {
+        progress.begin(Step::Comparing, listed.len());
+        let entries = &plan.entries;
+        let mut batches = stream::iter(batches(listed, self.target.batch(), self.concurrency))
+            .map(|batch| async move {
+                let keys: Vec<_> = batch.iter().map(|at| entries[*at].pair()).collect();
+                (self.target.compare(&keys).await, batch)
+            })
+            .buffered(self.concurrency);
+        let mut classes = Vec::with_capacity(listed.len());
+        while let Some((found, batch)) = batches.next().await {
+            progress.advance(batch.len());
+            for (at, found) in batch.into_iter().zip(found) {
+                match class(&entries[at].name, found) {
+                    Ok(class) => classes.push((at, class)),
+                    Err(Unusable::Entry(problem)) => problems.push(problem),
+                    Err(Unusable::Store(error)) => return Err(error),
+                }
+            }
+        }
+        drop(batches);
+        for (at, class) in classes {
+            plan.entries[at].class = class;
+        }
+        Ok(())
+    }
+
+    /// What the source has of a key, and what of that can go along. As if the target lacked it.
+    fn entry(&self, name: KeyName, answer: Result<Material, keystore::Error>) -> Result<Entry, Unusable> {
+        let mut key = answer.map_err(|error| unusable(Side::Source, &name, error))?;
+        let problem = |reason| problem(Side::Source, &name, reason);
+        let mut lost = Vec::new();
+        if let Some(number) = self.only_version {
+            let (only, left) =
+                key.only(number).ok_or_else(|| problem(format!("it has no version {number} (--only-version)")))?;
+            key = only;
+            if !left.is_empty() {
+                lost.push(Numbers(&left).to_string());
+            }
+        }
+        let fingerprint = key.fingerprint().map_err(|error| problem(error.to_string()))?;
+        lost.extend(self.target.losses(&key).map_err(problem)?);
+        Ok(Entry { name, fingerprint, class: Class::Missing, lost, key })
     }
 
     /// Lists the source again and compares with what was planned.
     pub async fn drift(&self, plan: &Plan) -> Result<Drift, Error> {
-        let now = self.source.list("").await.map_err(failed(Side::Source, "listed again"))?;
+        let now = self.source.list().await.map_err(failed(Side::Source, "listed again"))?;
         let before: HashSet<_> = plan.entries.iter().map(|entry| &entry.name).collect();
         let after: HashSet<_> = now.names.iter().filter(|name| self.selection.takes(name.as_str())).collect();
         let sorted = |names: &HashSet<&KeyName>, without: &HashSet<&KeyName>| {
@@ -232,25 +293,10 @@ impl Plan {
     }
 }
 
-/// What the two sides answered about a key; the target was asked if it has listed the name.
-fn compare(
-    name: KeyName,
-    value: Result<Blob, keystore::Error>,
-    stored: Option<Result<Blob, keystore::Error>>,
-) -> Result<Entry, Unusable> {
-    let (value, key) = usable(Side::Source, &name, value)?;
-    let class = match stored {
-        None => Class::Missing,
-        Some(stored) => {
-            let (stored, other) = usable(Side::Target, &name, stored)?;
-            if key.is_same(&other) {
-                Class::Identical
-            } else {
-                Class::Different(Stored { fingerprint: other.fingerprint(), value: stored })
-            }
-        }
-    };
-    Ok(Entry { name, fingerprint: key.fingerprint(), class, value })
+impl Entry {
+    pub(super) fn pair(&self) -> (&KeyName, &Material) {
+        (&self.name, &self.key)
+    }
 }
 
 /// Why a key cannot be planned.
@@ -261,14 +307,23 @@ enum Unusable {
     Store(Error),
 }
 
-/// The value that a store answered, and the key it is.
-fn usable(side: Side, name: &KeyName, answer: Result<Blob, keystore::Error>) -> Result<(Blob, Key), Unusable> {
-    let problem = |reason| Unusable::Entry(Problem { side, name: name.to_string(), reason });
-    let value = answer.map_err(|error| match error {
+fn class(name: &KeyName, found: Result<There, keystore::Error>) -> Result<Class, Unusable> {
+    match found {
+        Ok(There::Same) => Ok(Class::Identical),
+        Ok(There::Other(other)) => Ok(Class::Different(other)),
+        Ok(There::NoKey(reason)) => Err(problem(Side::Target, name, reason)),
+        Err(error) => Err(unusable(Side::Target, name, error)),
+    }
+}
+
+fn unusable(side: Side, name: &KeyName, error: keystore::Error) -> Unusable {
+    match error {
         keystore::Error::Unreachable(_) => Unusable::Store(failed(side, "read")(error)),
-        keystore::Error::NotFound => problem("it vanished while it was going to be read".into()),
-        error => problem(causes(&error)),
-    })?;
-    let key = Key::parse(&value).map_err(|error| problem(error.to_string()))?;
-    Ok((value, key))
+        keystore::Error::NotFound => problem(side, name, "it vanished while it was going to be read".into()),
+        error => problem(side, name, causes(&error)),
+    }
+}
+
+fn problem(side: Side, name: &KeyName, reason: String) -> Unusable {
+    Unusable::Entry(Problem { side, name: name.to_string(), reason })
 }

@@ -7,8 +7,10 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 pub enum Step {
     /// Listing both stores.
     Listing,
-    /// Reading and parsing keys on both sides.
+    /// Reading and parsing keys of the source.
     Reading,
+    /// Comparing them with those of the target.
+    Comparing,
     /// Doing all but storing them.
     Rehearsing,
     /// Writing keys and reading them back.
@@ -41,7 +43,8 @@ impl Progress {
         match self.step.load(Ordering::Acquire) {
             0 => Step::Listing,
             1 => Step::Reading,
-            2 => Step::Rehearsing,
+            2 => Step::Comparing,
+            3 => Step::Rehearsing,
             _ => Step::Writing,
         }
     }

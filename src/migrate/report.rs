@@ -48,8 +48,8 @@ pub struct Report {
     pub on_conflict: Option<&'static str>,
     /// Whether it was a rehearsal.
     pub dry_run: bool,
-    /// Whether written keys were read back and compared.
-    pub read_back: bool,
+    /// How written keys were proven; none: they were not.
+    pub proof: Option<&'static str>,
     /// How many keys.
     pub counts: Totals,
     /// What the stores' providers charge for when the plan is carried out.
@@ -124,6 +124,8 @@ pub struct KeyReport {
     fingerprint: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     target_fingerprint: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    lost: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
 }
@@ -163,7 +165,7 @@ impl Report {
             exclude: selection.exclude.iter().map(|glob| glob.as_str().into()).collect(),
             on_conflict: None,
             dry_run: false,
-            read_back: false,
+            proof: None,
             counts: Totals::default(),
             charges: Vec::new(),
             seconds: Seconds::default(),
@@ -273,14 +275,15 @@ impl KeyReport {
         let (class, other) = match &entry.class {
             Class::Missing => ("missing", None),
             Class::Identical => ("identical", None),
-            Class::Different(stored) => ("different", Some(stored.fingerprint.to_string())),
+            Class::Different(other) => ("different", other.fingerprint.clone()),
         };
         Self {
             name: entry.name.to_string(),
             class,
             result: None,
-            fingerprint: entry.fingerprint.to_string(),
+            fingerprint: entry.fingerprint.clone(),
             target_fingerprint: other,
+            lost: entry.lost.clone(),
             error: None,
         }
     }
@@ -295,8 +298,13 @@ impl KeyReport {
         self.error.as_deref()
     }
 
-    /// Both sides' fingerprints, where they differ.
-    pub fn fingerprints(&self) -> Option<(&str, &str)> {
-        Some((&self.fingerprint, self.target_fingerprint.as_deref()?))
+    /// The fingerprints of the source's key, and of the target's other one where it shows that much.
+    pub fn fingerprints(&self) -> (&str, Option<&str>) {
+        (&self.fingerprint, self.target_fingerprint.as_deref())
+    }
+
+    /// What of it does not go along.
+    pub fn lost(&self) -> &[String] {
+        &self.lost
     }
 }

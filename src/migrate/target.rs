@@ -1,136 +1,116 @@
-//! Where keys go. The only part of a migration that knows what kind of target it is.
+//! Where keys go.
 
-use std::sync::Arc;
+mod store;
 
+use std::fmt;
+
+use async_trait::async_trait;
+
+use super::material::{Material, Numbers};
 use crate::crypto::Blob;
-use crate::keystore::{self, Access, Charged, Error, KeyStore, Listing};
+use crate::keystore::{Access, Charged, Error, Listing};
 use crate::name::KeyName;
 
-/// A key store that keys are copied to. Its place may not exist yet: then it is empty, and made only when the first
-/// key is going to be written.
-pub struct Target {
-    config: keystore::Section,
-    store: Option<Arc<dyn KeyStore>>,
-    /// What rehearsals are made with while there is no store.
-    rehearsal: Option<Arc<dyn KeyStore>>,
-}
+pub use self::store::Store;
 
-impl Target {
-    /// Connects to the store without creating anything.
-    pub async fn open(config: keystore::Section) -> Result<Self, Error> {
-        let store = config.open().await?.map(patient);
-        let rehearsal = match store {
-            Some(_) => None,
-            None => Some(patient(config.rehearsal().await?)),
-        };
-        Ok(Self { config, store, rehearsal })
+/// A place that keys are copied to.
+#[async_trait]
+pub trait Target: fmt::Display + Send + Sync {
+    /// Whether there is such a place already. Otherwise it is empty, and made only when the first key is going to be
+    /// written.
+    fn exists(&self) -> bool {
+        true
     }
 
-    /// Whether there is such a place already.
-    pub fn exists(&self) -> bool {
-        self.store.is_some()
-    }
-
-    /// As [`KeyStore::warnings`].
-    pub fn warnings(&self) -> &[String] {
-        self.store.as_ref().map_or(&[], |store| store.warnings())
-    }
-
-    /// Makes the store's place if it does not exist.
-    pub async fn prepare(&mut self) -> Result<(), Error> {
-        if self.store.is_none() {
-            self.store = Some(patient(self.config.connect().await?));
-        }
+    /// Makes the place if it does not exist.
+    async fn prepare(&mut self) -> Result<(), Error> {
         Ok(())
     }
 
-    pub(super) async fn check(&self, access: Access) -> Result<(), Error> {
-        match &self.store {
-            Some(store) => store.check(access).await,
-            None => Ok(()),
+    /// As [`crate::keystore::KeyStore::identity`]; none as long as there is no such place.
+    async fn identity(&self) -> Result<Option<String>, Error>;
+
+    /// Checks that it answers and allows `access`.
+    async fn check(&self, access: Access) -> Result<(), Error>;
+
+    /// All that it holds.
+    async fn list(&self) -> Result<Listing, Error>;
+
+    /// How many keys at a time had best be written or compared.
+    fn batch(&self) -> usize;
+
+    /// What of a key would be lost here.
+    ///
+    /// # Errors
+    /// Why it cannot be here at all.
+    fn losses(&self, key: &Material) -> Result<Vec<String>, String> {
+        match key.versions.as_slice() {
+            [_] => Ok(Vec::new()),
+            versions => {
+                let numbers: Vec<_> = versions.iter().map(|version| version.number).collect();
+                let numbers = Numbers(&numbers);
+                Err(format!("it has {numbers}, and the target takes one of a key: move one with --only-version"))
+            }
         }
     }
 
-    /// As [`KeyStore::identity`]; none as long as there is no such place.
-    pub async fn identity(&self) -> Result<Option<String>, Error> {
-        match &self.store {
-            Some(store) => store.identity().await.map(Some),
-            None => Ok(None),
-        }
-    }
-
-    pub(super) fn charges(&self) -> Vec<Charged> {
-        self.store.as_ref().or(self.rehearsal.as_ref()).map_or_else(Vec::new, |store| store.charges())
-    }
-
-    pub(super) async fn list(&self) -> Result<Listing, Error> {
-        match &self.store {
-            Some(store) => store.list("").await,
-            None => Ok(Listing::default()),
-        }
-    }
-
-    pub(super) async fn get(&self, name: &KeyName) -> Result<Blob, Error> {
-        self.store()?.get(name).await
-    }
-
-    pub(super) async fn get_batch(&self, names: &[KeyName]) -> Vec<Result<Blob, Error>> {
-        match self.store() {
-            Ok(store) => store.get_batch(names).await,
-            Err(_) => names.iter().map(|_| Err(Error::NotFound)).collect(),
-        }
-    }
-
-    pub(super) fn batch(&self) -> usize {
-        self.store().map_or(1, |store| store.batch())
-    }
-
-    pub(super) async fn create_batch(&self, keys: &[(&KeyName, &Blob)]) -> Vec<Result<(), Error>> {
-        match self.store() {
-            Ok(store) => store.create_batch(keys).await,
-            Err(_) => keys.iter().map(|_| Err(Error::NotFound)).collect(),
-        }
-    }
+    /// Compares what is under these names, which are listed here; an answer for each, in their order.
+    async fn compare(&self, keys: &[(&KeyName, &Material)]) -> Vec<Result<There, Error>>;
 
     /// Does all that writing would do, and stores nothing.
-    pub(super) async fn rehearse(&self, name: &KeyName, value: &Blob) -> Result<(), Error> {
-        match (&self.store, &self.rehearsal) {
-            (Some(store), _) | (None, Some(store)) => store.rehearse(name, value).await,
-            (None, None) => Ok(()),
+    async fn rehearse(&self, name: &KeyName, key: &Material) -> Result<(), Error>;
+
+    /// Writes each of these, unless there is one of that name; an answer for each, in their order.
+    async fn create(&self, keys: &[(&KeyName, &Material)]) -> Vec<Result<(), Error>>;
+
+    /// Replaces what was found by `key`. At no moment is there neither.
+    async fn replace(&self, name: &KeyName, found: &Other, key: &Material) -> Result<(), Error>;
+
+    /// Whether each of these arrived as it is; an answer for each, in their order.
+    async fn prove(&self, keys: &[(&KeyName, &Material)]) -> Vec<Result<bool, Error>>;
+
+    /// How keys are proven, for people.
+    fn proof(&self) -> &'static str;
+
+    /// Who charges for what.
+    fn charges(&self) -> Vec<Charged> {
+        Vec::new()
+    }
+
+    /// What is dangerous about it.
+    fn warnings(&self) -> &[String] {
+        &[]
+    }
+}
+
+/// What is under a name that the target has.
+#[derive(Debug)]
+pub enum There {
+    /// The same key: type, bytes and HMAC key. Its owner, age and format may be others.
+    Same,
+    /// Another key.
+    Other(Other),
+    /// No key, for this reason. It quotes nothing of the value.
+    NoKey(String),
+}
+
+/// Another key than the source's.
+#[derive(Debug, Default)]
+pub struct Other {
+    /// Tells it from others, where the target shows that much.
+    pub fingerprint: Option<String>,
+    /// Why it must not be replaced, if so.
+    pub keep: Option<String>,
+    /// The value, where the target gives it back.
+    pub(super) value: Option<Blob>,
+}
+
+impl Other {
+    /// Whether both are the same, as far as that can be seen.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        match (&self.value, &other.value) {
+            (Some(ours), Some(theirs)) => ours.is_same(theirs),
+            _ => true,
         }
-    }
-
-    pub(super) async fn replace(&self, name: &KeyName, expected: &Blob, value: &Blob) -> Result<(), Error> {
-        self.store()?.replace(name, expected, value).await
-    }
-
-    /// A place that does not exist holds no key.
-    fn store(&self) -> Result<&Arc<dyn KeyStore>, Error> {
-        self.store.as_ref().ok_or(Error::NotFound)
-    }
-}
-
-/// The same store, asked again when a failure may pass.
-fn patient(store: Arc<dyn KeyStore>) -> Arc<dyn KeyStore> {
-    Arc::new(keystore::Retry::for_a_run(store))
-}
-
-impl std::fmt::Display for Target {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match (&self.store, &self.config.store) {
-            (Some(store), _) => store.fmt(f),
-            (None, keystore::Config::Fs(config)) => write!(f, "fs: {} (does not exist yet)", config.path.display()),
-            (None, _) => f.write_str("does not exist yet"),
-        }
-    }
-}
-
-#[cfg(test)]
-impl Target {
-    /// A target that no config names.
-    pub(super) fn of(store: Arc<dyn KeyStore>) -> Self {
-        let path = "nowhere".into();
-        let config = keystore::Section { store: keystore::Config::Fs(keystore::fs::Config { path }), encrypt: None };
-        Self { config, store: Some(store), rehearsal: None }
     }
 }

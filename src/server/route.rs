@@ -6,6 +6,7 @@ mod name;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -239,13 +240,20 @@ pub struct Call<S, N = ()> {
     name: N,
     accept: Option<HeaderValue>,
     query: String,
+    ip: IpAddr,
 }
 
 impl<S, N> Call<S, N> {
-    /// A call by `caller`, who wants the content types `accept`. That there is one proves that the request may be
-    /// answered.
-    pub(super) fn new(state: Arc<S>, caller: Caller, name: N, accept: Option<HeaderValue>, query: String) -> Self {
-        Self { state, caller, name, accept, query }
+    /// A call by `caller` from `ip`, who wants the content types `accept`. That there is one proves that the request may
+    /// be answered.
+    pub(super) fn new(
+        state: Arc<S>,
+        (caller, ip): (Caller, IpAddr),
+        name: N,
+        accept: Option<HeaderValue>,
+        query: String,
+    ) -> Self {
+        Self { state, caller, name, accept, query, ip }
     }
 
     /// What the server serves; the same for the whole request.
@@ -256,6 +264,11 @@ impl<S, N> Call<S, N> {
     /// Who calls.
     pub fn caller(&self) -> &Caller {
         &self.caller
+    }
+
+    /// Where the call came from.
+    pub fn ip(&self) -> IpAddr {
+        self.ip
     }
 
     /// What the path names.
@@ -335,8 +348,8 @@ where
                         return Err((budget.overdue)());
                     }
                     has_arrived = true;
-                    let Call { state, caller, accept, query, .. } = call;
-                    let call = Call { state, caller, name, accept, query };
+                    let Call { state, caller, accept, query, ip, .. } = call;
+                    let call = Call { state, caller, name, accept, query, ip };
                     self(call, request).await.map(IntoReply::into_reply).map_err(Into::into)
                 });
                 match answer.await {

@@ -182,7 +182,7 @@ impl<S: Service> Exchange<'_, S> {
         };
         let accept = head.headers.get(ACCEPT).cloned();
         let query = head.uri.query().unwrap_or_default().to_owned();
-        let call = Call::new(state.clone(), caller, path[*name_at..].to_owned(), accept, query);
+        let call = Call::new(state.clone(), (caller, self.ip), path[*name_at..].to_owned(), accept, query);
         route.answer(call, body, started).await
     }
 

@@ -141,7 +141,7 @@ pub(super) async fn add(args: Add) -> anyhow::Result<()> {
     let failed = |what| format!("failed to {what} key \"{}\"", printable(&name));
     if let Some(key) = import {
         let key = input::base64(&key, "key")?.to_vec();
-        let request = ImportKeyRequest { name: name.clone(), kind, key, stored: Vec::new() };
+        let request = ImportKeyRequest::bare(name.clone(), kind, key);
         let done = client.change(&enclave, Commands::one(Action::KeyImport, &request)).await;
         return done.with_context(|| failed("import"));
     }

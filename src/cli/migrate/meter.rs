@@ -107,6 +107,7 @@ fn verb(step: Step) -> &'static str {
     match step {
         Step::Listing => "Listing",
         Step::Reading => "Reading",
+        Step::Comparing => "Comparing",
         Step::Rehearsing => "Rehearsing",
         Step::Writing => "Writing",
     }

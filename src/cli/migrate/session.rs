@@ -12,11 +12,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::Incomplete;
 use super::meter::Meter;
+use super::place::{self, Destination};
 use super::report_file::ReportFile;
 use crate::cli::out::Out;
 use crate::config::Config;
-use crate::keystore::{self, Access, Retry};
-use crate::migrate::{Error, Glob, Malformed, Migration, Plan, Progress, Report, Selection, Target, Verdict};
+use crate::keystore::{self, Access};
+use crate::migrate::{Error, Glob, Malformed, Migration, Plan, Progress, Report, Selection, Verdict};
 use crate::{clock, memory};
 
 /// Which keys, from where, to where, and what to print.
@@ -25,15 +26,17 @@ pub(in crate::cli) struct Scope {
     /// The config file of the key store that keys come from; just `keystore:` is enough.
     #[arg(long, value_name = "FILE")]
     from: PathBuf,
-    /// The config file of the key store that keys go to.
-    #[arg(long, visible_alias = "to", value_name = "FILE")]
-    target: PathBuf,
+    #[command(flatten)]
+    target: Destination,
     /// Only these keys: a name, or a glob (`*`, `?`, `[a-c]`, `[^x]`, `\`).
     #[arg(value_name = "PATTERN", value_parser = pattern)]
     pattern: Option<Glob>,
     /// Leave these out; may be given several times.
     #[arg(long, value_name = "PATTERN", value_parser = Glob::parse)]
     exclude: Vec<Glob>,
+    /// Of a key manager's keys take this version alone; 0: the latest
+    #[arg(long, value_name = "NUMBER")]
+    only_version: Option<u32>,
     /// How many threads or requests work at once
     #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=512))]
     concurrency: u16,
@@ -77,19 +80,13 @@ impl<'a> Session<'a> {
     /// Loads both configs and connects to both stores. Creates nothing but the report's file.
     pub(in crate::cli) async fn open(command: &'static str, scope: Scope, out: &'a mut Out) -> anyhow::Result<Self> {
         let started_at = clock::now().format(&Rfc3339)?;
-        let from = load(&scope.from)?;
-        let to = load(&scope.target)?;
-        let source = from.open().await.with_context(|| format!("the source ({})", scope.from.display()))?;
-        let Some(source) = source else {
-            bail!("the source does not exist: the key store of '{}'; nothing was created", scope.from.display());
-        };
-        let target = Target::open(to).await.with_context(|| format!("the target ({})", scope.target.display()))?;
-        warn(&scope.from, source.warnings());
-        warn(&scope.target, target.warnings());
+        let source = place::source(&scope.from).await?;
+        let target = scope.target.open().await?;
         let migration = Migration {
-            source: Arc::new(Retry::for_a_run(source)),
+            source,
             target,
             selection: Selection { pattern: scope.pattern, exclude: scope.exclude },
+            only_version: scope.only_version,
             concurrency: scope.concurrency.into(),
         };
         let report = Report::begin(command, started_at, &migration).await;
@@ -179,13 +176,6 @@ pub(in crate::cli) fn load(path: &Path) -> anyhow::Result<keystore::Section> {
         let _ = writeln!(std::io::stderr(), "Warning: {warning}");
     }
     Ok(keystore)
-}
-
-/// Says what is dangerous about a store.
-fn warn(config: &Path, warnings: &[String]) {
-    for warning in warnings {
-        let _ = writeln!(std::io::stderr(), "Warning: {}: {warning}", config.display());
-    }
 }
 
 /// Ctrl-C, and what service managers and closing terminals send, end a run early and in order.

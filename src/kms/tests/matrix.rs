@@ -45,7 +45,9 @@ impl Caller {
     fn may(self, action: Action) -> bool {
         match self {
             Self::Root | Self::SysAdmin | Self::ServiceOfRoot => true,
-            Self::Admin | Self::UserAllowed | Self::ServiceOfAdmin | Self::ServiceOfAllowed => !action.is_system(),
+            Self::Admin | Self::UserAllowed | Self::ServiceOfAdmin | Self::ServiceOfAllowed => {
+                !action.is_for_sysadmins()
+            }
             _ => false,
         }
     }
@@ -166,7 +168,7 @@ fn what_is_denied_is_denied_whether_it_is_there_or_not() {
 fn a_system_administrator_is_told_that_an_enclave_is_not_there() {
     let mut keeper = setup();
     for caller in [Caller::Root, Caller::SysAdmin, Caller::ServiceOfRoot] {
-        for action in Action::ALL.iter().filter(|action| !action.is_system()) {
+        for action in Action::ALL.iter().filter(|action| !action.is_about_server()) {
             let outcome = outcome(&mut keeper, caller.identity(), "nowhere", *action, &existing(*action));
             assert!(matches!(outcome, Err(Error::NoEnclave)), "{caller:?} {action}: {outcome:?}");
         }

@@ -1,10 +1,12 @@
 //! What commands mean, where the protocol leaves no choice.
 
 use super::*;
+use crate::crypto::handover::{Handed, Recipient};
 use crate::kms::wire::{
-    DecryptRequest, DecryptResponse, DeleteKeyRequest, EncryptRequest, EncryptResponse, GenerateKeyRequest,
-    GenerateKeyResponse, HsmRequest, IdentityRequest, IdentityResponse, ImportKeyRequest, KeyStatus, KeyVersionRequest,
-    ListIdentitiesResponse, ListKeysResponse, ListRequest, MacRequest, MacResponse,
+    DecryptRequest, DecryptResponse, DeleteKeyRequest, EncryptRequest, EncryptResponse, ExportKeysRequest,
+    ExportKeysResponse, ExportedKeys, GenerateKeyRequest, GenerateKeyResponse, HsmRequest, IdentityRequest,
+    IdentityResponse, ImportKeyRequest, KeyStatus, KeyVersionRequest, ListIdentitiesResponse, ListKeysResponse,
+    ListRequest, MacRequest, MacResponse, StoredVersion,
 };
 
 const ENCLAVE: &str = "tenant";
@@ -101,33 +103,83 @@ fn data_keys_have_the_length_that_was_asked_for() {
     assert!(matches!(refused, Err(Error::Invalid(_))));
 }
 
+fn import(name: &str, kind: &str, key: &[u8], versions: &[(u32, &str)], next: u32) -> (Action, Write) {
+    let stored = |(number, key): &(u32, &str)| StoredVersion { number: *number, key: (*key).into(), imported: true };
+    let (name, kind, key, versions) = (name.into(), kind.into(), key.to_vec(), versions.iter().map(stored).collect());
+    (Action::KeyImport, Write::KeyImport(ImportKeyRequest { name, kind, key, versions, next }))
+}
+
+/// A key as old servers store it.
+fn stored(byte: u8, created_by: &str) -> String {
+    let bytes = base64::encode(&[byte; 32]);
+    let bytes = bytes.as_str();
+    format!(r#"{{"bytes":"{bytes}","created_at":"2020-01-02T03:04:05Z","created_by":"{created_by}"}}"#)
+}
+
 #[test]
 fn an_imported_key_is_what_it_was() {
     let mut keeper = with_enclave();
-    let import = |name: &str, kind: &str, key: &[u8], stored: &str| {
-        let (name, kind, key, stored) = (name.into(), kind.into(), key.to_vec(), stored.as_bytes().to_vec());
-        (Action::KeyImport, Write::KeyImport(ImportKeyRequest { name, kind, key, stored }))
-    };
-    root_change(&mut keeper, &[import("plain", "ChaCha20", &[3; 32], "")]).expect("imported");
+    root_change(&mut keeper, &[import("plain", "ChaCha20", &[3; 32], &[], 0)]).expect("imported");
     assert_eq!(status(&keeper, "plain", 0).expect("there").kind, "ChaCha20");
-    assert!(matches!(root_change(&mut keeper, &[import("plain", "", &[3; 32], "")]), Err(Error::KeyExists)));
-    for wrong in [import("x", "", &[3; 31], ""), import("x", "DES", &[3; 32], ""), import("x", "", &[3; 32], "{}")] {
-        assert!(matches!(root_change(&mut keeper, &[wrong]), Err(Error::Invalid(_))));
-    }
-    let stored = format!(
-        "{{\"bytes\":\"{}\",\"created_at\":\"2020-01-02T03:04:05Z\",\"created_by\":\"{}\"}}",
-        base64::encode(&[3; 32]).as_str(),
-        "97802856".to_owned() + &"ab".repeat(28),
-    );
-    root_change(&mut keeper, &[import("stored", "", &[], &stored)]).expect("imported");
-    let shown = status(&keeper, "stored", 0).expect("there");
+    assert!(matches!(root_change(&mut keeper, &[import("plain", "", &[3; 32], &[], 0)]), Err(Error::KeyExists)));
+    let maker = "97802856".to_owned() + &"ab".repeat(28);
+    root_change(&mut keeper, &[import("whole", "", &[], &[(0, &stored(3, &maker))], 0)]).expect("imported");
+    let shown = status(&keeper, "whole", 0).expect("there");
     assert_eq!((shown.kind.as_str(), shown.created_at.map(|time| time.seconds)), ("AES256", Some(1_577_934_245)));
     assert!(shown.created_by.parse::<Identity>().is_ok(), "{}", shown.created_by);
     let mac = |name: &str| -> Result<MacResponse, Error> {
         let request = MacRequest { name: name.into(), version: 0, message: b"m".to_vec() };
         root_ask(&keeper, Action::KeyMac, &Read::KeyMac(request))
     };
-    assert!(matches!(mac("plain"), Err(Error::NoHmac)) && matches!(mac("stored"), Err(Error::NoHmac)));
+    assert!(matches!(mac("plain"), Err(Error::NoHmac)) && matches!(mac("whole"), Err(Error::NoHmac)));
+}
+
+#[test]
+fn an_import_that_makes_no_sense_is_refused() {
+    let mut keeper = with_enclave();
+    let key = stored(3, "");
+    let key = key.as_str();
+    for wrong in [
+        import("x", "", &[3; 31], &[], 0),
+        import("x", "DES", &[3; 32], &[], 0),
+        import("x", "", &[3; 32], &[(1, key)], 0),
+        import("x", "AES256", &[], &[(1, key)], 0),
+        import("x", "", &[], &[(1, "{}")], 0),
+        import("x", "", &[], &[(0, key), (1, key)], 0),
+        import("x", "", &[], &[(2, key), (1, key)], 0),
+        import("x", "", &[], &[(1, key), (1, key)], 0),
+        import("x", "", &[], &[(2, key)], 2),
+        import("x", "", &[], &[(u32::MAX, key)], 0),
+    ] {
+        assert!(matches!(root_change(&mut keeper, &[wrong]), Err(Error::Invalid(_))));
+    }
+}
+
+fn export(keeper: &Keeper, names: &[&str]) -> Result<ExportedKeys, Error> {
+    let recipient = Recipient::generate().expect("random bytes");
+    let names = names.iter().map(ToString::to_string).collect();
+    let request = ExportKeysRequest { names, recipient: recipient.public().to_vec() };
+    let response: ExportKeysResponse = root_ask(keeper, Action::KeyExport, &Read::KeyExport(request))?;
+    let handed = Handed { encapsulated: response.encapsulated, sealed: response.sealed };
+    let bytes = recipient.open(handed, ENCLAVE.as_bytes()).expect("sealed to us, for this enclave");
+    Ok(prost::Message::decode(bytes.as_slice()).expect("exported keys"))
+}
+
+#[test]
+fn an_exported_key_is_the_same_where_it_is_imported() {
+    let mut keeper = with_enclave();
+    let old = stored(3, "somebody");
+    root_change(&mut keeper, &[import("moved", "", &[], &[(3, &old), (5, &stored(4, ""))], 9)]).expect("imported");
+    root_change(&mut keeper, &[create_key("made")]).expect("made");
+    let exported = export(&keeper, &["moved", "made"]).expect("exported");
+    assert_eq!(exported.keys[0].versions.iter().map(|version| version.number).collect::<Vec<_>>(), [3, 5]);
+    assert_eq!((exported.keys[0].next, &*exported.keys[0].versions[0].key), (9, old.as_bytes()));
+    let mut other = with_enclave();
+    for key in &exported.keys {
+        root_change(&mut other, &[(Action::KeyImport, Write::KeyImport(key.clone()))]).expect("imported");
+    }
+    assert_eq!(export(&other, &["moved", "made"]).expect("exported"), exported);
+    assert!(matches!(export(&keeper, &["moved", "gone"]), Err(Error::NoKey)));
 }
 
 #[test]

@@ -42,6 +42,10 @@ pub struct VersionResponse {
     #[prost(bool, tag = "5")]
     #[serde(skip_serializing_if = "json::is_default")]
     pub fips140: bool,
+    /// Which of our extensions it understands; a server that is not ours names none.
+    #[prost(string, repeated, tag = "1000")]
+    #[serde(skip_serializing_if = "json::is_default")]
+    pub extensions: Vec<String>,
 }
 
 /// Which elements to list.
@@ -108,38 +112,6 @@ pub struct CreateKeyRequest {
     /// Whether this is a version of a key that exists.
     #[prost(bool, tag = "3")]
     pub add_version: bool,
-}
-
-/// A key that comes from elsewhere. `stored` is our extension: the whole key as a KES stores it, with its HMAC key, its age, and
-/// without a type if it has none; the other two are empty then.
-#[derive(Clone, PartialEq, Message)]
-#[prost(skip_debug)]
-pub struct ImportKeyRequest {
-    /// The name.
-    #[prost(string, tag = "1")]
-    pub name: String,
-    /// `AES256` or `ChaCha20`; empty: the server's choice.
-    #[prost(string, tag = "2")]
-    pub kind: String,
-    /// The 32 bytes.
-    #[prost(bytes = "vec", tag = "3")]
-    pub key: Vec<u8>,
-    /// The stored key.
-    #[prost(bytes = "vec", tag = "1000")]
-    pub stored: Vec<u8>,
-}
-
-impl Drop for ImportKeyRequest {
-    fn drop(&mut self) {
-        self.key.zeroize();
-        self.stored.zeroize();
-    }
-}
-
-impl fmt::Debug for ImportKeyRequest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("ImportKeyRequest(redacted)")
-    }
 }
 
 /// Which versions of a key to delete.

@@ -1,8 +1,9 @@
-//! `claviger migrate` and `claviger verify` between key stores.
+//! `claviger migrate` and `claviger verify` between key stores, and key managers.
 
 mod aws;
 mod conflicts;
 mod interruption;
+mod key_manager;
 mod latency;
 mod progress;
 mod report;

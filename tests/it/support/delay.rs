@@ -31,6 +31,10 @@ impl Delay {
         Self { address, stop, thread: Some(thread) }
     }
 
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     pub fn endpoint(&self) -> String {
         format!("http://{}", self.address)
     }

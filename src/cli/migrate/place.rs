@@ -1,0 +1,115 @@
+//! The two ends of a run: a config file names each, or options name the enclave that keys go to.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail, ensure};
+use secrecy::{ExposeSecret as _, SecretString};
+
+use super::session::load;
+use crate::auth::enclave::ApiKey;
+use crate::cli::environment::{self, KMS_API_KEY, KMS_ENCLAVE, KMS_SERVER};
+use crate::client::{Client, Endpoint, Tls, Trust};
+use crate::clock;
+use crate::keystore;
+use crate::migrate::{Enclave, Source, Target, source, target};
+use crate::name::EnclaveName;
+
+/// Something is missing on the command line, and in the environment: the program exits with 2.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(in crate::cli) struct Usage(&'static str);
+
+/// Where keys go.
+#[derive(Debug, clap::Args)]
+#[group(skip)]
+pub(super) struct Destination {
+    /// The config file of the key store that keys go to.
+    #[arg(long, visible_alias = "to", value_name = "FILE", conflicts_with_all = ["server", "enclave", "api_key", "insecure"])]
+    target: Option<PathBuf>,
+    /// Or the key manager that they go to [env: MINIO_KMS_SERVER]
+    #[arg(short, long, value_name = "HOST[,HOST...]", help_heading = "Key manager as target")]
+    server: Option<String>,
+    /// Its enclave [env: MINIO_KMS_ENCLAVE]
+    #[arg(short, long, value_name = "NAME", help_heading = "Key manager as target")]
+    enclave: Option<String>,
+    /// The API key; others can read it in the list of processes, so rather set the variable [env: MINIO_KMS_API_KEY]
+    #[arg(short, long, value_name = "KEY", help_heading = "Key manager as target")]
+    api_key: Option<SecretString>,
+    /// Do not verify the key manager's certificate
+    #[arg(short = 'k', long, help_heading = "Key manager as target")]
+    insecure: bool,
+}
+
+impl Destination {
+    /// Connects to it without creating anything.
+    pub(super) async fn open(self) -> anyhow::Result<Box<dyn Target>> {
+        let Some(file) = &self.target else { return Ok(Box::new(self.enclave().await?)) };
+        let section = load(file)?;
+        let context = || format!("the target ({})", file.display());
+        if let keystore::Config::Kms(config) = &section.store {
+            return Ok(Box::new(enclave(&section, config).await.with_context(context)?));
+        }
+        let target = target::Store::open(section).await.with_context(context)?;
+        warn(file, target.warnings());
+        Ok(Box::new(target))
+    }
+
+    /// The enclave that options and environment name.
+    async fn enclave(self) -> anyhow::Result<Enclave> {
+        let servers = self.server.or_else(|| environment::text(KMS_SERVER));
+        let servers = servers.ok_or(Usage("no target: use '--target FILE', or '--server HOST' (MINIO_KMS_SERVER)"))?;
+        let servers = Endpoint::parse_list(&servers).context("the address of the key manager")?;
+        let name = self.enclave.or_else(|| environment::text(KMS_ENCLAVE)).filter(|name| !name.is_empty());
+        let name = name.ok_or(Usage("no enclave of the target: use '--enclave NAME' (MINIO_KMS_ENCLAVE)"))?;
+        let key = self.api_key.or_else(|| environment::secret(KMS_API_KEY));
+        let key = key.ok_or(Usage("no API key for the target: set MINIO_KMS_API_KEY, or use '--api-key'"))?;
+        let trust = match self.insecure {
+            true => Trust::Anybody,
+            false => Trust::System { also: environment::ssl_cert_file() },
+        };
+        connect(servers, EnclaveName::parse(&name)?, &key, &trust).await
+    }
+}
+
+/// Connects to where keys come from.
+pub(super) async fn source(file: &Path) -> anyhow::Result<Box<dyn Source>> {
+    let section = load(file)?;
+    let context = || format!("the source ({})", file.display());
+    if let keystore::Config::Kms(config) = &section.store {
+        return Ok(Box::new(enclave(&section, config).await.with_context(context)?));
+    }
+    let Some(store) = section.open().await.with_context(context)? else {
+        bail!("the source does not exist: the key store of '{}'; nothing was created", file.display());
+    };
+    let source = source::Store::new(store);
+    warn(file, source.warnings());
+    Ok(Box::new(source))
+}
+
+/// The enclave that a config names.
+async fn enclave(section: &keystore::Section, config: &keystore::kms::Config) -> anyhow::Result<Enclave> {
+    ensure!(section.encrypt.is_none(), "keystore.encrypt is for key stores: a key manager seals its keys by itself");
+    ensure!(!config.endpoint.is_empty(), "keystore.kms.endpoint must name a server");
+    let servers = config.endpoint.iter().map(|endpoint| Endpoint::parse(endpoint)).collect::<Result<_, _>>()?;
+    let trust = Trust::System { also: config.tls.ca.clone().or_else(environment::ssl_cert_file) };
+    connect(servers, config.enclave.clone(), &config.api_key, &trust).await
+}
+
+async fn connect(
+    servers: Vec<Endpoint>,
+    name: EnclaveName,
+    key: &SecretString,
+    trust: &Trust,
+) -> anyhow::Result<Enclave> {
+    let key = ApiKey::parse(key.expose_secret())?;
+    let client = Client::new(servers, Tls::with_enclave_key(&key, trust, clock::now())?);
+    Ok(Enclave::connect(client, name, key.identity()).await?)
+}
+
+/// Says what is dangerous about a store.
+fn warn(config: &Path, warnings: &[String]) {
+    for warning in warnings {
+        let _ = writeln!(std::io::stderr(), "Warning: {}: {warning}", config.display());
+    }
+}

@@ -1,0 +1,119 @@
+//! Keys on their way from one server to another. Fields from 1000 on are ours: `docs/formats.md` states them.
+
+use std::fmt;
+
+use prost::Message;
+use serde::Serialize;
+use zeroize::Zeroize as _;
+
+use super::json;
+
+/// The extension of a server that takes whole keys: `ImportKeyRequest::versions`.
+pub const WHOLE_KEYS: &str = "claviger/whole-keys";
+
+/// The extension of a server that hands whole keys out: [`ExportKeysRequest`].
+pub const EXPORT: &str = "claviger/export";
+
+/// A key that comes from elsewhere: either `key` and maybe its type, or, as our extension, all versions that it has.
+#[derive(Clone, PartialEq, Message)]
+#[prost(skip_debug)]
+pub struct ImportKeyRequest {
+    /// The name.
+    #[prost(string, tag = "1")]
+    pub name: String,
+    /// `AES256` or `ChaCha20`; empty: the server's choice.
+    #[prost(string, tag = "2")]
+    pub kind: String,
+    /// The 32 bytes.
+    #[prost(bytes = "vec", tag = "3")]
+    pub key: Vec<u8>,
+    /// All versions, in ascending order.
+    #[prost(message, repeated, tag = "1000")]
+    pub versions: Vec<StoredVersion>,
+    /// The number of the version that is made next; 0: the one after the last.
+    #[prost(uint32, tag = "1001")]
+    pub next: u32,
+}
+
+impl ImportKeyRequest {
+    /// A key of which nothing but its bytes and maybe its type is known.
+    pub fn bare(name: String, kind: String, key: Vec<u8>) -> Self {
+        Self { name, kind, key, versions: Vec::new(), next: 0 }
+    }
+
+    /// A key with all that belongs to it.
+    pub fn whole(name: String, versions: Vec<StoredVersion>, next: u32) -> Self {
+        Self { name, kind: String::new(), key: Vec::new(), versions, next }
+    }
+}
+
+impl Drop for ImportKeyRequest {
+    fn drop(&mut self) {
+        self.key.zeroize();
+    }
+}
+
+impl fmt::Debug for ImportKeyRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ImportKeyRequest(redacted)")
+    }
+}
+
+/// A version of a key, whole: also its HMAC key, who made it and when, and that it names no type if it names none.
+#[derive(Clone, PartialEq, Message)]
+#[prost(skip_debug)]
+pub struct StoredVersion {
+    /// Its number; 0, where there is one version: the first.
+    #[prost(uint32, tag = "1")]
+    pub number: u32,
+    /// The key as a KES stores it.
+    #[prost(bytes = "vec", tag = "2")]
+    pub key: Vec<u8>,
+    /// Whether it comes from elsewhere, where its type may have been another: then both are tried.
+    #[prost(bool, tag = "3")]
+    pub imported: bool,
+}
+
+impl Drop for StoredVersion {
+    fn drop(&mut self) {
+        self.key.zeroize();
+    }
+}
+
+impl fmt::Debug for StoredVersion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("StoredVersion(redacted)")
+    }
+}
+
+/// Which keys to hand out, and to whom.
+#[derive(Clone, PartialEq, Message)]
+pub struct ExportKeysRequest {
+    /// Their names.
+    #[prost(string, repeated, tag = "1")]
+    pub names: Vec<String>,
+    /// The public key that they are sealed to: 32 bytes of X25519.
+    #[prost(bytes = "vec", tag = "2")]
+    pub recipient: Vec<u8>,
+}
+
+/// Keys that only the recipient can read.
+#[derive(Clone, PartialEq, Message, Serialize)]
+pub struct ExportKeysResponse {
+    /// What the recipient needs beside its private key: 32 bytes.
+    #[prost(bytes = "vec", tag = "1")]
+    #[serde(skip_serializing_if = "json::is_default", serialize_with = "json::bytes")]
+    pub encapsulated: Vec<u8>,
+    /// [`ExportedKeys`], sealed.
+    #[prost(bytes = "vec", tag = "2")]
+    #[serde(skip_serializing_if = "json::is_default", serialize_with = "json::bytes")]
+    pub sealed: Vec<u8>,
+}
+
+/// Exported keys, each as the request that imports it, in the order that was asked for.
+#[derive(Clone, PartialEq, Message)]
+pub struct ExportedKeys {
+    /// The keys.
+    #[prost(message, repeated, tag = "1")]
+    pub keys: Vec<ImportKeyRequest>,
+}

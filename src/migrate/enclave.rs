@@ -1,0 +1,201 @@
+//! An enclave of a key manager, as the source or the target of a migration.
+//!
+//! It gives no key back, except ours, to system administrators, sealed. So a key is proven there by what it encrypts and
+//! decrypts.
+
+mod error;
+mod export;
+mod import;
+mod probe;
+mod rights;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Mutex;
+
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use prost::Message;
+
+use self::error::explain;
+use crate::auth::enclave::Identity;
+use crate::client::kms::Commands;
+use crate::client::{self, Client};
+use crate::keystore::{self, Error, Listing, patiently};
+use crate::kms::Action;
+use crate::kms::wire::{EXPORT, ListKeysResponse, ListRequest, WHOLE_KEYS};
+use crate::name::{EnclaveName, KeyName};
+
+/// How many keys one request is about: enough that the way there and back does not count, few enough for the server's
+/// largest request with keys of many versions.
+const BATCH: usize = 256;
+
+/// An enclave, and who we are there.
+pub struct Enclave {
+    client: Client,
+    name: EnclaveName,
+    identity: Identity,
+    /// Where the server says that it is.
+    host: String,
+    extensions: Vec<String>,
+    /// The numbers of the latest versions, as last listed.
+    latest: Mutex<HashMap<KeyName, u32>>,
+}
+
+impl Enclave {
+    /// Connects, and asks the server what it is.
+    ///
+    /// # Errors
+    /// When it does not answer, or is none.
+    pub async fn connect(client: Client, name: EnclaveName, identity: Identity) -> Result<Self, Error> {
+        let version = patiently(|| async { client.kms_version().await.map_err(explain) }).await?;
+        let (host, extensions) = (version.host, version.extensions);
+        Ok(Self { client, name, identity, host, extensions, latest: Mutex::default() })
+    }
+
+    fn has(&self, extension: &str) -> bool {
+        self.extensions.iter().any(|one| one == extension)
+    }
+
+    /// Whether keys go there whole.
+    fn takes_whole_keys(&self) -> bool {
+        self.has(WHOLE_KEYS)
+    }
+
+    fn identity_of_place(&self) -> String {
+        format!("kms: {}, enclave {}", self.host, self.name)
+    }
+
+    /// Asks until there is an answer, which may be a refusal.
+    async fn ask<M: Message + Default>(
+        &self,
+        action: Action,
+        messages: &[impl Message],
+    ) -> Result<Result<Vec<M>, client::Error>, Error> {
+        patiently(|| async {
+            let asked = self.client.ask_all(self.name.as_str(), action, messages).await;
+            settled(asked)
+        })
+        .await
+    }
+
+    /// Asks one thing.
+    async fn ask_one<M: Message + Default>(&self, action: Action, message: &impl Message) -> Result<M, Error> {
+        let mut replies = self.ask(action, std::slice::from_ref(message)).await?.map_err(explain)?;
+        Ok(replies.pop().expect("as many replies as commands"))
+    }
+
+    /// Asks many things at once; an answer for each, in their order.
+    async fn ask_each<M: Message + Default>(
+        &self,
+        action: Action,
+        messages: &[impl Message + Clone],
+    ) -> Vec<Result<M, Refused>> {
+        in_parts(messages, |part| self.ask(action, part).boxed()).await
+    }
+
+    /// Changes something, all of it or nothing. Sent again while nobody can say whether it was done: what was done
+    /// already is refused then.
+    async fn change(&self, commands: impl Fn() -> Commands) -> Result<Result<(), client::Error>, Error> {
+        patiently(|| async { settled(self.client.change(self.name.as_str(), commands()).await) }).await
+    }
+
+    async fn list(&self) -> Result<Listing, Error> {
+        let (mut listing, mut latest) = (Listing::default(), HashMap::new());
+        let mut request = ListRequest::default();
+        loop {
+            let page: ListKeysResponse = self.ask_one(Action::KeyList, &request).await?;
+            for key in page.keys {
+                if let Ok(name) = KeyName::parse(&key.name) {
+                    latest.insert(name, key.version);
+                }
+                listing.insert(&key.name);
+            }
+            if page.continue_at.is_empty() {
+                break;
+            }
+            if page.continue_at <= request.continue_at {
+                return Err(Error::Failed("the key manager's listing goes round in circles".into()));
+            }
+            request.continue_at = page.continue_at;
+        }
+        *self.latest() = latest;
+        Ok(listing.sorted())
+    }
+
+    fn latest(&self) -> std::sync::MutexGuard<'_, HashMap<KeyName, u32>> {
+        self.latest.lock().expect("nobody panics holding it")
+    }
+
+    /// Refuses to go on when the key manager cannot hand keys out.
+    fn check_exports(&self) -> Result<(), Error> {
+        if self.has(EXPORT) {
+            return Ok(());
+        }
+        let host = &self.host;
+        Err(Error::Failed(
+            format!("the key manager at {host} hands no keys out; only Claviger's does, to system administrators")
+                .into(),
+        ))
+    }
+}
+
+impl fmt::Display for Enclave {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "kms: {}, enclave {}", self.client.endpoint(), self.name)
+    }
+}
+
+/// Why one of many was not done.
+enum Refused {
+    /// The server says no.
+    Refused(Box<client::Error>),
+    /// There is no usable answer.
+    Failed(Error),
+}
+
+impl From<Refused> for Error {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Refused(error) => explain(*error),
+            Refused::Failed(error) => error,
+        }
+    }
+}
+
+/// What is asked about some things at once: an answer for each, or a refusal of all.
+type Asked<'a, T> = BoxFuture<'a, Result<Result<Vec<T>, client::Error>, Error>>;
+
+/// Asks about many things, as many at once as a request holds. A refusal of one is one of all, and nothing was done: then
+/// each half is asked by itself, down to the one.
+async fn in_parts<'a, T, R>(things: &'a [T], ask: impl Fn(&'a [T]) -> Asked<'a, R>) -> Vec<Result<R, Refused>> {
+    let mut answers = Vec::with_capacity(things.len());
+    let mut parts: Vec<_> = things.chunks(BATCH).rev().collect();
+    while let Some(part) = parts.pop() {
+        match ask(part).await {
+            Ok(Ok(replies)) => answers.extend(replies.into_iter().map(Ok)),
+            Ok(Err(_)) if part.len() > 1 => {
+                let (first, second) = part.split_at(part.len() / 2);
+                parts.extend([second, first]);
+            }
+            Ok(Err(refused)) => answers.push(Err(Refused::Refused(refused.into()))),
+            Err(error) => {
+                // Nobody answers, and has been asked for long enough: the rest is not asked any more.
+                let cause = error.to_string();
+                answers.push(Err(Refused::Failed(error)));
+                let unreachable = || Err(Refused::Failed(Error::Unreachable(cause.clone().into())));
+                answers.resize_with(things.len(), unreachable);
+                return answers;
+            }
+        }
+    }
+    answers
+}
+
+/// What may pass is an error, so that it is tried again; anything else is an answer.
+fn settled<T>(answer: Result<T, client::Error>) -> Result<Result<T, client::Error>, keystore::Error> {
+    match answer {
+        Err(error) if error::may_pass(&error) => Err(explain(error)),
+        answer => Ok(answer),
+    }
+}

@@ -1,0 +1,52 @@
+//! What an error of a key manager means for a migration.
+
+use hyper::StatusCode;
+
+use crate::client::{Error, Lost};
+use crate::keystore;
+
+/// Whether to ask again.
+pub(super) fn may_pass(error: &Error) -> bool {
+    let passes = |lost: &Lost| !matches!(lost, Lost::Untrusted(_));
+    match error {
+        Error::Unreachable(failures) => failures.iter().any(|failure| passes(&failure.cause)),
+        Error::OutcomeUnknown { .. } => true,
+        Error::Refused { status, .. } => matches!(
+            *status,
+            StatusCode::TOO_MANY_REQUESTS
+                | StatusCode::BAD_GATEWAY
+                | StatusCode::SERVICE_UNAVAILABLE
+                | StatusCode::GATEWAY_TIMEOUT
+        ),
+        Error::Nonsense { .. } => false,
+    }
+}
+
+/// The error that a migration knows, with what to do about it.
+pub(super) fn explain(error: Error) -> keystore::Error {
+    if may_pass(&error) {
+        return keystore::Error::Unreachable(error.to_string().into());
+    }
+    let Error::Refused { status, message, path, identity, .. } = &error else {
+        return keystore::Error::Failed(error.into());
+    };
+    match (*status, message.as_str()) {
+        (StatusCode::NOT_FOUND, "key does not exist") => keystore::Error::NotFound,
+        (StatusCode::CONFLICT, "key already exists") => keystore::Error::Exists,
+        (StatusCode::NOT_FOUND, "enclave does not exist") => {
+            let enclave = path.rsplit('/').next().unwrap_or_default();
+            let advice = format!("there is no enclave '{enclave}'; make it: claviger kms add-enclave {enclave}");
+            keystore::Error::Failed(advice.into())
+        }
+        (StatusCode::FORBIDDEN, _) => {
+            let who = identity.as_ref().and_then(crate::auth::enclave::Identity::of);
+            let who = who.map_or_else(|| "the client".into(), |identity| identity.to_string());
+            let advice = format!(
+                "{message}: {who} is unknown in this enclave, or may not do this; make it an admin there: claviger kms \
+                 add-identity {who} --admin"
+            );
+            keystore::Error::Failed(advice.into())
+        }
+        _ => keystore::Error::Failed(error.into()),
+    }
+}

@@ -1,0 +1,162 @@
+//! Whether an enclave has a key: it decrypts what the key encrypts just now, and the key what the enclave does.
+
+use hyper::StatusCode;
+
+use super::{Enclave, Refused};
+use crate::client;
+use crate::crypto::{Key, SecretKey};
+use crate::keystore::Error;
+use crate::kms::Action;
+use crate::kms::wire::{
+    DecryptRequest, DecryptResponse, GenerateKeyRequest, GenerateKeyResponse, MacRequest, MacResponse,
+};
+use crate::migrate::material::Material;
+use crate::name::KeyName;
+
+/// What the ciphertexts are bound to: no object has it.
+const CONTEXT: &[u8] = b"claviger migrate: proof of a key";
+
+/// A version of a key that is being proven.
+struct Probe {
+    /// The place of its key in the list.
+    at: usize,
+    name: String,
+    /// The version that is asked; 0: whichever fits.
+    number: u32,
+    /// The version that the enclave has to encrypt with.
+    encrypts: u32,
+    key: Key,
+    message: SecretKey,
+}
+
+/// What an answer says about a probe.
+type Answer = Result<bool, Error>;
+
+impl Enclave {
+    /// Whether the enclave has each of these keys, as they are; an answer for each, in their order.
+    pub(super) async fn probe(&self, keys: &[(&KeyName, &Material)]) -> Vec<Answer> {
+        let mut answers: Vec<Answer> = keys.iter().map(|_| Ok(true)).collect();
+        let mut probes = Vec::with_capacity(keys.len());
+        for (at, (name, key)) in keys.iter().enumerate() {
+            match self.probes(at, name, key) {
+                Ok(more) => probes.extend(more),
+                Err(error) => answers[at] = Err(error),
+            }
+        }
+        let probes = self.encrypts(probes, &mut answers).await;
+        let probes = self.decrypts(probes, &mut answers).await;
+        self.signs(probes, &mut answers).await;
+        answers
+    }
+
+    fn probes(&self, at: usize, name: &KeyName, key: &Material) -> Result<Vec<Probe>, Error> {
+        let failed = |error: crate::crypto::NoRandom| Error::Failed(error.into());
+        // A version without a number is the only one, and a server that takes no whole keys gives it a number of its own.
+        let numbered = self.takes_whole_keys();
+        let last = key.versions.len() - 1;
+        let mut probes = Vec::with_capacity(key.versions.len() + 1);
+        for (nth, version) in key.versions.iter().enumerate() {
+            let number = if numbered { version.number } else { 0 };
+            // The latest is asked without its number: it has to be the latest there, too.
+            for number in if nth == last && number != 0 { vec![0, number] } else { vec![number] } {
+                let key = version.key().map_err(|error| Error::Failed(error.into()))?;
+                let message = SecretKey::random().map_err(failed)?;
+                let encrypts = if numbered { version.number } else { 0 };
+                probes.push(Probe { at, name: name.to_string(), number, encrypts, key, message });
+            }
+        }
+        Ok(probes)
+    }
+
+    /// Lets the enclave encrypt, and decrypts that.
+    async fn encrypts(&self, probes: Vec<Probe>, answers: &mut [Answer]) -> Vec<Probe> {
+        let request = |probe: &Probe| GenerateKeyRequest {
+            name: probe.name.clone(),
+            version: probe.number,
+            associated_data: CONTEXT.to_vec(),
+            length: 0,
+        };
+        let requests: Vec<_> = probes.iter().map(request).collect();
+        let replies = self.ask_each::<GenerateKeyResponse>(Action::KeyGenerate, &requests).await;
+        sift(probes, replies, answers, |probe, reply| {
+            let opened = probe.key.decrypt(&reply.ciphertext, CONTEXT);
+            let is_version = probe.encrypts == 0 || probe.encrypts == reply.version;
+            is_version && opened.is_ok_and(|opened| *opened == reply.plaintext && !opened.is_empty())
+        })
+    }
+
+    /// Encrypts, and lets the enclave decrypt that.
+    async fn decrypts(&self, probes: Vec<Probe>, answers: &mut [Answer]) -> Vec<Probe> {
+        let mut requests = Vec::with_capacity(probes.len());
+        for probe in &probes {
+            match probe.key.encrypt(probe.message.expose(), CONTEXT) {
+                Ok(ciphertext) => requests.push(DecryptRequest {
+                    name: probe.name.clone(),
+                    version: probe.number,
+                    ciphertext,
+                    associated_data: CONTEXT.to_vec(),
+                }),
+                Err(error) => {
+                    let error = error.to_string();
+                    answers.iter_mut().for_each(|answer| *answer = Err(Error::Failed(error.clone().into())));
+                    return Vec::new();
+                }
+            }
+        }
+        let replies = self.ask_each::<DecryptResponse>(Action::KeyDecrypt, &requests).await;
+        sift(probes, replies, answers, |probe, reply| reply.plaintext == probe.message.expose())
+    }
+
+    /// Compares HMACs, where the server can have the HMAC key.
+    async fn signs(&self, probes: Vec<Probe>, answers: &mut [Answer]) {
+        if !self.takes_whole_keys() {
+            return;
+        }
+        let probes: Vec<_> = probes.into_iter().filter(|probe| probe.key.has_hmac()).collect();
+        let request = |probe: &Probe| MacRequest {
+            name: probe.name.clone(),
+            version: probe.number,
+            message: probe.message.expose().to_vec(),
+        };
+        let requests: Vec<_> = probes.iter().map(request).collect();
+        let replies = self.ask_each::<MacResponse>(Action::KeyMac, &requests).await;
+        sift(probes, replies, answers, |probe, reply| {
+            probe.key.hmac(probe.message.expose()).is_some_and(|mac| reply.mac == mac)
+        });
+    }
+}
+
+/// Notes what replies say, and keeps the probes that have passed so far.
+fn sift<M>(
+    probes: Vec<Probe>,
+    replies: Vec<Result<M, Refused>>,
+    answers: &mut [Answer],
+    passes: impl Fn(&Probe, &M) -> bool,
+) -> Vec<Probe> {
+    let mut kept = Vec::with_capacity(probes.len());
+    for (probe, reply) in probes.into_iter().zip(replies) {
+        let answer = match reply {
+            Ok(reply) => Ok(passes(&probe, &reply)),
+            Err(Refused::Refused(refused)) if shows_another_key(&refused, &probe) => Ok(false),
+            Err(refused) => Err(refused.into()),
+        };
+        match answer {
+            Ok(true) if matches!(answers[probe.at], Ok(true)) => kept.push(probe),
+            Ok(true) => {}
+            Ok(false) if answers[probe.at].is_ok() => answers[probe.at] = Ok(false),
+            Ok(false) => {}
+            Err(error) => answers[probe.at] = Err(error),
+        }
+    }
+    kept
+}
+
+/// Whether a refusal says that the key is another one: it does not decrypt, has no such version, makes no HMACs.
+fn shows_another_key(refused: &client::Error, probe: &Probe) -> bool {
+    let client::Error::Refused { status, message, .. } = refused else { return false };
+    match (*status, message.as_str()) {
+        (StatusCode::BAD_REQUEST, "invalid ciphertext") | (StatusCode::CONFLICT, "key does not support HMAC") => true,
+        (StatusCode::NOT_FOUND, "key does not exist") => probe.number != 0,
+        _ => false,
+    }
+}

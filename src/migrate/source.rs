@@ -1,0 +1,86 @@
+//! Where keys come from.
+
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use super::material::Material;
+use crate::keystore::{Access, Charged, Error, KeyStore, Listing, Retry};
+use crate::name::KeyName;
+
+/// A place that keys are read from. Nothing is ever written there.
+#[async_trait]
+pub trait Source: fmt::Display + Send + Sync {
+    /// As [`KeyStore::identity`].
+    async fn identity(&self) -> Result<String, Error>;
+
+    /// Checks that it answers, and that everything may be read.
+    async fn check(&self) -> Result<(), Error>;
+
+    /// All that it holds.
+    async fn list(&self) -> Result<Listing, Error>;
+
+    /// How many keys at a time had best be read.
+    fn batch(&self) -> usize;
+
+    /// Reads these keys; an answer for each, in their order.
+    async fn read(&self, names: &[KeyName]) -> Vec<Result<Material, Error>>;
+
+    /// Who charges for what.
+    fn charges(&self) -> Vec<Charged> {
+        Vec::new()
+    }
+
+    /// What is dangerous about it.
+    fn warnings(&self) -> &[String] {
+        &[]
+    }
+}
+
+/// A key store that keys come from.
+pub struct Store(Retry);
+
+impl Store {
+    /// A source that is asked again when a failure may pass.
+    pub fn new(store: Arc<dyn KeyStore>) -> Self {
+        Self(Retry::for_a_run(store))
+    }
+}
+
+impl fmt::Display for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+#[async_trait]
+impl Source for Store {
+    async fn identity(&self) -> Result<String, Error> {
+        self.0.identity().await
+    }
+
+    async fn check(&self) -> Result<(), Error> {
+        self.0.check(Access::Read).await
+    }
+
+    async fn list(&self) -> Result<Listing, Error> {
+        self.0.list("").await
+    }
+
+    fn batch(&self) -> usize {
+        self.0.batch()
+    }
+
+    async fn read(&self, names: &[KeyName]) -> Vec<Result<Material, Error>> {
+        self.0.get_batch(names).await.into_iter().map(|answer| answer.map(Material::single)).collect()
+    }
+
+    fn charges(&self) -> Vec<Charged> {
+        self.0.charges()
+    }
+
+    fn warnings(&self) -> &[String] {
+        self.0.warnings()
+    }
+}
