@@ -177,17 +177,27 @@ fn exit_code(error: &anyhow::Error) -> ExitCode {
 
 impl Args {
     fn parse_args(program: &'static str, args: Vec<OsString>) -> Result<Self, clap::Error> {
-        let mut matches = Self::command().name(program).bin_name(program).try_get_matches_from(args)?;
+        let mut matches = command(program).try_get_matches_from(args)?;
         Self::from_arg_matches_mut(&mut matches)
     }
 }
 
 impl MinKms {
     fn parse_args(args: Vec<OsString>) -> Result<Args, clap::Error> {
-        let mut matches = Self::command().name(MINKMS).bin_name(MINKMS).try_get_matches_from(args)?;
+        let mut matches = command(MINKMS).try_get_matches_from(args)?;
         let Self { color, kms } = Self::from_arg_matches_mut(&mut matches)?;
         Ok(Args { version: false, color, command: Some(Command::Kms(kms)) })
     }
+}
+
+/// The command line of the program that is called by this name.
+fn command(program: &'static str) -> clap::Command {
+    let show = |command: clap::Command| command.hide(false);
+    let command = match program {
+        MINKMS => MinKms::command().mut_subcommand("completions", show).mut_subcommand("man", show),
+        _ => Args::command(),
+    };
+    command.name(program).bin_name(program)
 }
 
 /// The name that the program was called by, if it is one of ours.

@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::path::PathBuf;
 
 use anyhow::Context as _;
-use clap::{Command, CommandFactory as _};
+use clap::Command;
 
 use super::out::Out;
 
@@ -26,13 +26,13 @@ pub(super) struct Man {
 pub(super) fn completions(args: &Completions, out: &mut Out) -> anyhow::Result<()> {
     let program = out.program();
     let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut super::Args::command(), program, &mut script);
+    clap_complete::generate(args.shell, &mut super::command(program), program, &mut script);
     Ok(out.write_all(&script)?)
 }
 
 /// Writes manual pages.
 pub(super) fn man(args: &Man, out: &mut Out) -> anyhow::Result<()> {
-    let mut command = super::Args::command().name(out.program());
+    let mut command = super::command(out.program());
     command.build();
     match &args.directory {
         None => Ok(out.write_all(&page(command)?)?),

@@ -12,6 +12,7 @@ mod server;
 
 use std::io::Write as _;
 
+use super::completions::{self, Completions, Man};
 use super::out::Out;
 use crate::kms::seal::HsmKey;
 
@@ -62,6 +63,11 @@ enum Command {
     Backup(data::Backup),
     Restore(data::Restore),
     Logs(data::Logs),
+    // Shown by `minkms` only: the program that this is a command of has its own.
+    #[command(hide = true)]
+    Completions(Completions),
+    #[command(hide = true)]
+    Man(Man),
 }
 
 /// Runs the command.
@@ -73,6 +79,8 @@ pub(super) fn run(args: Args, out: &mut Out) -> anyhow::Result<()> {
     match args.command {
         None => anyhow::bail!("no command given; '--help' lists them"),
         Some(Command::Server(args)) => server::run(args),
+        Some(Command::Completions(args)) => completions::completions(&args, out),
+        Some(Command::Man(args)) => completions::man(&args, out),
         Some(command) => {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             runtime.block_on(ask(command, out))
@@ -83,7 +91,7 @@ pub(super) fn run(args: Args, out: &mut Out) -> anyhow::Result<()> {
 /// Runs a command that may wait for answers.
 async fn ask(command: Command, out: &mut Out) -> anyhow::Result<()> {
     match command {
-        Command::Server(_) => unreachable!("`run` has run it"),
+        Command::Server(_) | Command::Completions(_) | Command::Man(_) => unreachable!("`run` has run it"),
         Command::Env(args) => env::run(args, out).await,
         Command::Identity(args) => identity::run(&args, out),
         Command::AddEnclave(args) => enclave::add(args).await,

@@ -16,6 +16,11 @@ fn explain() {
 }
 
 #[test]
+fn key_manager() {
+    check("kms");
+}
+
+#[test]
 fn help() {
     check("help");
 }

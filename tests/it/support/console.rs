@@ -52,11 +52,12 @@ pub fn of_markdown(text: &str) -> Vec<Step> {
     text.split("```console\n").skip(1).flat_map(|rest| parse(rest.split("```").next().unwrap_or_default())).collect()
 }
 
-/// Runs all commands in one shell, in this directory and with these variables; `claviger` and `kes` are the program.
+/// Runs all commands in one shell, in this directory and with these variables; `claviger`, `kes` and `minkms` are the
+/// program.
 /// Returns what each printed.
 pub fn run(steps: &[Step], directory: &Path, env: &[(String, String)]) -> Vec<String> {
     let bin = tempfile::tempdir().expect("a directory for the program");
-    for name in ["claviger", "kes"] {
+    for name in ["claviger", "kes", "minkms"] {
         symlink(env!("CARGO_BIN_EXE_claviger"), bin.path().join(name)).expect("a link to the program");
     }
     let script: String = steps.iter().map(|step| format!("{}\nprintf '\\n{MARK}\\n'\n", step.command)).collect();
