@@ -94,14 +94,14 @@ class Bench:
         command = [*wrapper, str(binary), "server", "--config", str(self.config(port, **config))]
         return Server(self, command, port, cores, stdout)
 
-    def key_manager(self, binary, data, cores=SERVER_CORE):
+    def key_manager(self, binary, data, cores=SERVER_CORE, wrapper=()):
         """A key manager on this data."""
         config, admin = self.directory / "kms.yml", self.enclave_identity("admin")
         config.write_text(f"version: v1\nadmin: {{identity: '{admin}'}}\nlog: {{audit: 'off'}}\n"
                           f"tls: {{certs: [{{key: {self.certs}/server.key, cert: {self.certs}/server.crt}}]}}\n")
         port = free_port()
         os.environ["MINIO_KMS_HSM_KEY"] = f"hsm:aes256:{base64.b64encode(bytes(32)).decode()}"
-        command = [str(binary), "kms", "server", str(data), "--config", str(config), "--address", f"127.0.0.1:{port}"]
+        command = [*wrapper, str(binary), "kms", "server", str(data), "--config", str(config), "--address", f"127.0.0.1:{port}"]
         return Server(self, command, port, cores, subprocess.DEVNULL, api="kms")
 
     def yardstick(self, wrapper=()):
@@ -196,3 +196,12 @@ def compare(servers, requests, rounds, seconds="0.7"):
                      for key in ("cpu_us", "p50_us")}
             print(f"{what:20} {name:13} {median['cpu_us']:8.2f} {ratio['cpu_us']:6.3f}   {median['p50_us']:8.1f} "
                   f"{ratio['p50_us']:6.3f}   {median['p99_us']:8.1f} {median['per_second']:8.0f}", flush=True)
+
+
+def count_instructions(bench, start, options, count):
+    """How many instructions a server carries out from its start to the end of so many requests."""
+    out = bench.directory / "callgrind.out"
+    with start(wrapper=("valgrind", "--tool=callgrind", f"--callgrind-out-file={out}")) as server:
+        server.warm(100)
+        server.load(f"{options} warm=0 seconds=300 count={count}", pid=False)
+    return int(re.search(r"^(?:summary|totals): (\d+)", out.read_text(), re.MULTILINE)[1])

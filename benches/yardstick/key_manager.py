@@ -1,12 +1,13 @@
 """What is measured of the key manager."""
 
 import contextlib
+import functools
 import http.client
 import statistics
 import threading
 import time
 
-from bench import H1, H2_1X1, H2_1X16, H2_1X64, H2_16X4, compare
+from bench import H1, H2_1X1, H2_1X16, H2_1X64, H2_16X4, compare, count_instructions
 
 # Numbers of commands.
 ENCLAVE_CREATE, KEY_CREATE, KEY_LIST, POLICY_CREATE, POLICY_ASSIGN, IDENTITY_CREATE = 101, 201, 208, 301, 303, 401
@@ -74,6 +75,23 @@ def kms(bench, args):
             servers[name] = stack.enter_context(bench.key_manager(binary, bench.directory / name))
             fill(servers[name], 1_000)
         compare(servers, {what: options for what, options in REQUESTS.items() if args.only in what}, args.rounds)
+
+
+def kms_instructions(bench, args):
+    """User instructions a request to the key manager: the difference of two runs under callgrind."""
+    for what in ("h1 c=16 generate", "h1 c=16 decrypt", "h2 1x1 decrypt", "h2 1x16 generate", "h2 1x16 status"):
+        if args.only not in what:
+            continue
+        for kind, binary in {"key manager": args.server, "against": args.against}.items():
+            if not binary:
+                continue
+            data = bench.directory / f"instructions-{kind}"
+            if not data.exists():
+                with bench.key_manager(binary, data) as server:
+                    fill(server, 1_000)
+            start = functools.partial(bench.key_manager, binary, data)
+            counts = [count_instructions(bench, start, REQUESTS[what], count) for count in (500, 2_500)]
+            print(f"{what:20} {kind:13} {(counts[1] - counts[0]) / 2_000:8.0f} instructions", flush=True)
 
 
 def kms_writes(bench, args):

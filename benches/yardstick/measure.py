@@ -4,8 +4,8 @@
     cargo build --release && cargo build --release --manifest-path benches/yardstick/Cargo.toml
     benches/yardstick/measure.py [--server PATH] [--against PATH] [--rounds N] WHAT...
 
-WHAT: ratio audit instructions writev workers memory start size flat listing; of the key manager: kms kms_writes
-kms_scale; or all. Server on core 0, load on core 1.
+WHAT: ratio audit instructions writev workers memory start size flat listing; of the key manager: kms
+kms_instructions kms_writes kms_scale; or all. Server on core 0, load on core 1.
 All traffic stays on 127.0.0.1. Needs openssl; valgrind for `instructions`, strace for `writev`.
 """
 
@@ -23,8 +23,8 @@ import sys
 import tempfile
 import time
 
-from bench import H1, H2_1X1, H2_1X16, H2_1X64, H2_16X4, HANDSHAKES, HERE, Bench, compare
-from key_manager import kms, kms_scale, kms_writes
+from bench import H1, H2_1X1, H2_1X16, H2_1X64, H2_16X4, HANDSHAKES, HERE, Bench, compare, count_instructions
+from key_manager import kms, kms_instructions, kms_scale, kms_writes
 
 # What is asked, as options of the load generator.
 REQUESTS = {
@@ -71,14 +71,6 @@ def instructions(bench, args):
         for kind, start in kinds.items():
             counts = [count_instructions(bench, start, REQUESTS[what], count) for count in (500, 2_500)]
             print(f"{what:20} {kind:13} {(counts[1] - counts[0]) / 2_000:8.0f} instructions", flush=True)
-
-
-def count_instructions(bench, start, options, count):
-    out = bench.directory / "callgrind.out"
-    with start(wrapper=("valgrind", "--tool=callgrind", f"--callgrind-out-file={out}")) as server:
-        server.warm(100)
-        server.load(f"{options} warm=0 seconds=300 count={count}", pid=False)
-    return int(re.search(r"^(?:summary|totals): (\d+)", out.read_text(), re.MULTILINE)[1])
 
 
 def writev(bench, args):
@@ -185,7 +177,7 @@ def listing(bench, args):
               f"{costs[0]:.2f} s, others {statistics.mean(costs[1:]) * 1e3:.2f} ms each")
 
 
-EVERYTHING = (ratio, audit, instructions, writev, workers, memory, start, size, flat, listing, kms, kms_writes, kms_scale)
+EVERYTHING = (ratio, audit, instructions, writev, workers, memory, start, size, flat, listing, kms, kms_instructions, kms_writes, kms_scale)
 
 
 def main():
