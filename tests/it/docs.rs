@@ -14,7 +14,9 @@ fn cli() {
 
 #[test]
 fn key_manager() {
-    run_beside("docs/key-manager.md", Vec::new(), &TestServer::key_manager_dev());
+    let hsm_key = "hsm:aes256:KioqKioqKioqKioqKioqKioqKioqKioqKioqKioqKio=";
+    let variables = vec![("MINIO_KMS_HSM_KEY".to_owned(), hsm_key.to_owned())];
+    run_beside("docs/key-manager.md", variables, &TestServer::key_manager_dev(hsm_key));
 }
 
 #[test]

@@ -157,9 +157,11 @@ impl TestServer {
     }
 
     /// A key manager in development mode.
-    pub fn key_manager_dev() -> Self {
+    pub fn key_manager_dev(hsm_key: &str) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
-        Self::launch(directory, &["kms", "server", "--dev", "--address", "127.0.0.1:0"])
+        let mut command = Command::new(PROGRAM);
+        command.env("MINIO_KMS_HSM_KEY", hsm_key);
+        Self::launch_under(command, directory, &["kms", "server", "--dev", "--address", "127.0.0.1:0"])
     }
 
     /// A server in development mode.
