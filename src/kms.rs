@@ -39,7 +39,7 @@ use crate::auth::{Caller, Denied, Identity, Requirement, admit, enclave, peer};
 use crate::server::{self, Handle, Reply, Route, Router, Service};
 use crate::telemetry::Telemetry;
 
-pub use self::command::Action;
+pub use self::command::{Action, actions};
 pub use self::error::Error;
 pub use self::keeper::{Admin, Error as OpenError, Keeper};
 

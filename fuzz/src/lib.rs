@@ -17,6 +17,7 @@ use claviger::auth::{Identity, peer};
 use claviger::crypto::json::first_object;
 use claviger::crypto::{Blob, Key, pem};
 use claviger::keystore::{Seal, seal};
+use claviger::kms;
 use claviger::name::{KeyName, Pattern, PolicyName};
 use claviger::server::path::Path;
 use claviger::server::proxy;
@@ -108,6 +109,23 @@ pub fn request_body(bytes: &[u8]) {
     let _ = first_object::<EncryptRequest>(bytes);
     let _ = first_object::<GenerateRequest>(bytes);
     let _ = first_object::<HmacRequest>(bytes);
+}
+
+/// The body of a request to the key manager: its commands are those of its frames, each is one alone, too, and twice as
+/// many are as good.
+pub fn kms_commands(bytes: &[u8]) {
+    let Ok(actions) = kms::actions(bytes) else { return };
+    let mut again = Vec::new();
+    for (frame, action) in kms::wire::frames(bytes).zip(&actions) {
+        let frame = frame.expect("it was parsed");
+        assert_eq!(frame.command, action.number());
+        let mut alone = Vec::new();
+        kms::wire::append(frame.command, frame.message, &mut alone);
+        assert_eq!(kms::actions(&alone).expect("a request"), [*action]);
+        again.append(&mut alone);
+    }
+    assert_eq!(again, bytes);
+    assert_eq!(kms::actions(&[bytes, bytes].concat()).expect("a request"), [&*actions, &*actions].concat());
 }
 
 /// A request path: what is decoded, encoded and decoded again is the same, and no prefix of a route is made of

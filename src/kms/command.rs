@@ -178,6 +178,17 @@ impl Request {
     }
 }
 
+/// What the commands in a request's body are to do, in their order; whether anybody may do that is another matter.
+///
+/// # Errors
+/// When the body is malformed, holds nothing, or holds reads and writes.
+pub fn actions(body: &[u8]) -> Result<Vec<Action>, Error> {
+    Ok(match Request::parse(body)? {
+        Request::Read(reads) => reads.into_iter().map(|(action, _)| action).collect(),
+        Request::Write(writes) => writes.into_iter().map(|(action, _)| action).collect(),
+    })
+}
+
 fn decode(action: Action, frame: Frame<'_>) -> Result<Command, Error> {
     fn read<M: Message + Default>(make: fn(M) -> Read, frame: Frame<'_>) -> Result<Command, Error> {
         Ok(Command::Read(make(M::decode(frame.message)?)))

@@ -22,6 +22,7 @@ fn main() {
     certificates(&testdata, seeds("certificate"));
     files(&testdata.join("identities"), seeds("pem_and_api_key"));
     files(&testdata.join("config/files"), seeds("config"));
+    kms_commands(seeds("kms_commands"));
 }
 
 struct Seeds {
@@ -95,6 +96,19 @@ fn names(testdata: &Path, mut seeds: Seeds) {
     seeds.add("my.bXkta2V5");
     seeds.add("/v1/key/create/my-app*/v1/key/create/my-app-1");
     seeds.add("1h2m3.5s");
+}
+
+/// Every command of the key manager, with a message that has a name only, and with fields beside it.
+fn kms_commands(mut seeds: Seeds) {
+    let name: &[u8] = b"\x0a\x06my-key";
+    let fields: [&[u8]; 4] = [b"", b"\x10\x01", b"\x1a\x03abc\x22\x02{}", b"\x12\x06AES256\x18\x01"];
+    for number in [1..=6, 101..=104, 201..=210, 301..=306, 401..=404].into_iter().flatten() {
+        for fields in fields {
+            let message = [name, fields].concat();
+            let len = u32::try_from(message.len()).expect("short");
+            seeds.add([&u16::to_be_bytes(number), &len.to_be_bytes()[..], &message].concat());
+        }
+    }
 }
 
 fn certificates(testdata: &Path, mut seeds: Seeds) {
