@@ -9,9 +9,7 @@ mod import;
 mod probe;
 mod rights;
 
-use std::collections::HashMap;
 use std::fmt;
-use std::sync::Mutex;
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
@@ -24,7 +22,7 @@ use crate::client::{self, Client};
 use crate::keystore::{self, Error, Listing, patiently};
 use crate::kms::Action;
 use crate::kms::wire::{EXPORT, ListKeysResponse, ListRequest, WHOLE_KEYS};
-use crate::name::{EnclaveName, KeyName};
+use crate::name::EnclaveName;
 
 /// How many keys one request is about: enough that the way there and back does not count, few enough for the server's
 /// largest request with keys of many versions.
@@ -38,8 +36,6 @@ pub struct Enclave {
     /// Where the server says that it is.
     host: String,
     extensions: Vec<String>,
-    /// The numbers of the latest versions, as last listed.
-    latest: Mutex<HashMap<KeyName, u32>>,
 }
 
 impl Enclave {
@@ -50,7 +46,7 @@ impl Enclave {
     pub async fn connect(client: Client, name: EnclaveName, identity: Identity) -> Result<Self, Error> {
         let version = patiently(|| async { client.kms_version().await.map_err(explain) }).await?;
         let (host, extensions) = (version.host, version.extensions);
-        Ok(Self { client, name, identity, host, extensions, latest: Mutex::default() })
+        Ok(Self { client, name, identity, host, extensions })
     }
 
     fn has(&self, extension: &str) -> bool {
@@ -89,7 +85,7 @@ impl Enclave {
     async fn ask_each<M: Message + Default>(
         &self,
         action: Action,
-        messages: &[impl Message + Clone],
+        messages: &[impl Message],
     ) -> Vec<Result<M, Refused>> {
         in_parts(messages, |part| self.ask(action, part).boxed()).await
     }
@@ -101,16 +97,11 @@ impl Enclave {
     }
 
     async fn list(&self) -> Result<Listing, Error> {
-        let (mut listing, mut latest) = (Listing::default(), HashMap::new());
+        let mut listing = Listing::default();
         let mut request = ListRequest::default();
         loop {
             let page: ListKeysResponse = self.ask_one(Action::KeyList, &request).await?;
-            for key in page.keys {
-                if let Ok(name) = KeyName::parse(&key.name) {
-                    latest.insert(name, key.version);
-                }
-                listing.insert(&key.name);
-            }
+            page.keys.iter().for_each(|key| listing.insert(&key.name));
             if page.continue_at.is_empty() {
                 break;
             }
@@ -119,12 +110,7 @@ impl Enclave {
             }
             request.continue_at = page.continue_at;
         }
-        *self.latest() = latest;
         Ok(listing.sorted())
-    }
-
-    fn latest(&self) -> std::sync::MutexGuard<'_, HashMap<KeyName, u32>> {
-        self.latest.lock().expect("nobody panics holding it")
     }
 
     /// Refuses to go on when the key manager cannot hand keys out.

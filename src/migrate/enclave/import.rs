@@ -4,6 +4,7 @@ use async_trait::async_trait;
 use futures_util::FutureExt as _;
 use time::OffsetDateTime;
 
+use super::probe::Probed;
 use super::{BATCH, Enclave, explain, in_parts};
 use crate::client::{self, kms::Commands};
 use crate::crypto::Algorithm;
@@ -43,6 +44,16 @@ impl Enclave {
         let done = self.change(|| Commands::default().and_all(Action::KeyImport, &requests)).await?;
         Ok(done.map(|()| vec![(); keys.len()]))
     }
+}
+
+/// Why a key whose latest version has this number must not be replaced, if so.
+fn rotated(name: &KeyName, latest: u32) -> Option<String> {
+    (latest > 1).then(|| {
+        format!(
+            "it has been rotated there up to version {latest}, and replacing it would lose what these versions encrypted; \
+             if that is wanted, remove it first: claviger kms rm-key {name} --all"
+        )
+    })
 }
 
 #[async_trait]
@@ -91,19 +102,11 @@ impl Target for Enclave {
 
     async fn compare(&self, keys: &[(&KeyName, &Material)]) -> Vec<Result<There, Error>> {
         let probed = self.probe(keys).await;
-        let latest = self.latest();
-        let found = |((name, _), probed): (&(&KeyName, &Material), Result<bool, Error>)| {
-            if probed? {
-                return Ok(There::Same);
-            }
-            let number = latest.get(*name).copied().unwrap_or(1);
-            let keep = (number > 1).then(|| {
-                format!(
-                    "it has been rotated there up to version {number}, and replacing it would lose what these versions \
-                     encrypted; if that is wanted, remove it first: claviger kms rm-key {name} --all"
-                )
-            });
-            Ok(There::Other(Other { keep, ..Other::default() }))
+        let found = |((name, _), probed): (&(&KeyName, &Material), Result<Probed, Error>)| {
+            Ok(match probed? {
+                Probed { is_same: true, .. } => There::Same,
+                Probed { latest, .. } => There::Other(Other { keep: rotated(name, latest), ..Other::default() }),
+            })
         };
         keys.iter().zip(probed).map(found).collect()
     }
@@ -118,10 +121,15 @@ impl Target for Enclave {
         answers.into_iter().map(|answer| answer.map_err(Error::from)).collect()
     }
 
-    /// One request, which is done as a whole or not at all: at no moment is there neither.
+    /// One request, which is done as a whole or not at all: at no moment is there neither. Not for a key that has been
+    /// rotated since it was found.
     async fn replace(&self, name: &KeyName, found: &Other, key: &Material) -> Result<(), Error> {
-        if let Some(reason) = &found.keep {
-            return Err(Error::Failed(reason.clone().into()));
+        let keep = match &found.keep {
+            Some(reason) => Some(reason.clone()),
+            None => rotated(name, self.latest(name).await?),
+        };
+        if let Some(reason) = keep {
+            return Err(Error::Failed(reason.into()));
         }
         let import = self.request(name, key)?;
         let delete = DeleteKeyRequest { name: name.to_string(), version: 0, all_versions: true };
@@ -130,7 +138,8 @@ impl Target for Enclave {
     }
 
     async fn prove(&self, keys: &[(&KeyName, &Material)]) -> Vec<Result<bool, Error>> {
-        self.probe(keys).await
+        let probed = self.probe(keys).await;
+        probed.into_iter().map(|probed| probed.map(|probed| probed.is_same)).collect()
     }
 
     fn proof(&self) -> &'static str {

@@ -29,13 +29,21 @@ struct Probe {
     message: SecretKey,
 }
 
-/// What an answer says about a probe.
-type Answer = Result<bool, Error>;
+/// What has been found out about a key.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Probed {
+    /// Whether the enclave has it as it is.
+    pub(super) is_same: bool,
+    /// The number of the latest version there.
+    pub(super) latest: u32,
+}
+
+type Answer = Result<Probed, Error>;
 
 impl Enclave {
     /// Whether the enclave has each of these keys, as they are; an answer for each, in their order.
     pub(super) async fn probe(&self, keys: &[(&KeyName, &Material)]) -> Vec<Answer> {
-        let mut answers: Vec<Answer> = keys.iter().map(|_| Ok(true)).collect();
+        let mut answers: Vec<Answer> = keys.iter().map(|_| Ok(Probed { is_same: true, latest: 0 })).collect();
         let mut probes = Vec::with_capacity(keys.len());
         for (at, (name, key)) in keys.iter().enumerate() {
             match self.probes(at, name, key) {
@@ -47,6 +55,13 @@ impl Enclave {
         let probes = self.decrypts(probes, &mut answers).await;
         self.signs(probes, &mut answers).await;
         answers
+    }
+
+    /// The number of the latest version of a key.
+    pub(super) async fn latest(&self, name: &KeyName) -> Result<u32, Error> {
+        let request = GenerateKeyRequest { name: name.to_string(), ..GenerateKeyRequest::default() };
+        let made: GenerateKeyResponse = self.ask_one(Action::KeyGenerate, &request).await?;
+        Ok(made.version)
     }
 
     fn probes(&self, at: usize, name: &KeyName, key: &Material) -> Result<Vec<Probe>, Error> {
@@ -78,6 +93,11 @@ impl Enclave {
         };
         let requests: Vec<_> = probes.iter().map(request).collect();
         let replies = self.ask_each::<GenerateKeyResponse>(Action::KeyGenerate, &requests).await;
+        for (probe, reply) in probes.iter().zip(&replies) {
+            if let (0, Ok(reply), Ok(answer)) = (probe.number, reply, &mut answers[probe.at]) {
+                answer.latest = reply.version;
+            }
+        }
         sift(probes, replies, answers, |probe, reply| {
             let opened = probe.key.decrypt(&reply.ciphertext, CONTEXT);
             let is_version = probe.encrypts == 0 || probe.encrypts == reply.version;
@@ -141,10 +161,13 @@ fn sift<M>(
             Err(refused) => Err(refused.into()),
         };
         match answer {
-            Ok(true) if matches!(answers[probe.at], Ok(true)) => kept.push(probe),
+            Ok(true) if answers[probe.at].as_ref().is_ok_and(|answer| answer.is_same) => kept.push(probe),
             Ok(true) => {}
-            Ok(false) if answers[probe.at].is_ok() => answers[probe.at] = Ok(false),
-            Ok(false) => {}
+            Ok(false) => {
+                if let Ok(answer) = &mut answers[probe.at] {
+                    answer.is_same = false;
+                }
+            }
             Err(error) => answers[probe.at] = Err(error),
         }
     }
