@@ -1,5 +1,22 @@
 //! What goes over the wire: messages, as protobuf or as JSON, and the frames around them.
 
+/// Makes a message one that holds a secret: that field is wiped when it is dropped, and it shows nothing.
+macro_rules! secret {
+    ($message:ident, $field:ident) => {
+        impl Drop for $message {
+            fn drop(&mut self) {
+                zeroize::Zeroize::zeroize(&mut self.$field);
+            }
+        }
+
+        impl std::fmt::Debug for $message {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(concat!(stringify!($message), "(redacted)"))
+            }
+        }
+    };
+}
+
 mod frame;
 mod json;
 mod message;

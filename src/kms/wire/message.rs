@@ -1,12 +1,10 @@
 //! The messages of the protocol, field by field. Those that hold secrets are wiped when dropped, and show nothing.
 
 use std::collections::BTreeMap;
-use std::fmt;
 
 use prost::Message;
 use serde::Serialize;
 use time::OffsetDateTime;
-use zeroize::Zeroize as _;
 
 use super::json;
 
@@ -195,17 +193,7 @@ pub struct EncryptRequest {
     pub associated_data: Vec<u8>,
 }
 
-impl Drop for EncryptRequest {
-    fn drop(&mut self) {
-        self.plaintext.zeroize();
-    }
-}
-
-impl fmt::Debug for EncryptRequest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("EncryptRequest(redacted)")
-    }
-}
+secret!(EncryptRequest, plaintext);
 
 /// An encrypted message.
 #[derive(Clone, PartialEq, Message, Serialize)]
@@ -247,17 +235,7 @@ pub struct DecryptResponse {
     pub plaintext: Vec<u8>,
 }
 
-impl Drop for DecryptResponse {
-    fn drop(&mut self) {
-        self.plaintext.zeroize();
-    }
-}
-
-impl fmt::Debug for DecryptResponse {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("DecryptResponse(redacted)")
-    }
-}
+secret!(DecryptResponse, plaintext);
 
 /// A data key to make; 32 bytes where the length is 0.
 #[derive(Clone, PartialEq, Message)]
@@ -294,17 +272,7 @@ pub struct GenerateKeyResponse {
     pub ciphertext: Vec<u8>,
 }
 
-impl Drop for GenerateKeyResponse {
-    fn drop(&mut self) {
-        self.plaintext.zeroize();
-    }
-}
-
-impl fmt::Debug for GenerateKeyResponse {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("GenerateKeyResponse(redacted)")
-    }
-}
+secret!(GenerateKeyResponse, plaintext);
 
 /// A message to sign.
 #[derive(Clone, PartialEq, Message)]

@@ -1,10 +1,7 @@
 //! Keys on their way from one server to another. Fields from 1000 on are ours: `docs/formats.md` states them.
 
-use std::fmt;
-
 use prost::Message;
 use serde::Serialize;
-use zeroize::Zeroize as _;
 
 use super::json;
 
@@ -47,17 +44,7 @@ impl ImportKeyRequest {
     }
 }
 
-impl Drop for ImportKeyRequest {
-    fn drop(&mut self) {
-        self.key.zeroize();
-    }
-}
-
-impl fmt::Debug for ImportKeyRequest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("ImportKeyRequest(redacted)")
-    }
-}
+secret!(ImportKeyRequest, key);
 
 /// A version of a key, whole: also its HMAC key, who made it and when, and that it names no type if it names none.
 #[derive(Clone, PartialEq, Message)]
@@ -74,17 +61,7 @@ pub struct StoredVersion {
     pub imported: bool,
 }
 
-impl Drop for StoredVersion {
-    fn drop(&mut self) {
-        self.key.zeroize();
-    }
-}
-
-impl fmt::Debug for StoredVersion {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("StoredVersion(redacted)")
-    }
-}
+secret!(StoredVersion, key);
 
 /// Which keys to hand out, and to whom.
 #[derive(Clone, PartialEq, Message)]
