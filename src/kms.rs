@@ -42,6 +42,7 @@ use crate::telemetry::Telemetry;
 pub use self::command::{Action, actions};
 pub use self::error::Error;
 pub use self::keeper::{Admin, Error as OpenError, Keeper};
+pub use self::log::HISTORY;
 
 /// A megabyte as clients count.
 const MB: u64 = 1_000_000;

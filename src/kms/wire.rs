@@ -19,6 +19,7 @@ macro_rules! secret {
 
 mod frame;
 mod json;
+mod log;
 mod message;
 mod transfer;
 
@@ -30,6 +31,7 @@ use zeroize::Zeroizing;
 use crate::server::route::names;
 
 pub use self::frame::{Frame, Truncated, append, frames};
+pub use self::log::*;
 pub use self::message::*;
 pub use self::transfer::*;
 

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::{Map, Value};
+use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tokio::sync::oneshot;
 use tracing::field::{Field, Visit};
@@ -77,20 +78,58 @@ impl fmt::Display for Level {
     }
 }
 
+/// A line of the log, and what is known of it.
+#[derive(Debug, Clone)]
+pub struct Record {
+    /// The line as it is written to the target: a JSON object.
+    pub line: Bytes,
+    /// When it was made.
+    pub time: OffsetDateTime,
+    /// How important it is.
+    pub level: Level,
+    /// Where it was made.
+    pub place: Place,
+}
+
+impl AsRef<[u8]> for Record {
+    fn as_ref(&self) -> &[u8] {
+        &self.line
+    }
+}
+
+/// A place in the program, which the compiler knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// The module.
+    pub module: &'static str,
+    /// The file, from the root of the program's source.
+    pub file: &'static str,
+    /// The line in it, from 1.
+    pub line: u32,
+}
+
+impl Place {
+    fn of(event: &tracing::Event<'_>) -> Self {
+        let metadata = event.metadata();
+        let (module, file) = (metadata.module_path().unwrap_or_default(), metadata.file().unwrap_or_default());
+        Self { module, file, line: metadata.line().unwrap_or_default() }
+    }
+}
+
 /// The log's target, level and stream.
 #[derive(Debug)]
 pub struct Log {
     threshold: AtomicI8,
     queue: mpsc::SyncSender<Line>,
     events: Events,
-    records: Events,
+    records: Events<Record>,
     written: AtomicU64,
     dropped: AtomicU64,
 }
 
 #[derive(Debug)]
 enum Line {
-    Event(Vec<u8>),
+    Event(Bytes),
     Flush(oneshot::Sender<()>),
 }
 
@@ -120,8 +159,9 @@ impl Log {
         &self.events
     }
 
-    /// The stream of whole lines: of every level, and as they are written to the target.
-    pub fn records(&self) -> &Events {
+    /// The stream of whole lines, as they are written to the target: readers get those of every level, and those of
+    /// INFO and above can be kept.
+    pub fn records(&self) -> &Events<Record> {
         &self.records
     }
 
@@ -147,10 +187,10 @@ impl Log {
         let _ = wait.await;
     }
 
-    fn log(&self, level: Level, fields: Fields) {
+    fn log(&self, level: Level, place: Place, fields: Fields) {
         let to_target = level.0 >= self.threshold.load(Ordering::Relaxed);
         let to_stream = level >= Level(0) && self.events.has_readers();
-        let to_records = self.records.has_readers();
+        let to_records = self.records.has_readers() || level >= Level(0) && self.records.keeps();
         if !to_target && !to_stream && !to_records {
             return;
         }
@@ -158,9 +198,10 @@ impl Log {
         if to_stream {
             self.events.send(&fields.stream_line());
         }
-        let line = fields.target_line(level);
+        let time = clock::now();
+        let line = fields.target_line(time, level);
         if to_records {
-            self.records.send(&line.clone().into());
+            self.records.send(&Record { line: line.clone(), time, level, place });
         }
         if to_target && self.queue.try_send(Line::Event(line)).is_err() {
             self.dropped.fetch_add(1, Ordering::Relaxed);
@@ -207,7 +248,7 @@ impl<S: tracing::Subscriber> tracing_subscriber::Layer<S> for Layer {
     fn on_event(&self, event: &tracing::Event<'_>, _: tracing_subscriber::layer::Context<'_, S>) {
         let mut fields = Fields::default();
         event.record(&mut fields);
-        self.0.log(Level::of(*event.metadata().level()), fields);
+        self.0.log(Level::of(*event.metadata().level()), Place::of(event), fields);
     }
 }
 
@@ -219,9 +260,9 @@ struct Fields {
 }
 
 impl Fields {
-    fn target_line(self, level: Level) -> Vec<u8> {
+    fn target_line(self, time: OffsetDateTime, level: Level) -> Bytes {
         let mut object = Map::new();
-        let time = clock::now().format(&Rfc3339).unwrap_or_default();
+        let time = time.format(&Rfc3339).unwrap_or_default();
         object.insert("time".into(), Value::String(time));
         object.insert("level".into(), Value::String(level.to_string()));
         object.insert("message".into(), Value::String(self.message));
@@ -237,14 +278,15 @@ impl Fields {
         for (name, value) in &self.rest {
             message.push_str(&format!(" {name}={value}"));
         }
-        line(Map::from_iter([("message".into(), Value::String(message))])).into()
+        line(Map::from_iter([("message".into(), Value::String(message))]))
     }
 }
 
-fn line(object: Map<String, Value>) -> Vec<u8> {
+fn line(object: Map<String, Value>) -> Bytes {
     let mut line = Value::Object(object).to_string().into_bytes();
     line.push(b'\n');
-    line
+    // No larger than it is: it may be kept for long.
+    line.into_boxed_slice().into()
 }
 
 impl Visit for Fields {

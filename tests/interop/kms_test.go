@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"aead.dev/mtls"
 	"github.com/minio/kms-go/kms"
@@ -397,6 +398,45 @@ func TestKMSLogs(t *testing.T) {
 	}
 	if !more || record.Level != slog.LevelInfo || !strings.Contains(record.Message, "KEY:CREATE") || record.Time.IsZero() {
 		t.Fatalf("%v %+v", more, record)
+	}
+}
+
+// Records of the past, and where in the server each was made.
+func TestKMSLogsSince(t *testing.T) {
+	ctx, _, root := withEnclave(t)
+	next := func(request kms.LogRequest) kms.LogRecord {
+		t.Helper()
+		request.Message = "KEY:CREATE"
+		logs := must(root.Logs(ctx, &request))(t)
+		defer logs.Close()
+		record, more := logs.Next()
+		if !more {
+			t.Fatal(logs.Close())
+		}
+		return record
+	}
+	start := time.Now()
+	done(t, root.CreateKey(ctx, enclave, &kms.CreateKeyRequest{Name: "k"}))
+	for level, traces := range map[slog.Level]int{slog.LevelDebug: 1, slog.LevelInfo: 0, slog.LevelWarn: 0} {
+		record := next(kms.LogRequest{Since: start, TraceLevel: level})
+		if record.Time.Before(start) || record.Time.After(time.Now()) || len(record.Trace) != traces {
+			t.Fatalf("%v: %+v", level, record)
+		}
+		for _, frame := range record.Trace {
+			if frame.Function != "claviger::kms::writer" || frame.File != "src/kms/writer.rs" || frame.Line <= 0 {
+				t.Fatalf("%+v", frame)
+			}
+		}
+	}
+	// A time that is not set, and one that is yet to come: from now on.
+	for _, since := range []time.Time{{}, time.Now().Add(time.Hour)} {
+		logs := must(root.Logs(ctx, &kms.LogRequest{Since: since, Message: "KEY:CREATE", Method: "POST"}))(t)
+		now := time.Now()
+		done(t, root.CreateKey(ctx, enclave, &kms.CreateKeyRequest{Name: "k", AddVersion: true}))
+		if record, more := logs.Next(); !more || record.Time.Before(now) {
+			t.Fatalf("%v: %v %+v", since, more, record)
+		}
+		logs.Close()
 	}
 }
 

@@ -3,6 +3,7 @@
 mod command_line;
 mod crash;
 mod scale;
+mod log;
 mod seal;
 mod start;
 mod transport;

@@ -4,12 +4,15 @@ use std::io::Write as _;
 use std::path::PathBuf;
 
 use anyhow::Context as _;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 use super::connection::Connection;
 use crate::cli::identity::files::{self, OnConflict};
 use crate::cli::out::{Out, moment, printable};
-use crate::kms::wire::LogRequest;
+use crate::kms::wire::{LogRequest, Timestamp};
 use crate::telemetry::log::Level;
+use crate::{clock, duration};
 
 /// Write all data to a file, encrypted as on the server's disk
 #[derive(Debug, clap::Args)]
@@ -35,9 +38,15 @@ pub(super) struct Restore {
 /// Follow the log
 #[derive(Debug, clap::Args)]
 pub(super) struct Logs {
+    /// First what the server still has from then on: a time such as 2026-01-02T15:04:05Z, or how long ago, such as 1h30m
+    #[arg(long, value_name = "WHEN", value_parser = since)]
+    since: Option<OffsetDateTime>,
     /// From which level on
     #[arg(long, value_name = "LEVEL", default_value = "INFO", value_parser = level)]
     level: i32,
+    /// From which level on to say where in the server a record was made
+    #[arg(long, value_name = "LEVEL", value_parser = level)]
+    trace: Option<i32>,
     /// Only records that contain this text
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     message: String,
@@ -50,6 +59,14 @@ pub(super) struct Logs {
 
 fn level(text: &str) -> Result<i32, String> {
     Level::parse(text).map(|level| level.0.into()).ok_or_else(|| "write DEBUG, INFO, WARN or ERROR".to_owned())
+}
+
+fn since(text: &str) -> Result<OffsetDateTime, String> {
+    if let Ok(time) = OffsetDateTime::parse(text, &Rfc3339) {
+        return Ok(time);
+    }
+    let ago = duration::parse(text).map_err(|_| "write a time like 2026-01-02T15:04:05Z, or a duration like 1h30m")?;
+    Ok(clock::now().checked_sub(ago.try_into().unwrap_or(time::Duration::MAX)).unwrap_or(OffsetDateTime::UNIX_EPOCH))
 }
 
 pub(super) async fn backup(args: Backup, out: &mut Out) -> anyhow::Result<()> {
@@ -66,15 +83,20 @@ pub(super) async fn restore(args: Restore) -> anyhow::Result<()> {
 }
 
 pub(super) async fn logs(args: Logs, out: &mut Out) -> anyhow::Result<()> {
-    let request = LogRequest { level: args.level, message: args.message, ..LogRequest::default() };
+    let (level, since, trace_level) = (args.level, args.since.map(Timestamp::from), args.trace);
+    let request = LogRequest { level, message: args.message, since, trace_level, ..LogRequest::default() };
     let mut records = args.connection.client()?.records(&request).await.context("failed to read the log")?;
     while let Some(record) = records.next().await? {
         if args.json {
-            out.json(&record)?;
+            // On one line, on a terminal, too.
+            writeln!(out, "{}", serde_json::to_string(&record)?)?;
         } else {
-            let level = Level(i8::try_from(record.level).unwrap_or_default());
+            let level = Level(i8::try_from(record.level).unwrap_or_default()).to_string();
             let time = moment(record.time.unwrap_or_default().to_time());
             writeln!(out, "{time} {level:<5} {}", printable(&record.message))?;
+            for frame in &record.trace {
+                writeln!(out, "    {} {}:{}", printable(&frame.function), printable(&frame.file), frame.line)?;
+            }
         }
         out.flush()?;
     }

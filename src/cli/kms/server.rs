@@ -23,7 +23,7 @@ use crate::config::{
 };
 use crate::kms::seal::{ENVIRONMENT, HsmKey, Provider, Providers, Remote, unseal};
 use crate::kms::store::{Mem, Redb, Store};
-use crate::kms::{Admin, Keeper, State};
+use crate::kms::{Admin, HISTORY, Keeper, State};
 use crate::server::tls::Fingerprint;
 use crate::server::{Handle, Limits, Server};
 use crate::telemetry::{Telemetry, audit, log};
@@ -61,6 +61,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let telemetry = telemetry()?;
+        telemetry.log.records().keep(HISTORY);
         if let memory::Lock::Disabled(why) = &lock {
             tracing::warn!("memory is not locked: {why}");
         }

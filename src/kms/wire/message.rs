@@ -578,67 +578,8 @@ pub struct ClusterStatusResponse {
     pub nodes_down: BTreeMap<u32, String>,
 }
 
-/// Which records of the log to send.
-#[derive(Clone, PartialEq, Message)]
-pub struct LogRequest {
-    /// From which level on, as of Go's slog: 0 is INFO.
-    #[prost(sint32, tag = "1")]
-    pub level: i32,
-    /// Only those that contain this text.
-    #[prost(string, tag = "2")]
-    pub message: String,
-    // 3, since when, and 4 and 8, how far to trace: nothing is kept, and nothing traced. In newer versions 4 is a method.
-    /// Only those of requests for this path.
-    #[prost(string, tag = "5")]
-    pub path: String,
-    /// Only those of requests by this identity.
-    #[prost(string, tag = "6")]
-    pub identity: String,
-    /// Only those of requests from this address.
-    #[prost(string, tag = "7")]
-    pub ip: String,
-}
-
-/// A record of the log.
-#[derive(Clone, PartialEq, Message, Serialize)]
-pub struct LogRecord {
-    /// As of Go's slog: 0 is INFO.
-    #[prost(sint32, tag = "1")]
-    #[serde(skip_serializing_if = "json::is_default")]
-    pub level: i32,
-    /// When it happened.
-    #[prost(message, optional, tag = "2")]
-    #[serde(skip_serializing_if = "json::is_default")]
-    pub time: Option<Timestamp>,
-    /// The text.
-    #[prost(string, tag = "3")]
-    #[serde(skip_serializing_if = "json::is_default")]
-    pub message: String,
-    /// The request that it is about. Clients want one in any case.
-    #[prost(message, optional, tag = "5")]
-    #[serde(skip_serializing_if = "json::is_default")]
-    pub request: Option<LoggedRequest>,
-}
-
-/// The request that a record of the log is about; empty fields: none.
-#[derive(Clone, PartialEq, Message, Serialize)]
-pub struct LoggedRequest {
-    /// The path.
-    #[prost(string, tag = "2")]
-    #[serde(skip_serializing_if = "json::is_default")]
-    pub path: String,
-    /// Who asked.
-    #[prost(string, tag = "3")]
-    #[serde(skip_serializing_if = "json::is_default")]
-    pub identity: String,
-    /// From where.
-    #[prost(string, tag = "4")]
-    #[serde(skip_serializing_if = "json::is_default")]
-    pub ip: String,
-}
-
 /// A moment.
-#[derive(Clone, Copy, PartialEq, Eq, Message)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Message)]
 pub struct Timestamp {
     /// Since 1970.
     #[prost(int64, tag = "1")]

@@ -1,5 +1,10 @@
 //! The command line, as `claviger kms` and as `minkms`.
 
+use std::io::{BufRead as _, BufReader};
+use std::process::Stdio;
+
+use serde_json::Value;
+
 use super::{HSM, root};
 use crate::support::TestServer;
 use crate::support::program::Program;
@@ -108,4 +113,33 @@ fn errors_say_what_failed_and_what_to_do() {
     assert!(nobody.stderr.contains("invalid API key") && !nobody.stderr.contains("k1:x"), "{nobody:?}");
     let alone = program.run(&["add", "127.0.0.1:7373"]);
     assert!(alone.stderr.contains("this key manager is one server"), "{alone:?}");
+}
+
+#[test]
+fn the_log_is_shown_from_some_moment_on_and_with_places() {
+    let fixture = Fixture::start();
+    let program = fixture.program(root().expose());
+    program.run(&["add-enclave", "tenant"]).ok();
+    let first_line = |args: &[&str]| {
+        let mut command = program.command(&[&["logs", "--message", "ENCLAVE:CREATE"], args].concat());
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("the program starts");
+        let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+        let mut line = || lines.next().expect("a line").expect("text");
+        let shown = (line(), if args.contains(&"--json") { String::new() } else { line() });
+        child.kill().expect("it runs");
+        child.wait().expect("it ends");
+        shown
+    };
+    let (record, place) = first_line(&["--since", "10m", "--trace", "INFO"]);
+    assert!(record.ends_with("INFO  changed action=ENCLAVE:CREATE enclave="), "{record}");
+    assert!(place.starts_with("    claviger::kms::writer src/kms/writer.rs:"), "{place}");
+    let (record, _) = first_line(&["--since", "2026-01-02T15:04:05Z", "--trace", "DEBUG", "--json"]);
+    let record: Value = serde_json::from_str(&record).expect("one JSON object a line");
+    assert_eq!(record["trace"][0]["file"], "src/kms/writer.rs");
+    let (record, _) = first_line(&["--since", "1h30m", "--json"]);
+    let record: Value = serde_json::from_str(&record).expect("one JSON object a line");
+    assert!(record["trace"].is_null() && record["message"].is_string(), "{record}");
+    for bad in ["yesterday", "10", "-5m", "2026-01-02"] {
+        assert_eq!(program.run(&["logs", &format!("--since={bad}")]).exit, Some(2), "{bad}");
+    }
 }
