@@ -31,7 +31,7 @@ use crate::api::SKIP_AUTH;
 use crate::auth::{Identity, policy};
 use crate::name::{KeyName, PolicyName};
 use crate::server::route::RouteConfig;
-use crate::server::tls::{self, Tls};
+use crate::server::tls::{self, Setting, Tls};
 use crate::telemetry::log::{self, Level};
 use crate::{cache, duration, keystore, setting};
 
@@ -191,8 +191,13 @@ impl Config {
     pub fn load_tls(&self) -> Result<Tls, Finding> {
         let client_optional = SKIP_AUTH.iter().any(|path| self.api.get(*path).is_some_and(|api| api.skip_auth));
         Tls::load(&self.tls, client_optional).map_err(|error| {
-            let key = format!("tls.{}", error.setting());
-            Finding { place: self.place(&key), message: log::causes(&error) }
+            let key = match error.setting() {
+                Setting::Key(_) => "tls.key",
+                Setting::Cert(_) => "tls.cert",
+                Setting::Ca => "tls.ca",
+                Setting::ProxyHeader => "tls.proxy.header.cert",
+            };
+            Finding { place: self.place(key), message: log::causes(&error) }
         })
     }
 

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path as FilePath, PathBuf};
 
-use secrecy::SecretString;
 use serde::de::{EnumAccess, Error as _, VariantAccess as _, Visitor};
 use serde::{Deserialize, Deserializer};
 use zeroize::Zeroizing;
@@ -12,11 +11,12 @@ use zeroize::Zeroizing;
 use super::document::Lookup;
 use super::path::Path;
 use super::read::Problem;
-use super::{Finding, Log, Source, env, read_file};
+use super::{Finding, Log, Place, Source, env, read_file};
 use crate::auth::enclave::Identity;
 use crate::keystore::seal::{self, ProviderConfig};
 use crate::kms::seal::ENVIRONMENT;
-use crate::server::tls;
+use crate::server::tls::{self, Pair, Setting, Tls};
+use crate::telemetry::log;
 
 /// The file. Everything may be left out but the version.
 #[derive(Debug, Default, Deserialize)]
@@ -27,13 +27,16 @@ pub struct Config {
     #[serde(default)]
     pub admin: Admin,
     #[serde(default)]
-    tls: Tls,
+    tls: Section,
     /// What is logged: standard error and the audit events on standard output, both unless it says otherwise.
     #[serde(default)]
     pub log: Log,
     /// What else the root key may be sealed with, by name.
     #[serde(default)]
     pub hsm: BTreeMap<String, Hsm>,
+    /// Where the settings of `tls` stand.
+    #[serde(skip)]
+    places: BTreeMap<Setting, Place>,
 }
 
 /// The version of the file's format.
@@ -54,19 +57,40 @@ pub struct Admin {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-struct Tls {
-    certs: Vec<Certificate>,
+struct Section {
+    certs: Vec<Pair>,
     auth: tls::ClientAuth,
     ca: Option<PathBuf>,
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Certificate {
-    key: PathBuf,
-    cert: PathBuf,
-    #[serde(default)]
-    password: SecretString,
+/// The files of the `tls:` section.
+#[derive(Debug)]
+pub struct TlsFiles {
+    /// What the section says; it may name no certificate.
+    pub config: tls::Config,
+    places: BTreeMap<Setting, Place>,
+}
+
+impl TlsFiles {
+    /// Adds a certificate that the section does not name.
+    pub fn add(&mut self, pair: Pair) {
+        let index = self.config.certs.len();
+        for (setting, file) in [(Setting::Key(index), &pair.key), (Setting::Cert(index), &pair.cert)] {
+            self.places.insert(setting, Place { file: file.clone(), position: None, key: String::new() });
+        }
+        self.config.certs.push(pair);
+    }
+
+    /// Loads every file. Clients need no certificate.
+    ///
+    /// # Errors
+    /// The first file that cannot be used: what names it, and why.
+    pub fn load(&self) -> Result<Tls, Finding> {
+        Tls::load(&self.config, true).map_err(|error| Finding {
+            place: self.places.get(&error.setting()).cloned().expect("noted when the file was read"),
+            message: log::causes(&error),
+        })
+    }
 }
 
 /// What takes the place of an HSM.
@@ -122,15 +146,13 @@ impl Config {
         let mut source = Source::parse(file, text)?;
         source.expand(&Path::default(), lookup)?;
         let config = Self::deserialize(&source.document.root).and_then(|config| config.check());
-        config.map_err(|problem| source.finding(problem))
+        let mut config = config.map_err(|problem| source.finding(problem))?;
+        config.note_places(&source);
+        Ok(config)
     }
 
     fn check(self) -> Result<Self, Problem> {
         let Version::V1 = self.version;
-        if self.tls.certs.len() > 1 {
-            let message = "a server has one certificate; put all its names into that";
-            return Err(Problem::at(Path::of("tls.certs"), message));
-        }
         if self.hsm.contains_key(ENVIRONMENT) {
             let message = "this name is that of MINIO_KMS_HSM_KEY; choose another";
             return Err(Problem::at_key(Path::of("hsm").key(ENVIRONMENT), message));
@@ -138,17 +160,22 @@ impl Config {
         Ok(self)
     }
 
-    /// The `tls:` section as the server takes it; none where it names no certificate.
-    pub fn tls(&self) -> Option<tls::Config> {
-        let certificate = self.tls.certs.first()?;
-        Some(tls::Config {
-            key: certificate.key.clone(),
-            cert: certificate.cert.clone(),
-            password: certificate.password.clone(),
-            auth: self.tls.auth,
-            ca: self.tls.ca.clone(),
-            proxy: tls::Proxy::default(),
-        })
+    /// Keeps the places of what is looked at later.
+    fn note_places(&mut self, source: &Source<'_>) {
+        let mut note = |setting, path| self.places.insert(setting, source.place(&Problem::at(path, "")));
+        for index in 0..self.tls.certs.len() {
+            let pair = Path::of("tls.certs").index(index);
+            note(Setting::Key(index), pair.clone().key("key"));
+            note(Setting::Cert(index), pair.key("cert"));
+        }
+        note(Setting::Ca, Path::of("tls.ca"));
+    }
+
+    /// The `tls:` section as the server takes it.
+    pub fn tls(&self) -> TlsFiles {
+        let Section { certs, auth, ca } = &self.tls;
+        let config = tls::Config { certs: certs.clone(), auth: *auth, ca: ca.clone(), proxy: tls::Proxy::default() };
+        TlsFiles { config, places: self.places.clone() }
     }
 }
 
@@ -168,17 +195,19 @@ mod tests {
         let config = parse(
             "version: v1\n\
              admin: { identity: h1:l4AoVm6xKAVGsfo8J_ttCOC6Odgq3GJLHg5NtAdOAr0 }\n\
-             tls: { certs: [ { key: server.key, cert: server.crt } ], auth: on, ca: clients.crt }\n\
+             tls: { certs: [ { key: server.key, cert: server.crt }, { key: b.key, cert: b.crt, password: p } ], auth: on, ca: clients.crt }\n\
              log: { error: warn, audit: off }\n\
              hsm: { second: { file: second.hsm } }\n",
         );
         let config = config.expect("a config");
-        let tls = config.tls().expect("a certificate");
-        assert_eq!((tls.key, tls.cert, tls.ca), ("server.key".into(), "server.crt".into(), Some("clients.crt".into())));
+        let tls = config.tls().config;
+        let pairs: Vec<_> = tls.certs.iter().map(|pair| (pair.key.to_str(), pair.cert.to_str())).collect();
+        assert_eq!(pairs, [(Some("server.key"), Some("server.crt")), (Some("b.key"), Some("b.crt"))]);
+        assert_eq!((tls.auth, tls.ca), (tls::ClientAuth::On, Some("clients.crt".into())));
         assert!(config.admin.identity.is_some() && config.hsm.contains_key("second"));
         assert_eq!(config.log, crate::config::Log { error: Some(Level(4)), audit: None });
         let config = parse("version: v1").expect("a config");
-        assert!(config.tls().is_none() && config.admin.identity.is_none());
+        assert!(config.tls().config.certs.is_empty() && config.admin.identity.is_none());
         assert_eq!(config.log, crate::config::Log::default());
     }
 
@@ -207,8 +236,18 @@ mod tests {
     }
 
     #[test]
+    fn a_file_that_cannot_be_used_is_told_with_the_place_that_names_it() {
+        let config = parse("version: v1\ntls:\n  certs:\n  - { key: certs/server.key, cert: nowhere/server.crt }\n");
+        let error = config.expect("a config").tls().load().expect_err("no such file");
+        assert!(error.to_string().starts_with("kms.yml:4:36: tls.certs[0].cert: the file cannot be read; "), "{error}");
+        let mut files = Config::default().tls();
+        files.add(Pair { key: "nowhere/a.key".into(), cert: "nowhere/a.crt".into(), password: String::new().into() });
+        let error = files.load().expect_err("no such file");
+        assert!(error.to_string().starts_with("nowhere/a.crt: the file cannot be read; "), "{error}");
+    }
+
+    #[test]
     fn what_is_no_config_is_refused() {
-        let two = "{ key: a, cert: b }, { key: c, cert: d }";
         for bad in [
             "",
             "version: v2",
@@ -219,7 +258,8 @@ mod tests {
             "version: v1\nhsm: { x: { file: a, local: { file: b } } }",
             "version: v1\nhsm: { x: { pkcs11: {} } }",
             "version: v1\nhsm: { x: { vault: { endpoint: 'https://v', key: k, token: { value: '${NONE}' } } } }",
-            &format!("version: v1\ntls: {{ certs: [ {two} ] }}"),
+            "version: v1\ntls: { certs: [ { key: a, cert: b }, { key: c } ] }",
+            "version: v1\ntls: { certs: [ { key: '', cert: b } ] }",
         ] {
             let error = parse(bad).expect_err(bad);
             assert!(!error.to_string().contains("AD9E7FSY"), "{error}");

@@ -226,7 +226,7 @@ keystore:
             Ok((config, warnings)) => {
                 let tls = config.load_tls().expect_err("no such files");
                 let files = config.check_keystore_files();
-                let debug = format!("{:?} {:?}", config.keystore_id, config.tls.password);
+                let debug = format!("{:?} {:?}", config.keystore_id, config.tls.certs[0].password);
                 (format!("{warnings:?} {} {tls} {tls:?} {files:?} {debug}", join(&warnings)), false)
             }
         };

@@ -1,5 +1,6 @@
 //! TLS: the server certificate, and whom the server takes a client for.
 
+mod choice;
 mod trust;
 mod verifier;
 
@@ -10,23 +11,39 @@ use std::time::SystemTime;
 use rustls::ServerConfig;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::CertifiedKey;
 use secrecy::SecretString;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 use time::OffsetDateTime;
 
+use self::choice::{ByName, Named};
 use self::verifier::Verifier;
 use crate::auth::Identity;
-use crate::auth::certificate::Certificate;
 use crate::crypto::{Blob, pem};
 use crate::setting;
 
 pub(super) use self::trust::Trust;
 
-/// The `tls:` section of the config file.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+/// What a `tls:` section says.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(from = "Section")]
 pub struct Config {
+    /// The server's keys and certificates, at least one. Which of them a client sees is decided by the name that it
+    /// asks for; it is the first where none is for that.
+    pub certs: Vec<Pair>,
+    /// Whether client certificates are verified against `ca`.
+    pub auth: ClientAuth,
+    /// PEM file, or directory of such, with the CAs of client certificates; none: the system's roots.
+    pub ca: Option<PathBuf>,
+    /// TLS proxies that may speak for their clients.
+    pub proxy: Proxy,
+}
+
+/// A private key and its certificate.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Pair {
     /// PEM file with the private key.
     #[serde(deserialize_with = "setting::path")]
     pub key: PathBuf,
@@ -36,14 +53,43 @@ pub struct Config {
     /// Decrypts `key`; ignored when that is not encrypted.
     #[serde(default)]
     pub password: SecretString,
-    /// Whether client certificates are verified against `ca`.
-    #[serde(default, deserialize_with = "setting::or_default")]
-    pub auth: ClientAuth,
-    /// PEM file, or directory of such, with the CAs of client certificates; none: the system's roots.
-    pub ca: Option<PathBuf>,
-    /// TLS proxies that may speak for their clients.
+}
+
+/// The `tls:` section of the KES config file, with one key and its certificate.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Section {
+    #[serde(deserialize_with = "setting::path")]
+    key: PathBuf,
+    #[serde(deserialize_with = "setting::path")]
+    cert: PathBuf,
     #[serde(default)]
-    pub proxy: Proxy,
+    password: SecretString,
+    #[serde(default, deserialize_with = "setting::or_default")]
+    auth: ClientAuth,
+    ca: Option<PathBuf>,
+    #[serde(default)]
+    proxy: Proxy,
+}
+
+impl From<Section> for Config {
+    fn from(section: Section) -> Self {
+        let Section { key, cert, password, auth, ca, proxy } = section;
+        Self { certs: vec![Pair { key, cert, password }], auth, ca, proxy }
+    }
+}
+
+/// A setting of a `tls:` section that something may be wrong with. Keys and certificates are counted from 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Setting {
+    /// The key of this pair.
+    Key(usize),
+    /// The certificate of this pair.
+    Cert(usize),
+    /// The CAs of clients.
+    Ca,
+    /// The name of the proxies' header.
+    ProxyHeader,
 }
 
 /// Whether the chain of a client certificate is verified. Its signature always is.
@@ -57,12 +103,13 @@ pub enum ClientAuth {
 }
 
 impl Config {
-    /// The certificates that `cert` names, leaf first.
+    /// The certificates that each `cert` names, leaf first.
     ///
     /// # Errors
-    /// When the file cannot be read, or holds no certificate.
-    pub fn chain(&self) -> Result<Vec<CertificateDer<'static>>, Error> {
-        load_certificates(&self.cert, "cert")
+    /// When a file cannot be read, or holds no certificate.
+    pub fn chains(&self) -> Result<Vec<Vec<CertificateDer<'static>>>, Error> {
+        let chain = |(index, pair): (usize, &Pair)| load_certificates(&pair.cert, Setting::Cert(index));
+        self.certs.iter().enumerate().map(chain).collect()
     }
 
     /// The CA certificates that `ca` names; none when it names nothing.
@@ -128,13 +175,15 @@ pub enum Error {
     #[error("the file cannot be read; a relative path begins at the working directory")]
     Read {
         /// The setting that names it.
-        setting: &'static str,
+        setting: Setting,
         /// Why.
         source: std::io::Error,
     },
-    /// The private key cannot be used.
+    /// A private key cannot be used.
     #[error("'{path}' cannot be used as private key")]
     Key {
+        /// Which pair's.
+        index: usize,
         /// The file.
         path: PathBuf,
         /// Why.
@@ -144,21 +193,31 @@ pub enum Error {
     #[error("'{path}' cannot be used as certificate")]
     Certificate {
         /// The setting that names it.
-        setting: &'static str,
+        setting: Setting,
         /// The file.
         path: PathBuf,
         /// Why.
         source: pem::Error,
     },
-    /// The certificate names no host.
+    /// A certificate names no host.
     #[error(
-        "'{0}' contains no DNS name or IP address as SAN; \
+        "'{path}' contains no DNS name or IP address as SAN; \
          make one with 'claviger identity new --ip … --dns …'"
     )]
-    NoSan(PathBuf),
+    NoSan {
+        /// Which pair's.
+        index: usize,
+        /// The file.
+        path: PathBuf,
+    },
     /// Key and certificate do not belong together, or rustls knows neither.
-    #[error("the private key '{key}' does not match the certificate '{cert}', or is of an unsupported kind")]
+    #[error(
+        "the private key '{key}' does not match the certificate '{cert}', or is of an unsupported kind; \
+         name the two files that were made together"
+    )]
     Mismatch {
+        /// Which pair.
+        index: usize,
         /// The key's file.
         key: PathBuf,
         /// The certificate's file.
@@ -166,6 +225,9 @@ pub enum Error {
         /// Why.
         source: rustls::Error,
     },
+    /// TLS cannot be set up at all.
+    #[error("TLS cannot be set up")]
+    Setup(#[source] rustls::Error),
     /// No CA for client certificates.
     #[error("no CA certificate is in it, or in the system's store when it is empty; 'tls.auth: on' needs one")]
     NoCa,
@@ -178,14 +240,15 @@ pub enum Error {
 }
 
 impl Error {
-    /// The setting below `tls:` that it is about.
-    pub fn setting(&self) -> &'static str {
+    /// The setting that it is about.
+    pub fn setting(&self) -> Setting {
         match self {
-            Self::Read { setting, .. } | Self::Certificate { setting, .. } => setting,
-            Self::Key { .. } | Self::Mismatch { .. } => "key",
-            Self::NoSan(_) => "cert",
-            Self::NoCa | Self::Ca(_) => "ca",
-            Self::Header => "proxy.header.cert",
+            Self::Read { setting, .. } | Self::Certificate { setting, .. } => *setting,
+            Self::Key { index, .. } | Self::Mismatch { index, .. } => Setting::Key(*index),
+            Self::NoSan { index, .. } => Setting::Cert(*index),
+            Self::Setup(_) => Setting::Key(0),
+            Self::NoCa | Self::Ca(_) => Setting::Ca,
+            Self::Header => Setting::ProxyHeader,
         }
     }
 }
@@ -197,7 +260,7 @@ pub struct Tls {
     pub(super) config: Arc<ServerConfig>,
     /// Whom to believe.
     pub(super) trust: Arc<Trust>,
-    /// When the server certificate expires.
+    /// When the first of the server's certificates expires.
     pub not_after: OffsetDateTime,
 }
 
@@ -205,16 +268,11 @@ impl Tls {
     /// Loads every file that `config` names. `client_optional` is set when some route needs no client
     /// certificate.
     pub fn load(config: &Config, client_optional: bool) -> Result<Self, Error> {
-        let (chain, not_after) = load_chain(config)?;
-        let key_pem = read(&config.key, "key")?;
-        let key = pem::private_key(key_pem.expose(), Some(&config.password))
-            .map_err(|source| Error::Key { path: config.key.clone(), source })?;
-        let trust = Trust::load(config, &Arc::new(provider()))?;
-        assemble(chain, key, trust, client_optional, not_after).map_err(|source| Error::Mismatch {
-            key: config.key.clone(),
-            cert: config.cert.clone(),
-            source,
-        })
+        let provider = provider();
+        let pairs = config.certs.iter().enumerate();
+        let pairs = pairs.map(|(index, pair)| Named::load(index, pair, &provider)).collect::<Result<_, _>>()?;
+        let trust = Trust::load(config, &Arc::new(provider.clone()))?;
+        assemble(pairs, provider, trust, client_optional).map_err(Error::Setup)
     }
 
     /// TLS with a certificate that is in no file, and any client certificate.
@@ -223,7 +281,10 @@ impl Tls {
         key: PrivateKeyDer<'static>,
         not_after: OffsetDateTime,
     ) -> Result<Self, rustls::Error> {
-        assemble(vec![certificate], key, Trust::anybody(), true, not_after)
+        let provider = provider();
+        let key = CertifiedKey::from_der(vec![certificate], key, &provider)?;
+        let named = Named { key: Arc::new(key), names: Vec::new(), not_after };
+        assemble(vec![named], provider, Trust::anybody(), true)
     }
 
     /// This with the trust (and so the session tickets) of `older`, where that is the same.
@@ -239,18 +300,19 @@ impl Tls {
 }
 
 fn assemble(
-    chain: Vec<CertificateDer<'static>>,
-    key: PrivateKeyDer<'static>,
+    certificates: Vec<Named>,
+    provider: CryptoProvider,
     trust: Trust,
     client_optional: bool,
-    not_after: OffsetDateTime,
 ) -> Result<Tls, rustls::Error> {
-    let provider = Arc::new(provider());
+    let not_after = certificates.iter().map(|certificate| certificate.not_after).min();
+    let not_after = not_after.ok_or(rustls::Error::NoCertificatesPresented)?;
+    let provider = Arc::new(provider);
     let verifier = Verifier::new(&provider, trust.verifier(), client_optional);
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
         .with_client_cert_verifier(Arc::new(verifier))
-        .with_single_cert(chain, key)?;
+        .with_cert_resolver(Arc::new(ByName(certificates)));
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     config.ignore_client_order = true;
     // Tickets keep sessions with the clients: no table of them here, and one ticket is enough.
@@ -270,7 +332,8 @@ pub fn fingerprint(config: &Config) -> Fingerprint {
     let in_directory = config.ca.iter().filter_map(|ca| std::fs::read_dir(ca).ok()).flatten();
     let mut in_directory: Vec<_> = in_directory.filter_map(|entry| Some(entry.ok()?.path())).collect();
     in_directory.sort();
-    let files = [&config.key, &config.cert].into_iter().chain(&config.ca).chain(&in_directory);
+    let pairs = config.certs.iter().flat_map(|pair| [&pair.key, &pair.cert]);
+    let files = pairs.chain(&config.ca).chain(&in_directory);
     let version = |path: &PathBuf| {
         let metadata = std::fs::metadata(path).ok()?;
         Some((metadata.dev(), metadata.ino(), metadata.len(), metadata.modified().ok()?))
@@ -286,22 +349,14 @@ fn provider() -> CryptoProvider {
     provider
 }
 
-fn read(path: &Path, setting: &'static str) -> Result<Blob, Error> {
+fn read(path: &Path, setting: Setting) -> Result<Blob, Error> {
     std::fs::read(path).map(Into::into).map_err(|source| Error::Read { setting, source })
 }
 
-fn load_certificates(path: &Path, setting: &'static str) -> Result<Vec<CertificateDer<'static>>, Error> {
+fn load_certificates(path: &Path, setting: Setting) -> Result<Vec<CertificateDer<'static>>, Error> {
     pem::certificates(read(path, setting)?.expose()).map_err(|source| Error::Certificate {
         setting,
         path: path.into(),
         source,
     })
-}
-
-fn load_chain(config: &Config) -> Result<(Vec<CertificateDer<'static>>, OffsetDateTime), Error> {
-    let chain = config.chain()?;
-    let leaf = chain.first().and_then(|leaf| Certificate::parse(leaf).ok());
-    let leaf = leaf.filter(Certificate::has_san).ok_or_else(|| Error::NoSan(config.cert.clone()))?;
-    let not_after = leaf.not_after();
-    Ok((chain, not_after))
 }

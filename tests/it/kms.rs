@@ -1,9 +1,10 @@
 //! The key manager, seen from outside: its socket, its data and its command line.
 
+mod certificates;
 mod command_line;
 mod crash;
-mod scale;
 mod log;
+mod scale;
 mod seal;
 mod start;
 mod transport;

@@ -30,7 +30,7 @@ pub(super) fn check(config: &Config, report: &mut Report) {
     }
     let now = clock::now();
     if report.is_clean("tls.certificate") {
-        certificate(&config.tls.chain().unwrap_or_default(), now, report);
+        config.tls.chains().unwrap_or_default().iter().for_each(|chain| certificate(chain, now, report));
     }
     if report.is_clean("tls.ca") {
         authorities(&config.tls.authorities().unwrap_or_default(), config.tls.auth, now, report);

@@ -139,15 +139,15 @@ async fn serve(
     flush(telemetry).await
 }
 
-/// Takes a new certificate up.
+/// Takes new certificates up.
 fn reload(source: &Source, handle: &Handle<State>) {
     match source.load() {
         Ok(tls) => {
             handle.replace(handle.state(), tls);
-            tracing::info!("the certificate was loaded again");
+            tracing::info!("the certificates were loaded again");
         }
         Err(error) => {
-            tracing::error!(cause = format!("{error:#}"), "the certificate cannot be loaded; the old one is kept")
+            tracing::error!(cause = format!("{error:#}"), "the certificates cannot be loaded; the old ones are kept")
         }
     }
 }

@@ -13,7 +13,7 @@ use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
 
-use super::{ClientAuth, Config, Error, load_certificates};
+use super::{ClientAuth, Config, Error, Setting, load_certificates};
 use crate::auth::{Identity, peer};
 use crate::server::connection::Connection;
 use crate::server::proxy;
@@ -129,9 +129,9 @@ fn chain_verifier(
 
 /// The certificates of a file, or of every file in a directory.
 pub(super) fn load_roots(path: &Path) -> Result<Roots, Error> {
-    let unreadable = |source| Error::Read { setting: "ca", source };
+    let unreadable = |source| Error::Read { setting: Setting::Ca, source };
     if !std::fs::metadata(path).map_err(unreadable)?.is_dir() {
-        return load_certificates(path, "ca");
+        return load_certificates(path, Setting::Ca);
     }
     let mut files = Vec::new();
     for entry in std::fs::read_dir(path).map_err(unreadable)? {
@@ -141,6 +141,6 @@ pub(super) fn load_roots(path: &Path) -> Result<Roots, Error> {
         }
     }
     files.sort();
-    let certificates: Result<Vec<_>, _> = files.iter().map(|file| load_certificates(file, "ca")).collect();
+    let certificates: Result<Vec<_>, _> = files.iter().map(|file| load_certificates(file, Setting::Ca)).collect();
     Ok(certificates?.into_iter().flatten().collect())
 }

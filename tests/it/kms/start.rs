@@ -171,7 +171,7 @@ fn a_certificate_is_made_once_and_a_new_one_taken_up() {
     assert!(server.stdout().contains("Host        https://kms.example:7373\n"), "{}", server.stdout());
     std::fs::copy(crate::support::certs("server.key"), data.path().join("server.key")).expect("copied");
     std::fs::copy(crate::support::certs("server.crt"), data.path().join("server.crt")).expect("copied");
-    eventually("the certificate is loaded", || server.stderr().contains("the certificate was loaded again"));
+    eventually("the certificate is loaded", || server.stderr().contains("the certificates were loaded again"));
     assert!(server.stop().success());
     std::fs::write(data.path().join("server.crt"), &certificate).expect("written");
     assert!(refusal(data.path(), Some(HSM), &[]).contains("does not match the certificate"));

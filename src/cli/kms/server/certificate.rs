@@ -1,4 +1,4 @@
-//! The server's certificate: of the config, made once beside the data, or made on the spot.
+//! The server's certificates: of the config, made once beside the data, or made on the spot.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -9,23 +9,23 @@ use time::OffsetDateTime;
 use crate::auth::enclave::ApiKey;
 use crate::cli::identity::files::{self, OnConflict};
 use crate::cli::server::dev::{self, CertificateFile};
-use crate::config::kms::Config;
+use crate::config::kms::{Config, TlsFiles};
 use crate::crypto::pem;
-use crate::server::tls::{self, Tls};
+use crate::server::tls::{self, Fingerprint, Pair, Tls};
 
 /// How long a certificate lasts that is made beside the data: nobody is there to renew it.
 const VALID: time::Duration = time::Duration::days(3_650);
 
-/// Where the certificate comes from.
+/// Where the certificates come from.
 pub(super) enum Source {
-    /// From files that the config names, or that this made.
-    Files { tls: tls::Config, is_ours: bool },
+    /// From files that the config names, or from a pair that this made.
+    Files { files: TlsFiles, is_ours: bool },
     /// From nowhere; gone with the server.
     Memory { tls: Tls, pem: String },
 }
 
 impl Source {
-    /// The certificate that the config names; else one beside the data, or in memory where there is no directory.
+    /// The certificates that the config names; else one beside the data, or in memory where there is no directory.
     pub(super) fn new(
         config: &Config,
         directory: Option<&Path>,
@@ -33,16 +33,18 @@ impl Source {
         now: OffsetDateTime,
     ) -> anyhow::Result<Self> {
         let host = host.map(name_of);
-        if let Some(tls) = config.tls() {
-            return Ok(Self::Files { tls, is_ours: false });
+        let mut files = config.tls();
+        if !files.config.certs.is_empty() {
+            return Ok(Self::Files { files, is_ours: false });
         }
         match directory {
             Some(directory) => {
-                let tls = files_in(directory);
-                if !tls.cert.exists() {
-                    make(&tls, host.as_deref(), now)?;
+                let pair = pair_in(directory);
+                if !pair.cert.exists() {
+                    make(&pair, host.as_deref(), now)?;
                 }
-                Ok(Self::Files { tls, is_ours: true })
+                files.add(pair);
+                Ok(Self::Files { files, is_ours: true })
             }
             None => {
                 let (certificate, key, expires) = dev::certificate(now, host.as_deref(), dev::VALID)?;
@@ -52,27 +54,29 @@ impl Source {
         }
     }
 
-    /// The certificate as it is now.
+    /// The certificates as they are now.
     pub(super) fn load(&self) -> anyhow::Result<Tls> {
         match self {
             Self::Memory { tls, .. } => Ok(tls.clone()),
-            Self::Files { tls, .. } => Ok(Tls::load(tls, true)?),
+            Self::Files { files, .. } => Ok(files.load()?),
         }
     }
 
     /// Changes when a file does.
-    pub(super) fn fingerprint(&self) -> Option<tls::Fingerprint> {
+    pub(super) fn fingerprint(&self) -> Option<Fingerprint> {
         match self {
             Self::Memory { .. } => None,
-            Self::Files { tls, .. } => Some(tls::fingerprint(tls)),
+            Self::Files { files, .. } => Some(tls::fingerprint(&files.config)),
         }
     }
 
     /// A file with the certificate, where clients need one to trust it; for as long as the returned value lives.
     pub(super) fn file(&self, address: SocketAddr) -> anyhow::Result<Option<(PathBuf, Option<CertificateFile>)>> {
         match self {
-            Self::Files { is_ours: false, .. } => Ok(None),
-            Self::Files { tls, .. } => Ok(Some((tls.cert.clone(), None))),
+            Self::Files { files, is_ours } => {
+                let ours = files.config.certs.first().filter(|_| *is_ours);
+                Ok(ours.map(|pair| (pair.cert.clone(), None)))
+            }
             Self::Memory { pem, .. } => {
                 let file = CertificateFile::create(address, pem)?;
                 Ok(Some((file.path().to_owned(), Some(file))))
@@ -81,22 +85,16 @@ impl Source {
     }
 }
 
-fn files_in(directory: &Path) -> tls::Config {
-    tls::Config {
-        key: directory.join("server.key"),
-        cert: directory.join("server.crt"),
-        password: String::new().into(),
-        auth: tls::ClientAuth::Off,
-        ca: None,
-        proxy: tls::Proxy::default(),
-    }
+fn pair_in(directory: &Path) -> Pair {
+    let (key, cert) = (directory.join("server.key"), directory.join("server.crt"));
+    Pair { key, cert, password: String::new().into() }
 }
 
 /// Makes a key and a certificate: the key first, which alone is of no use to anybody.
-fn make(tls: &tls::Config, host: Option<&str>, now: OffsetDateTime) -> anyhow::Result<()> {
+fn make(pair: &Pair, host: Option<&str>, now: OffsetDateTime) -> anyhow::Result<()> {
     let (certificate, key, _) = dev::certificate(now, host, VALID).context("failed to make a certificate")?;
-    files::write(&tls.key, 0o600, pem::pkcs8(key.secret_der()).as_bytes(), OnConflict::Replace)?;
-    files::write(&tls.cert, 0o644, certificate.pem().as_bytes(), OnConflict::Fail)
+    files::write(&pair.key, 0o600, pem::pkcs8(key.secret_der()).as_bytes(), OnConflict::Replace)?;
+    files::write(&pair.cert, 0o644, certificate.pem().as_bytes(), OnConflict::Fail)
 }
 
 /// The name in `host:port`.
