@@ -6,6 +6,7 @@ mod data;
 mod enclave;
 mod env;
 mod identity;
+mod json;
 mod key;
 mod policy;
 mod server;

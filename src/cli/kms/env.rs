@@ -1,5 +1,6 @@
 //! `claviger kms env`: everything that an object store needs, made and printed.
 
+use std::collections::BTreeMap;
 use std::io::Write as _;
 
 use anyhow::Context as _;
@@ -24,6 +25,9 @@ pub(super) struct Args {
     /// The key that the object store encrypts with
     #[arg(default_value = "minio-default-key")]
     key: String,
+    /// Write one JSON object
+    #[arg(long)]
+    json: bool,
     #[command(flatten)]
     connection: InEnclave,
 }
@@ -38,13 +42,17 @@ pub(super) async fn run(args: Args, out: &mut Out) -> anyhow::Result<()> {
     unless_it_exists(client.change(&enclave, Commands::one(Action::KeyCreate, &request)).await)
         .with_context(|| format!("failed to create key \"{}\"", printable(&args.key)))?;
     let admin = add_admin(&client, &enclave).await.context("failed to add the admin")?;
-    Ok(write!(
-        out,
-        "export MINIO_KMS_SERVER={}\nexport MINIO_KMS_ENCLAVE={enclave}\nexport MINIO_KMS_API_KEY={}\nexport MINIO_KMS_SSE_KEY={}\n",
-        servers(),
-        admin.expose(),
-        args.key
-    )?)
+    let server = servers();
+    let variables = [
+        ("MINIO_KMS_SERVER", server.as_str()),
+        ("MINIO_KMS_ENCLAVE", &enclave),
+        ("MINIO_KMS_API_KEY", admin.expose()),
+        ("MINIO_KMS_SSE_KEY", &args.key),
+    ];
+    if args.json {
+        return Ok(out.json(&BTreeMap::from(variables))?);
+    }
+    Ok(variables.iter().try_for_each(|(name, value)| writeln!(out, "export {name}={value}"))?)
 }
 
 fn unless_it_exists(done: Result<(), client::Error>) -> Result<(), client::Error> {

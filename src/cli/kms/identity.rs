@@ -60,8 +60,8 @@ pub(super) struct Add {
     /// Labels
     #[arg(long, value_name = "NAME=VALUE", value_parser = tag)]
     tag: Vec<(String, String)>,
-    /// Write JSON
-    #[arg(long)]
+    /// Write the new API key as JSON
+    #[arg(long, conflicts_with = "identities")]
     json: bool,
     #[command(flatten)]
     connection: InEnclave,

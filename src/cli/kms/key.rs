@@ -1,11 +1,10 @@
 //! Keys of an enclave, and what can be done with them.
 
-use std::io::Write as _;
-
 use anyhow::{Context as _, ensure};
 use serde_json::json;
 
 use super::connection::InEnclave;
+use super::json::Always;
 use crate::cli::input;
 use crate::cli::out::{Out, moment, printable};
 use crate::client::kms::Commands;
@@ -93,6 +92,8 @@ pub(super) struct Keygen {
     #[arg(long, value_name = "BYTES", default_value_t = 32)]
     length: u32,
     #[command(flatten)]
+    _json: Always,
+    #[command(flatten)]
     connection: InEnclave,
 }
 
@@ -106,6 +107,8 @@ pub(super) struct Encrypt {
     /// What the ciphertext is bound to
     #[arg(default_value = "", hide_default_value = true)]
     associated_data: String,
+    #[command(flatten)]
+    _json: Always,
     #[command(flatten)]
     connection: InEnclave,
 }
@@ -121,6 +124,8 @@ pub(super) struct Decrypt {
     #[arg(default_value = "", hide_default_value = true)]
     associated_data: String,
     #[command(flatten)]
+    _json: Always,
+    #[command(flatten)]
     connection: InEnclave,
 }
 
@@ -131,6 +136,8 @@ pub(super) struct Mac {
     name: String,
     /// The message, or '-' to read it from standard input
     message: String,
+    #[command(flatten)]
+    _json: Always,
     #[command(flatten)]
     connection: InEnclave,
 }
@@ -240,7 +247,7 @@ pub(super) async fn mac(args: Mac, out: &mut Out) -> anyhow::Result<()> {
     let request = MacRequest { name: args.name.clone(), version: 0, message: message(&args.message)? };
     let signed = client.ask(&enclave, Action::KeyMac, &request).await;
     let signed: MacResponse = signed.with_context(|| format!("failed to sign with \"{}\"", printable(&args.name)))?;
-    Ok(writeln!(out, "{}", json!({ "version": signed.version, "mac": base64::encode(&signed.mac).as_str() }))?)
+    Ok(out.json(&json!({ "version": signed.version, "mac": base64::encode(&signed.mac).as_str() }))?)
 }
 
 fn message(text: &str) -> anyhow::Result<Vec<u8>> {

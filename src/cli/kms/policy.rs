@@ -8,6 +8,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::connection::InEnclave;
+use super::json::Always;
 use crate::cli::input;
 use crate::cli::out::{Out, printable};
 use crate::client::kms::Commands;
@@ -46,6 +47,8 @@ pub(super) struct List {
 pub(super) struct Get {
     /// Its name
     name: String,
+    #[command(flatten)]
+    _json: Always,
     #[command(flatten)]
     connection: InEnclave,
 }

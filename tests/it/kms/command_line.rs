@@ -1,5 +1,6 @@
 //! The command line, as `claviger kms` and as `minkms`.
 
+use std::collections::BTreeSet;
 use std::io::{BufRead as _, BufReader};
 use std::process::Stdio;
 
@@ -113,6 +114,127 @@ fn errors_say_what_failed_and_what_to_do() {
     assert!(nobody.stderr.contains("invalid API key") && !nobody.stderr.contains("k1:x"), "{nobody:?}");
     let alone = program.run(&["add", "127.0.0.1:7373"]);
     assert!(alone.stderr.contains("this key manager is one server"), "{alone:?}");
+}
+
+/// The commands that the program lists.
+fn commands(program: &Program) -> BTreeSet<String> {
+    let help = program.run(&["--help"]).ok();
+    let (_, list) = help.split_once("Commands:\n").expect("a list of commands");
+    let lines = list.lines().take_while(|line| !line.is_empty());
+    // Descriptions go on in lines that begin further to the right.
+    let names = lines.filter_map(|line| line.strip_prefix("  ").filter(|line| !line.starts_with(' ')));
+    names.filter_map(|line| Some(line.split(' ').next()?.to_owned())).collect()
+}
+
+/// Commands whose result is a change, and that print nothing.
+const SILENT: [&str; 14] = [
+    "add",
+    "add-enclave",
+    "add-hsm",
+    "add-key",
+    "add-policy",
+    "assign-policy",
+    "edit",
+    "restore",
+    "rm",
+    "rm-enclave",
+    "rm-hsm",
+    "rm-identity",
+    "rm-key",
+    "rm-policy",
+];
+
+/// Commands whose output is of a form of its own: a server's, a backup's bytes, scripts and pages.
+const OTHERS: [&str; 4] = ["server", "backup", "completions", "man"];
+
+#[test]
+fn every_command_with_a_result_writes_it_as_one_json_document() {
+    let fixture = Fixture::start();
+    let program = fixture.program(root().expose()).env("MINIO_KMS_ENCLAVE", "tenant");
+    let takes_json = |command: &String| program.run(&[command, "--help"]).ok().contains("--json");
+    let all = commands(&program);
+    let json: BTreeSet<_> = all.iter().filter(|command| takes_json(command)).cloned().collect();
+    let rest: BTreeSet<_> = all.difference(&json).map(String::as_str).collect();
+    let known: BTreeSet<_> = SILENT.into_iter().chain(OTHERS).collect();
+    assert_eq!(rest, known, "commands without '--json'");
+
+    // Run in this order; each is followed by what its document is.
+    let mut run = BTreeSet::from(["logs".to_owned()]);
+    let mut shows = |args: &[&str], is_right: &dyn Fn(&Value) -> bool| {
+        run.insert(args[0].to_owned());
+        let output = program.run(&[args, &["--json"]].concat());
+        assert!(output.exit == Some(0) && output.stderr.is_empty(), "{args:?}: {output:?}");
+        let document = serde_json::from_str(&output.stdout).unwrap_or_else(|error| panic!("{args:?}: {error}"));
+        assert!(is_right(&document), "{args:?}: {document}");
+        document
+    };
+    let changes = |args: &[&str]| assert_eq!(program.run(args).ok(), "", "{args:?} prints nothing");
+    let has =
+        |field: &'static str| move |document: &Value| document[field].as_str().is_some_and(|text| !text.is_empty());
+    let names = |count: usize| {
+        move |document: &Value| {
+            document.as_array().is_some_and(|names| names.len() == count && names.iter().all(Value::is_string))
+        }
+    };
+
+    shows(&["ls-enclave"], &names(0));
+    changes(&["add-enclave", "tenant"]);
+    shows(&["ls-enclave"], &names(1));
+    changes(&["add-enclave", "b", "c"]);
+    shows(&["ls-enclave"], &names(3));
+    shows(&["stat-enclave", "tenant"], &has("name"));
+
+    shows(&["ls-key"], &names(0));
+    changes(&["add-key", "k"]);
+    shows(&["ls-key"], &names(1));
+    shows(&["ls-key", "--versions", "k"], &names(1));
+    changes(&["add-key", "k", "--version"]);
+    changes(&["add-key", "l"]);
+    shows(&["ls-key"], &names(2));
+    shows(&["ls-key", "--versions", "k"], &names(2));
+    shows(&["stat-key", "k"], &has("name"));
+    shows(&["keygen", "k"], &has("plaintext"));
+    shows(&["mac", "k", "message"], &has("mac"));
+    let encrypted = shows(&["encrypt", "k", "message"], &has("ciphertext"));
+    shows(&["decrypt", "k", encrypted["ciphertext"].as_str().expect("text")], &has("plaintext"));
+
+    std::fs::write(fixture.server.directory().join("p.json"), "{}").expect("written");
+    shows(&["ls-policy"], &names(0));
+    changes(&["add-policy", "p", "p.json"]);
+    shows(&["ls-policy"], &names(1));
+    changes(&["add-policy", "q", "p.json"]);
+    shows(&["ls-policy"], &names(2));
+    shows(&["get-policy", "p"], &|document| document["allow"].is_object() && document["deny"].is_object());
+
+    shows(&["ls-identity"], &names(0));
+    let added = shows(&["add-identity"], &has("api_key"));
+    let identity = added["identity"].as_str().expect("an identity").to_owned();
+    shows(&["ls-identity"], &names(1));
+    let other = shows(&["identity"], &has("api_key"));
+    changes(&["add-identity", other["identity"].as_str().expect("an identity"), "--admin"]);
+    shows(&["ls-identity"], &names(2));
+    changes(&["assign-policy", "p", &identity]);
+    shows(&["get-identity", &identity], &has("policy"));
+
+    shows(&["env"], &has("MINIO_KMS_API_KEY"));
+    shows(&["ls"], &names(1));
+    shows(&["stat"], &|document| document["nodes_up"].is_object());
+
+    changes(&["backup", "all.backup"]);
+    changes(&["restore", "all.backup"]);
+    changes(&["rm-policy", "p", "q"]);
+    changes(&["rm-identity", &identity]);
+    changes(&["rm-key", "k", "--all"]);
+    changes(&["rm-enclave", "tenant", "b"]);
+    assert_eq!(run, json, "every command that takes '--json' was tried");
+
+    for args in [&["stat-enclave", "none"][..], &["ls-key"], &["get-identity"], &["keygen", "k"]] {
+        let refused = program.run(&[args, &["--json"]].concat());
+        let is_told = refused.stdout.is_empty() && refused.stderr.starts_with("Error: ");
+        assert!(refused.exit == Some(1) && is_told, "{args:?}: {refused:?}");
+    }
+    let nothing = program.run(&["add-identity", &identity, "--json"]);
+    assert!(nothing.exit == Some(2) && nothing.stdout.is_empty(), "{nothing:?}");
 }
 
 #[test]

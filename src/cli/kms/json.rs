@@ -1,0 +1,10 @@
+//! `--json` of commands that write JSON whether they are told to or not.
+
+/// So that a script can add the option to every command that has a result.
+#[derive(Debug, clap::Args)]
+#[group(skip)]
+pub(super) struct Always {
+    /// Write JSON; this is what happens without it, too
+    #[arg(long = "json")]
+    _json: bool,
+}
