@@ -13,6 +13,8 @@ use rustls::HandshakeKind;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio_rustls::client::TlsStream;
 
 use super::support::client::{Request, Tls, read_h1};
 use super::support::server::{PROGRAM, copy_fixture, fixture_config};
@@ -203,6 +205,19 @@ fn certificate_files_are_read_again_when_they_change() {
 const UPLOAD: &[u8] = b"PUT /v1/key/encrypt/my-key HTTP/1.1\r\nHost: localhost\r\nContent-Length: 24\r\n\r\n";
 const BODY: &[u8; 24] = b"{\"plaintext\":\"aGVsbG8=\"}";
 
+/// An upload that the server has begun with, as its metrics say: the head of a request is on its way for a while.
+async fn begin_upload(admin: &Client) -> TlsStream<TcpStream> {
+    let mut tls = admin.connect().await.expect("a connection");
+    tls.write_all(UPLOAD).await.expect("written");
+    let deadline = std::time::Instant::now() + Duration::from_secs(60);
+    // The other one is the request for the metrics.
+    while !admin.get("/v1/metrics").await.text().contains("kes_http_request_active 2\n") {
+        assert!(std::time::Instant::now() < deadline, "the upload has not begun within a minute");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    tls
+}
+
 #[test]
 fn a_running_upload_is_finished_before_the_server_ends() {
     for signal in [Signal::TERM, Signal::INT] {
@@ -210,11 +225,8 @@ fn a_running_upload_is_finished_before_the_server_ends() {
         let admin = Client::new(server.address(), Some(Identity::fixture("admin")), Protocol::H1);
         block_on(async {
             let mut idle = admin.connect().await.expect("a connection");
-            let mut tls = admin.connect().await.expect("a connection");
-            tls.write_all(UPLOAD).await.expect("written");
+            let mut tls = begin_upload(&admin).await;
             tls.write_all(&BODY[..10]).await.expect("written");
-            // The server has begun with it when it has answered a later request on another connection.
-            admin.get("/v1/status").await;
             server.signal(signal);
             eventually("no new connections", || std::net::TcpStream::connect(server.address()).is_err());
             assert_eq!(idle.read(&mut [0; 1]).await.expect("an orderly end"), 0, "idle connections end at once");
@@ -234,9 +246,7 @@ fn a_second_signal_ends_the_server_at_once() {
     let mut server = TestServer::with_config(&fixture_config(|c| format!("{c}limits: {{ shutdown: 1h }}\n")));
     let admin = Client::new(server.address(), Some(Identity::fixture("admin")), Protocol::H1);
     block_on(async {
-        let mut tls = admin.connect().await.expect("a connection");
-        tls.write_all(UPLOAD).await.expect("written");
-        admin.get("/v1/status").await;
+        let mut tls = begin_upload(&admin).await;
         server.signal(Signal::TERM);
         eventually("the server is stopping", || server.stderr().contains("stopping"));
         server.signal(Signal::INT);
@@ -256,9 +266,7 @@ fn a_request_that_does_not_end_is_cut_off_after_the_shutdown_timeout() {
     let mut server = TestServer::with_config(&fixture_config(|c| format!("{c}limits: {{ shutdown: 1s }}\n")));
     let admin = Client::new(server.address(), Some(Identity::fixture("admin")), Protocol::H1);
     block_on(async {
-        let mut tls = admin.connect().await.expect("a connection");
-        tls.write_all(UPLOAD).await.expect("written");
-        admin.get("/v1/status").await;
+        let _upload = begin_upload(&admin).await;
         server.signal(Signal::TERM);
         let status = server.wait_for_exit(Duration::from_secs(20)).expect("the server ends");
         assert_eq!(status.code(), Some(0));
