@@ -139,6 +139,24 @@ pub enum Write {
     IdentityDelete(IdentityRequest),
 }
 
+impl Write {
+    /// What it changes, by name; a policy is assigned to an identity. Empty for what has no name.
+    pub(super) fn name(&self) -> &str {
+        match self {
+            Self::ClusterNodes => "",
+            Self::ClusterAddHsm(request) | Self::ClusterRemoveHsm(request) => &request.name,
+            Self::EnclaveCreate(request) | Self::EnclaveDelete(request) | Self::PolicyDelete(request) => &request.name,
+            Self::KeyCreate(request) => &request.name,
+            Self::KeyDelete(request) => &request.name,
+            Self::KeyImport(request) => &request.name,
+            Self::PolicyCreate(request) => &request.name,
+            Self::PolicyAssign(request) => &request.identity,
+            Self::IdentityCreate(request) => &request.identity,
+            Self::IdentityDelete(request) => &request.identity,
+        }
+    }
+}
+
 /// A request: commands of one kind.
 #[derive(Debug)]
 pub(super) enum Request {

@@ -19,6 +19,9 @@ const QUEUE: usize = 1_024;
 /// How many are written together at most.
 const TOGETHER: usize = 256;
 
+/// Of how many commands of one request the log says what each changed.
+const LOGGED: usize = 16;
+
 /// Hands changes to the thread.
 pub(super) struct Writer {
     jobs: mpsc::Sender<Job>,
@@ -231,7 +234,10 @@ impl Together {
 
 fn log(order: &Order) {
     let Order { author, enclave, commands } = order;
-    for (action, _) in commands.iter().take(16) {
-        tracing::info!(%action, enclave, identity = %author.caller, "changed");
+    for (action, command) in commands.iter().take(LOGGED) {
+        tracing::info!(%action, enclave, name = command.name(), identity = %author.caller, "changed");
+    }
+    if let Some(more @ 1..) = commands.len().checked_sub(LOGGED) {
+        tracing::info!(more, enclave, identity = %author.caller, "more was changed by the same request");
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use claviger::client::Client;
 use claviger::client::kms::{Commands, Records};
 use claviger::kms::Action;
-use claviger::kms::wire::{CreateKeyRequest, LogRecord, LogRequest, NameRequest, Timestamp};
+use claviger::kms::wire::{CreateKeyRequest, LogRecord, LogRequest, Timestamp};
 use futures_util::future::try_join_all;
 use time::OffsetDateTime;
 
@@ -18,13 +18,8 @@ fn number(record: &LogRecord) -> usize {
     record.message.rsplit_once('-').and_then(|(_, n)| n.parse().ok()).expect("a number")
 }
 
-/// Makes a key, in an enclave of its own: that is what records of changes name.
 async fn create(client: &Client, number: usize) {
-    let enclave = format!("tenant-{number}");
-    let request = NameRequest { name: enclave.clone() };
-    client.change("", Commands::one(Action::EnclaveCreate, &request)).await.expect("created");
-    let request = CreateKeyRequest { name: "k".into(), ..CreateKeyRequest::default() };
-    client.change(&enclave, Commands::one(Action::KeyCreate, &request)).await.expect("created");
+    create_key(client, &format!("k-{number}"), false).await.expect("created");
 }
 
 async fn follow(client: &Client, since: Option<OffsetDateTime>, trace_level: Option<i32>) -> Records {
@@ -44,6 +39,7 @@ fn the_past_comes_first_and_the_present_follows_without_a_gap() {
     let server = TestServer::key_manager(data.path(), HSM, &[]);
     block_on(async {
         let client = client(&server, &root());
+        create_enclave(&client).await;
         create(&client, 0).await;
         let since = claviger::clock::now();
         create(&client, 1).await;
@@ -85,6 +81,7 @@ fn a_record_says_where_it_was_made_to_who_asks_for_its_level() {
     let server = TestServer::key_manager(data.path(), HSM, &[]);
     block_on(async {
         let client = client(&server, &root());
+        create_enclave(&client).await;
         let (mut silent, mut errors) = (follow(&client, None, None).await, follow(&client, None, Some(8)).await);
         let mut traced = follow(&client, None, Some(0)).await;
         create(&client, 0).await;
@@ -118,7 +115,7 @@ fn the_past_is_there_whatever_the_log_writes_and_its_end_is_what_is_kept() {
         let mut held = 0_usize;
         loop {
             let record = next(&mut all).await;
-            if record.message.contains("tenant-7") {
+            if record.message.ends_with("name=k-7") {
                 break;
             }
             held += 1;
