@@ -99,7 +99,7 @@ mod request {
         let router = Router::<State>::new(api::routes(), &BTreeMap::new());
         bencher.bench(|| {
             let path = Path::parse(black_box("/v1/key/decrypt/my-app-key")).unwrap();
-            router.find(&hyper::Method::PUT, &path).map(|(_, _, name_at)| name_at)
+            router.find(&hyper::Method::PUT, path).map(|(_, _, name_at)| name_at)
         });
     }
 

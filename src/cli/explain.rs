@@ -77,7 +77,7 @@ fn explain(config: &Config, identity: &Identity, method: &Method, path: &str) ->
     let router = Router::new(api::routes(), &config.api);
     let parsed = Path::parse(path).ok().filter(|_| path.starts_with('/'));
     let parsed = parsed.context("this is no path of a request; write one like '/v1/key/create/my-key'")?;
-    let Some((route, path, _)) = router.find(method, &parsed) else {
+    let Some((route, path, _)) = router.find(method, parsed) else {
         bail!("the API has no such path, so every server answers 404; 'status --api' lists what there is");
     };
     if !route.accepts(method) {

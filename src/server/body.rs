@@ -127,22 +127,24 @@ async fn collect(mut body: Incoming, limit: u64) -> Result<Whole, ReadError> {
     if body.size_hint().lower() > limit {
         return Err(ReadError::TooLarge(limit));
     }
-    let mut pieces: Vec<Bytes> = Vec::new();
+    let (mut first, mut others) = (Bytes::new(), Vec::new());
     let mut len = 0;
-    while let Some(frame) = body.frame().await {
+    while !body.is_end_stream()
+        && let Some(frame) = body.frame().await
+    {
         let Ok(data) = frame.map_err(ReadError::Broken)?.into_data() else { continue };
         len += data.len() as u64;
         if len > limit {
             return Err(ReadError::TooLarge(limit));
         }
-        pieces.push(data);
+        if first.is_empty() { first = data } else { others.push(data) }
     }
-    if pieces.len() <= 1 {
-        return Ok(Whole(Pieces::One(pieces.pop().unwrap_or_default())));
+    if others.is_empty() {
+        return Ok(Whole(Pieces::One(first)));
     }
     // Of the full size from the start: a buffer that grew would leave copies behind.
-    let mut buffer = Zeroizing::new(Vec::with_capacity(pieces.iter().map(Bytes::len).sum()));
-    for piece in pieces {
+    let mut buffer = Zeroizing::new(Vec::with_capacity(first.len() + others.iter().map(Bytes::len).sum::<usize>()));
+    for piece in std::iter::once(first).chain(others) {
         buffer.extend_from_slice(&piece);
     }
     Ok(Whole(Pieces::Joined(buffer)))

@@ -3,10 +3,12 @@
 mod heard;
 
 use std::fmt::Display;
+use std::future::poll_fn;
 use std::net::IpAddr;
 use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use hyper::server::conn::{http1, http2};
@@ -15,7 +17,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulConnection;
 use rustls::pki_types::CertificateDer;
 use tokio::net::TcpStream;
-use tokio::sync::watch;
+use tokio::sync::Notify;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
@@ -64,7 +66,9 @@ pub(super) struct Connection {
     /// When the first byte of the request came whose head is not complete yet, by `ticker` plus one; 0: no
     /// such. HTTP/1.1 only.
     head_since: AtomicU64,
-    end: watch::Sender<End>,
+    /// An [`End`], which only grows.
+    end: AtomicU8,
+    end_changed: Notify,
 }
 
 /// Who the client showed itself to be in the handshake.
@@ -78,27 +82,31 @@ struct Client {
 
 /// How a connection is to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
 pub(super) enum End {
-    /// Not yet.
-    Open,
     /// The client is told to take another one, in a way that costs no request: over HTTP/2 at once, over
     /// HTTP/1.1 with the next answer.
-    Leave,
+    Leave = 1,
     /// When its running requests are answered.
     Drain,
     /// Now.
     Close,
 }
 
-/// A request in flight; while it lives, its connection is not idle.
+/// A reply that goes on after its request was answered; while it lives, its connection is not idle.
 #[derive(Debug)]
 pub(super) struct Busy(Arc<Connection>);
 
+impl Busy {
+    pub(super) fn new(connection: Arc<Connection>) -> Self {
+        connection.begin();
+        Self(connection)
+    }
+}
+
 impl Drop for Busy {
     fn drop(&mut self) {
-        if self.0.in_flight.fetch_sub(1, Ordering::Relaxed) == 1 {
-            self.0.idle_since.store(self.0.ticker.at(clock::instant()), Ordering::Relaxed);
-        }
+        self.0.finish(clock::instant());
     }
 }
 
@@ -112,7 +120,8 @@ impl Connection {
             idle_since: AtomicU64::new(ticker.at(now)),
             served: AtomicBool::new(false),
             head_since: AtomicU64::new(0),
-            end: watch::Sender::new(End::Open),
+            end: AtomicU8::new(0),
+            end_changed: Notify::new(),
         })
     }
 
@@ -121,12 +130,18 @@ impl Connection {
         self.ip
     }
 
-    /// Counts a request.
-    pub(super) fn begin(self: &Arc<Self>) -> Busy {
+    /// Counts a request, until [`Connection::finish`].
+    pub(super) fn begin(&self) {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
         self.served.store(true, Ordering::Relaxed);
         self.head_since.store(0, Ordering::Relaxed);
-        Busy(self.clone())
+    }
+
+    /// Notes that a request is over. Without any, the connection is idle.
+    pub(super) fn finish(&self, now: Instant) {
+        if self.in_flight.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.idle_since.store(self.ticker.at(now), Ordering::Relaxed);
+        }
     }
 
     /// Who the peer is, by today's trust: a reload may have changed it since the handshake.
@@ -140,23 +155,25 @@ impl Connection {
 
     /// Asks the connection to end.
     pub(super) fn end(&self, end: End) {
-        self.end.send_if_modified(|now| {
-            let sooner = end > *now;
-            *now = end.max(*now);
-            sooner
-        });
+        if self.end.fetch_max(end as u8, Ordering::Release) < end as u8 {
+            self.end_changed.notify_waiters();
+        }
+    }
+
+    /// Whether the connection is asked to end at least like this.
+    fn is_ending(&self, at_least: End) -> bool {
+        self.end.load(Ordering::Acquire) >= at_least as u8
     }
 
     /// Whether the client is to take another connection.
     pub(super) fn is_leaving(&self) -> bool {
-        *self.end.borrow() >= End::Leave
+        self.is_ending(End::Leave)
     }
 
     /// Notes that something came while nothing is being answered: the head of a request, over HTTP/1.1.
-    fn hear(&self, now: Instant) {
-        if self.in_flight.load(Ordering::Relaxed) == 0 {
-            let now = self.ticker.at(now) + 1;
-            let _ = self.head_since.compare_exchange(0, now, Ordering::Relaxed, Ordering::Relaxed);
+    fn hear(&self) {
+        if self.in_flight.load(Ordering::Relaxed) == 0 && self.head_since.load(Ordering::Relaxed) == 0 {
+            self.head_since.store(self.ticker.at(clock::instant()) + 1, Ordering::Relaxed);
         }
     }
 
@@ -191,10 +208,15 @@ impl Connection {
     }
 
     /// Waits until the connection is asked to end at least like this.
-    pub(super) async fn ended(&self, at_least: End) -> End {
-        let mut end = self.end.subscribe();
-        // There is always a sender: it is in `self`.
-        end.wait_for(|end| *end >= at_least).await.map_or(End::Close, |end| *end)
+    pub(super) async fn ended(&self, at_least: End) {
+        loop {
+            // Hears of what comes from here on, polled or not.
+            let changed = self.end_changed.notified();
+            if self.is_ending(at_least) {
+                return;
+            }
+            changed.await;
+        }
     }
 }
 
@@ -226,19 +248,25 @@ pub(super) async fn run<S: Service>(shared: Arc<Shared<S>>, connection: Arc<Conn
 
 /// Answers requests until the client or [`Connection::end`] says that it is over; no more come from `last` on.
 async fn until_end(mut served: Pin<&mut impl GracefulConnection>, connection: &Connection, last: End) {
-    let mut at_least = last;
-    loop {
-        tokio::select! {
+    for at_least in [last, End::Close] {
+        let (mut ended, mut seen) = (pin!(connection.ended(at_least)), None);
+        let is_over = poll_fn(|context| {
             // How a connection fails is the client's business.
-            _ = served.as_mut() => return,
-            end = connection.ended(at_least) => {
-                if end == End::Close {
-                    return;
-                }
-                served.as_mut().graceful_shutdown();
-                at_least = End::Close;
+            if served.as_mut().poll(context).is_ready() {
+                return Poll::Ready(true);
             }
+            // This runs whenever something happens on the connection: to look is cheaper than to ask.
+            let end = Some(connection.end.load(Ordering::Acquire));
+            if seen == end {
+                return Poll::Pending;
+            }
+            seen = end;
+            ended.as_mut().poll(context).map(|()| false)
+        });
+        if is_over.await || connection.is_ending(End::Close) {
+            return;
         }
+        served.as_mut().graceful_shutdown();
     }
 }
 

@@ -68,9 +68,16 @@ impl<'a> Path<'a> {
         self.plain == self.text.len() && self.text == path
     }
 
+    /// The decoded path, for those who keep it.
+    pub fn into_text(self) -> Cow<'a, str> {
+        self.text
+    }
+
     /// What follows `prefix`, which must end with a slash.
     pub fn after(&self, prefix: &str) -> Option<&str> {
-        self.text.strip_prefix(prefix).filter(|_| prefix.len() <= self.plain)
+        // Of the prefixes that a path is asked for, most end at no slash of it: a look at one byte settles them.
+        let may_be = self.text.as_bytes().get(prefix.len().checked_sub(1)?) == Some(&b'/');
+        if may_be { self.text.strip_prefix(prefix).filter(|_| prefix.len() <= self.plain) } else { None }
     }
 }
 

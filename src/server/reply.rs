@@ -70,7 +70,7 @@ impl Reply {
     }
 
     fn with_body(content_type: &'static str, body: ReplyBody) -> Self {
-        // Room for the length and the date, too.
+        // Room for the length and the date that hyper adds, too.
         let mut headers = HeaderMap::with_capacity(4);
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
         Self { status: StatusCode::OK, headers, body }
@@ -97,7 +97,10 @@ impl Reply {
 
     /// The response to a request with `method`.
     pub(super) fn into_response(mut self, method: &Method) -> Response<ReplyBody> {
-        if let Some(len) = self.body.size_hint().exact() {
+        // hyper says how long a body is, unless there is none; then it may stand for one, or clients count on the 0.
+        if (method == Method::HEAD || self.body.is_end_stream())
+            && let Some(len) = self.body.size_hint().exact()
+        {
             self.headers.insert(CONTENT_LENGTH, len.into());
         }
         // hyper would send the body of an answer to HEAD over HTTP/2, which clients take for an error.

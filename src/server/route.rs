@@ -54,7 +54,7 @@ pub struct Route<S> {
 }
 
 type Reaction = Pin<Box<dyn Future<Output = Result<Reply, Error>> + Send>>;
-type Handler<S> = Box<dyn Fn(Call<S, String>, Incoming, Budget) -> Reaction + Send + Sync>;
+type Handler<S> = Box<dyn Fn(Call<S>, &str, Incoming, Budget) -> Reaction + Send + Sync>;
 
 /// What a request may cost.
 #[doc(hidden)]
@@ -168,14 +168,23 @@ impl<S: Service> Route<S> {
     }
 
     /// Parses name and body, and lets the handler answer.
-    pub(super) async fn answer(&self, call: Call<S, String>, body: Incoming, started: Instant) -> Result<Reply, Error> {
+    pub(super) fn answer(&self, call: Call<S>, name: &str, body: Incoming, started: Instant) -> Reaction {
         let deadline = self.timeout.map(|timeout| started + timeout);
-        (self.handler)(call, body, Budget { max_body: self.max_body, deadline, overdue: self.overdue }).await
+        (self.handler)(call, name, body, Budget { max_body: self.max_body, deadline, overdue: self.overdue })
     }
 
-    /// What follows the route's path, if `path` is this route's.
-    fn matches<'p>(&self, path: &'p Path<'_>) -> Option<&'p str> {
-        if self.path.ends_with('/') { path.after(self.path) } else { path.is(self.path).then_some("") }
+    /// Whether `path` is this route's.
+    fn matches(&self, path: &Path<'_>) -> bool {
+        if self.path.ends_with('/') {
+            path.after(self.path).is_some() || self.is_bare(path)
+        } else {
+            path.is(self.path)
+        }
+    }
+
+    /// Whether `path` is this route's, but for the final slash that it may lack.
+    fn is_bare(&self, path: &Path<'_>) -> bool {
+        self.is_listing && self.path.strip_suffix('/').is_some_and(|bare| path.is(bare))
     }
 }
 
@@ -207,24 +216,12 @@ impl<S: Service> Router<S> {
 
     /// The route for a path, the path as policies see it, and where in it the name begins. Where several routes have
     /// the path, it is the one that accepts the method, else the first.
-    pub fn find<'p>(&self, method: &Method, path: &'p Path<'_>) -> Option<(&Route<S>, Cow<'p, str>, usize)> {
-        let mut found = self.matching(path);
-        let first = found.next()?;
-        if first.0.accepts(method) {
-            return Some(first);
-        }
-        Some(found.find(|(route, ..)| route.accepts(method)).unwrap_or(first))
-    }
-
-    fn matching<'p>(&self, path: &'p Path<'_>) -> impl Iterator<Item = (&Route<S>, Cow<'p, str>, usize)> {
-        self.routes.iter().filter_map(|route| {
-            if let Some(tail) = route.matches(path) {
-                let text = path.as_str();
-                return Some((route, text.into(), text.len() - tail.len()));
-            }
-            let bare = route.path.strip_suffix('/').filter(|_| route.is_listing)?;
-            path.is(bare).then(|| (route, route.path.into(), route.path.len()))
-        })
+    pub fn find<'p>(&self, method: &Method, path: Path<'p>) -> Option<(&Route<S>, Cow<'p, str>, usize)> {
+        let mut matching = self.routes.iter().filter(|route| route.matches(&path));
+        let first = matching.next()?;
+        let route = if first.accepts(method) { first } else { matching.find(|r| r.accepts(method)).unwrap_or(first) };
+        let text = if route.is_bare(&path) { route.path.into() } else { path.into_text() };
+        Some((route, text, route.path.len()))
     }
 
     /// Whether requests for the route make audit events.
@@ -243,19 +240,25 @@ pub struct Call<S, N = ()> {
     ip: IpAddr,
 }
 
-impl<S, N> Call<S, N> {
+impl<S> Call<S> {
     /// A call by `caller` from `ip`, who wants the content types `accept`. That there is one proves that the request may
     /// be answered.
     pub(super) fn new(
         state: Arc<S>,
         (caller, ip): (Caller, IpAddr),
-        name: N,
         accept: Option<HeaderValue>,
         query: String,
     ) -> Self {
-        Self { state, caller, name, accept, query, ip }
+        Self { state, caller, name: (), accept, query, ip }
     }
 
+    fn naming<N>(self, name: N) -> Call<S, N> {
+        let Self { state, caller, name: (), accept, query, ip } = self;
+        Call { state, caller, name, accept, query, ip }
+    }
+}
+
+impl<S, N> Call<S, N> {
     /// What the server serves; the same for the whole request.
     pub fn state(&self) -> &Arc<S> {
         &self.state
@@ -294,7 +297,12 @@ impl<S, N> Call<S, N> {
 
 /// Whether an `Accept` header names this content type, or range of types.
 pub fn names(accept: Option<&HeaderValue>, content_type: &str) -> bool {
-    let ranges = accept.and_then(|accept| accept.to_str().ok()).unwrap_or_default().split(',');
+    let Some(accept) = accept else { return false };
+    // Programs name the one type that they want.
+    if accept == content_type {
+        return true;
+    }
+    let ranges = accept.to_str().unwrap_or_default().split(',');
     ranges.map(|range| range.split(';').next().unwrap_or_default()).any(|name| name.trim() == content_type)
 }
 
@@ -330,10 +338,11 @@ where
     Fut: Future<Output = Result<R, E>> + Send + 'static,
 {
     fn into_handler(self) -> Handler<S> {
-        Box::new(move |call, body, budget| {
+        Box::new(move |call, name, body, budget| {
+            let call = N::parse(name).map(|name| call.naming(name));
             Box::pin(async move {
-                let name = match N::parse(&call.name) {
-                    Ok(name) => name,
+                let call = match call {
+                    Ok(call) => call,
                     Err(invalid) => {
                         body::discard(body).await;
                         return Err(invalid);
@@ -348,8 +357,6 @@ where
                         return Err((budget.overdue)());
                     }
                     has_arrived = true;
-                    let Call { state, caller, accept, query, ip, .. } = call;
-                    let call = Call { state, caller, name, accept, query, ip };
                     self(call, request).await.map(IntoReply::into_reply).map_err(Into::into)
                 });
                 match answer.await {

@@ -36,14 +36,14 @@ pub(super) async fn serve<S: Service>(
     connection: &Arc<Connection>,
     request: Request<Incoming>,
 ) -> Response<ReplyBody> {
-    let mut counted = Counted::begin(&shared.telemetry.metrics);
-    let busy = connection.begin();
+    let mut counted = Counted::begin(&shared.telemetry.metrics, connection);
     let snapshot = shared.snapshot.load_full();
     let (head, body) = request.into_parts();
+    let (is_chunked, accept) = (is_chunked(&head), head.headers.get(ACCEPT));
     let reply = match find(&snapshot, &head.method, &head.uri) {
         Err(invalid) => {
             body::discard(body).await;
-            S::refuse(&Error::bad_request(invalid), head.headers.get(ACCEPT))
+            S::refuse(&Error::bad_request(invalid), accept)
         }
         Ok(None) => {
             body::discard(body).await;
@@ -52,42 +52,47 @@ pub(super) async fn serve<S: Service>(
         Ok(Some(found)) => {
             let (ip, peer) = snapshot.trust.peer(connection, &head.headers);
             let arrived = counted.arrived;
-            let exchange = Exchange { shared, connection, snapshot: &snapshot, found, ip, peer, arrived };
-            exchange.run(&head, body, busy).await
+            let exchange =
+                Exchange { shared, connection, snapshot: &snapshot, found, ip, peer, arrived, is_chunked, accept };
+            exchange.run(&head, body).await
         }
     };
     counted.code = reply.status().as_u16();
     drop(counted);
     let mut response = reply.into_response(&head.method);
-    if head.version < Version::HTTP_2 && (is_chunked(&head) || connection.is_leaving()) {
+    if is_chunked || (head.version < Version::HTTP_2 && connection.is_leaving()) {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     response
 }
 
-/// Whether the body comes in chunks. Then the request is the last one of its HTTP/1.1 connection: should
+/// Whether the body comes in chunks, as it may over HTTP/1.1. Then the request is the last one of its connection: should
 /// a proxy in front of us see its end elsewhere, nothing it forwards after that is taken for a request.
 fn is_chunked(head: &Parts) -> bool {
-    head.headers.contains_key(TRANSFER_ENCODING)
+    head.version < Version::HTTP_2 && head.headers.contains_key(TRANSFER_ENCODING)
 }
 
 /// A request being answered. Counts it when dropped, so also when the client goes away.
 struct Counted<'a> {
     metrics: &'a Metrics,
     _active: Active<'a>,
+    connection: &'a Connection,
     arrived: Instant,
     code: u16,
 }
 
 impl<'a> Counted<'a> {
-    fn begin(metrics: &'a Metrics) -> Self {
-        Self { metrics, _active: metrics.begin(), arrived: clock::instant(), code: ABANDONED }
+    fn begin(metrics: &'a Metrics, connection: &'a Connection) -> Self {
+        connection.begin();
+        Self { metrics, _active: metrics.begin(), connection, arrived: clock::instant(), code: ABANDONED }
     }
 }
 
 impl Drop for Counted<'_> {
     fn drop(&mut self) {
-        self.metrics.record(self.code, clock::instant().saturating_duration_since(self.arrived));
+        let now = clock::instant();
+        self.metrics.record(self.code, now.saturating_duration_since(self.arrived));
+        self.connection.finish(now);
     }
 }
 
@@ -95,7 +100,7 @@ impl Drop for Counted<'_> {
 struct Found<'a, S> {
     route: &'a Route<S>,
     /// As policies see it.
-    path: String,
+    path: Cow<'a, str>,
     /// Where in `path` the name begins.
     name_at: usize,
 }
@@ -104,11 +109,11 @@ struct Found<'a, S> {
 fn find<'a, S: Service>(
     snapshot: &'a Snapshot<S>,
     method: &Method,
-    uri: &Uri,
+    uri: &'a Uri,
 ) -> Result<Option<Found<'a, S>>, path::Invalid> {
     let path = Path::parse(uri.path())?;
-    let found = snapshot.state.router().find(method, &path);
-    Ok(found.map(|(route, path, name_at)| Found { route, path: path.into_owned(), name_at }))
+    let found = snapshot.state.router().find(method, path);
+    Ok(found.map(|(route, path, name_at)| Found { route, path, name_at }))
 }
 
 /// A request that has found its route.
@@ -120,18 +125,19 @@ struct Exchange<'a, S> {
     ip: IpAddr,
     peer: Result<Identity, peer::Error>,
     arrived: Instant,
+    is_chunked: bool,
+    accept: Option<&'a HeaderValue>,
 }
 
 impl<S: Service> Exchange<'_, S> {
     /// Answers, and leaves an audit event, whatever happens.
-    async fn run(&self, head: &Parts, body: Incoming, busy: Busy) -> Reply {
+    async fn run(&self, head: &Parts, body: Incoming) -> Reply {
         let mut audited = self.audit().await;
-        let route = self.found.route;
-        let accept = head.headers.get(ACCEPT);
+        let (route, accept) = (self.found.route, self.accept);
         let mut reply = if route.accepts(&head.method) {
             // A panic is a defect, and the end of this request only.
             let answer = AssertUnwindSafe(self.answer(head, body)).catch_unwind().await;
-            self.reply(answer.unwrap_or_else(|_| Err(panicked())), accept)
+            self.reply(answer.unwrap_or_else(|_| Err(panicked())))
         } else {
             body::discard(body).await;
             S::refuse(&wrong_method(&head.method, route.method()), accept).with_header(ACCEPT, method(route.method()))
@@ -141,7 +147,7 @@ impl<S: Service> Exchange<'_, S> {
         }
         if let Some((pieces, too_slow)) = reply.stream_mut() {
             let inner = std::mem::replace(pieces, Box::pin(futures_util::stream::empty()));
-            *pieces = self.reading().of(inner, too_slow.clone(), busy);
+            *pieces = self.reading().of(inner, too_slow.clone(), Busy::new(self.connection.clone()));
         }
         reply
     }
@@ -164,7 +170,7 @@ impl<S: Service> Exchange<'_, S> {
     async fn answer(&self, head: &Parts, body: Incoming) -> Result<Reply, Error> {
         let started = clock::instant();
         let Found { route, path, name_at } = &self.found;
-        if is_chunked(head) && head.headers.contains_key(CONTENT_LENGTH) {
+        if self.is_chunked && head.headers.contains_key(CONTENT_LENGTH) {
             return Err(Error::new(StatusCode::BAD_REQUEST, "both Content-Length and Transfer-Encoding given"));
         }
         let denied = |denied: Denied| {
@@ -180,10 +186,9 @@ impl<S: Service> Exchange<'_, S> {
                 return Err(denied(reason));
             }
         };
-        let accept = head.headers.get(ACCEPT).cloned();
         let query = head.uri.query().unwrap_or_default().to_owned();
-        let call = Call::new(state.clone(), (caller, self.ip), path[*name_at..].to_owned(), accept, query);
-        route.answer(call, body, started).await
+        let call = Call::new(state.clone(), (caller, self.ip), self.accept.cloned(), query);
+        route.answer(call, &path[*name_at..], body, started).await
     }
 
     fn identity(&self) -> Option<&Identity> {
@@ -197,11 +202,11 @@ impl<S: Service> Exchange<'_, S> {
             connection: self.connection.clone(),
             peer: self.peer.clone(),
             requirement: self.found.route.requirement(),
-            path: self.found.path.clone(),
+            path: self.found.path.clone().into_owned(),
         }
     }
 
-    fn reply(&self, answer: Result<Reply, Error>, accept: Option<&HeaderValue>) -> Reply {
+    fn reply(&self, answer: Result<Reply, Error>) -> Reply {
         let error = match answer {
             Ok(reply) => return reply,
             Err(error) => error,
@@ -209,9 +214,9 @@ impl<S: Service> Exchange<'_, S> {
         if error.status().is_server_error() {
             let identity = self.identity().map(S::spell).unwrap_or_default();
             let cause = error.source().map_or_else(String::new, |source| log::causes(source));
-            tracing::error!(cause, path = self.found.path, ip = %self.ip, identity = %identity, "{}", error.message());
+            tracing::error!(cause, path = %self.found.path, ip = %self.ip, identity = %identity, "{}", error.message());
         }
-        S::refuse(&error, accept)
+        S::refuse(&error, self.accept)
     }
 }
 

@@ -8,7 +8,6 @@ use std::task::{Context, Poll};
 use hyper::rt::{Read, ReadBufCursor, Write};
 
 use super::Connection;
-use crate::clock;
 
 /// `io`, with each arrival of bytes noted in the connection.
 pub(in crate::server) struct Heard<Io> {
@@ -26,7 +25,7 @@ impl<Io: Read + Unpin> Read for Heard<Io> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
         let read = Pin::new(&mut self.io).poll_read(cx, buf);
         if matches!(read, Poll::Ready(Ok(()))) {
-            self.connection.hear(clock::instant());
+            self.connection.hear();
         }
         read
     }
