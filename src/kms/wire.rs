@@ -17,10 +17,13 @@ macro_rules! secret {
     };
 }
 
+mod access;
 mod frame;
 mod json;
+mod key;
 mod log;
 mod message;
+mod server;
 mod transfer;
 
 use hyper::header::HeaderValue;
@@ -30,9 +33,12 @@ use zeroize::Zeroizing;
 
 use crate::server::route::names;
 
+pub use self::access::*;
 pub use self::frame::{Frame, Truncated, append, frames};
+pub use self::key::*;
 pub use self::log::*;
 pub use self::message::*;
+pub use self::server::*;
 pub use self::transfer::*;
 
 /// How messages are encoded in an answer.
