@@ -20,10 +20,6 @@ test:
 only NAME:
     cargo test {{ NAME }}
 
-# every fuzzer for so many SECONDS
-fuzz SECONDS="10":
-    fuzz/run {{ SECONDS }}
-
 # the benchmarks
 bench:
     cargo bench
