@@ -5,12 +5,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_RSA_SHA256, SignatureAlgorithm};
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, SignatureScheme};
 
 use super::HSM;
 use super::start::refusal;
+use crate::support::client::AnyServer;
 use crate::support::{TestServer, block_on, eventually};
 
 /// Writes a certificate for these names, and its key; returns the certificate.
@@ -36,53 +36,14 @@ fn config(directory: &Path, files: &[&str]) -> String {
     path.to_str().expect("text").to_owned()
 }
 
-/// Looks at whatever certificate there is, and says that it understands these signatures.
-#[derive(Debug)]
-struct Onlooker(Vec<SignatureScheme>);
-
-impl ServerCertVerifier for Onlooker {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.clone()
-    }
-}
-
 const ECDSA: SignatureScheme = SignatureScheme::ECDSA_NISTP256_SHA256;
 const RSA: SignatureScheme = SignatureScheme::RSA_PSS_SHA256;
 
 /// The certificate that a client sees who asks for this name and understands these signatures; none: no handshake.
 fn shown(address: SocketAddr, name: &str, schemes: &[SignatureScheme]) -> Option<CertificateDer<'static>> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let verifier = Arc::new(AnyServer::new(provider.clone()).understanding(schemes));
     let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-    let verifier = Arc::new(Onlooker(schemes.to_vec()));
     let config = config.expect("versions").dangerous().with_custom_certificate_verifier(verifier);
     let config = Arc::new(config.with_no_client_auth());
     block_on(async {

@@ -88,7 +88,7 @@ impl Tls {
             .with_protocol_versions(versions)
             .expect("supported versions")
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(AnyServer(provider)));
+            .with_custom_certificate_verifier(Arc::new(AnyServer::new(provider)));
         let mut config = match identity {
             // Through a resolver, since the builder checks that certificate and key belong together.
             Some(identity) => {
@@ -419,7 +419,22 @@ impl hyper::body::Body for Unsized {
 
 /// Takes any server for the right one: the tests' certificates expire, and the tests go on.
 #[derive(Debug)]
-struct AnyServer(Arc<CryptoProvider>);
+pub struct AnyServer {
+    provider: Arc<CryptoProvider>,
+    schemes: Vec<SignatureScheme>,
+}
+
+impl AnyServer {
+    pub fn new(provider: Arc<CryptoProvider>) -> Self {
+        let schemes = provider.signature_verification_algorithms.supported_schemes();
+        Self { provider, schemes }
+    }
+
+    /// It says that it understands no other signatures.
+    pub fn understanding(self, schemes: &[SignatureScheme]) -> Self {
+        Self { schemes: schemes.to_vec(), ..self }
+    }
+}
 
 impl ServerCertVerifier for AnyServer {
     fn verify_server_cert(
@@ -443,7 +458,7 @@ impl ServerCertVerifier for AnyServer {
             message,
             certificate,
             signature,
-            &self.0.signature_verification_algorithms,
+            &self.provider.signature_verification_algorithms,
         )
     }
 
@@ -457,11 +472,11 @@ impl ServerCertVerifier for AnyServer {
             message,
             certificate,
             signature,
-            &self.0.signature_verification_algorithms,
+            &self.provider.signature_verification_algorithms,
         )
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
+        self.schemes.clone()
     }
 }
