@@ -8,6 +8,7 @@ mod command;
 mod draft;
 mod error;
 mod keeper;
+mod known;
 mod loading;
 mod log;
 mod map;
@@ -100,6 +101,8 @@ impl State {
 
     /// Tells the state which server serves it, and at which `host:port` clients reach it.
     pub fn set_server(&self, server: Handle<Self>, host: String) {
+        let reauthorize = server.clone();
+        self.writer.on_new_rights(move || reauthorize.reauthorize());
         let _ = self.server.set((server, host));
     }
 

@@ -106,7 +106,7 @@ struct Snapshot<S> {
 /// What all workers share.
 struct Shared<S> {
     snapshot: ArcSwap<Snapshot<S>>,
-    /// Changes with the snapshot.
+    /// Changes with the snapshot, and with what that allows.
     replaced: watch::Sender<()>,
     telemetry: Arc<Telemetry>,
     connections: Arc<Connections>,
@@ -234,6 +234,12 @@ impl<S: Service> Handle<S> {
         if trust_changed {
             self.0.connections.end_all(End::Leave);
         }
+        self.0.replaced.send_replace(());
+    }
+
+    /// Looks again whether the readers of open streams may read them. To be called when what [`Service::authorize`] says
+    /// may have changed.
+    pub fn reauthorize(&self) {
         self.0.replaced.send_replace(());
     }
 

@@ -62,9 +62,17 @@ pub struct Account {
     pub(super) identity: Identity,
     pub(super) privilege: Privilege,
     pub(super) policy: Option<PolicyName>,
-    /// The identity that a service account is there for: it has that one's rights, and goes with it.
+    /// The identity that owns a service account: the account has its rights, and goes with it.
     pub(super) parent: Option<Identity>,
     pub(super) created_at: OffsetDateTime,
     pub(super) created_by: String,
     pub(super) tags: BTreeMap<String, String>,
+}
+
+impl Account {
+    /// Whether a request for `other` is the one that made this account, from the same caller.
+    pub(super) fn was_made_as(&self, other: &Self) -> bool {
+        let made = |account: &Self| (account.identity, account.privilege, account.parent);
+        made(self) == made(other) && (&self.created_by, &self.tags) == (&other.created_by, &other.tags)
+    }
 }

@@ -1,5 +1,6 @@
 //! Commands: what clients may ask, by number and by name.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use prost::Message;
@@ -10,6 +11,7 @@ use super::wire::{
     DeleteKeyRequest, EncryptRequest, ExportKeysRequest, Frame, GenerateKeyRequest, HsmRequest, IdentityRequest,
     ImportKeyRequest, KeyVersionRequest, ListRequest, MacRequest, NameRequest, frames,
 };
+use crate::telemetry::audit::{Commands, shown};
 
 /// Makes the list of all actions: variant, number, name in policies.
 macro_rules! actions {
@@ -87,6 +89,19 @@ impl Action {
         self.number() < Self::KeyCreate.number()
     }
 
+    /// Whether it can take a right away from somebody.
+    pub fn changes_rights(self) -> bool {
+        matches!(
+            self,
+            Self::EnclaveDelete
+                | Self::PolicyCreate
+                | Self::PolicyDelete
+                | Self::PolicyAssign
+                | Self::IdentityCreate
+                | Self::IdentityDelete
+        )
+    }
+
     /// Whether only system administrators may do it, whatever a policy says.
     pub fn is_for_sysadmins(self) -> bool {
         self.is_about_server() || self == Self::KeyExport
@@ -139,8 +154,37 @@ pub enum Write {
     IdentityDelete(IdentityRequest),
 }
 
+impl Read {
+    /// What it is about: a name, or the prefix of names. Empty for what has none.
+    pub(super) fn name(&self) -> &str {
+        match self {
+            Self::ClusterStatus | Self::KeyExport(_) => "",
+            Self::EnclaveStatus(request) | Self::PolicyGet(request) | Self::PolicyStatus(request) => &request.name,
+            Self::KeyStatus(request) => &request.name,
+            Self::KeyEncrypt(request) => &request.name,
+            Self::KeyDecrypt(request) => &request.name,
+            Self::KeyGenerate(request) => &request.name,
+            Self::KeyMac(request) => &request.name,
+            Self::IdentityStatus(request) => &request.identity,
+            Self::EnclaveList(request)
+            | Self::KeyList(request)
+            | Self::KeyListVersions(request)
+            | Self::PolicyList(request)
+            | Self::IdentityList(request) => &request.prefix,
+        }
+    }
+
+    fn tell(&self, action: Action, commands: &mut Commands) {
+        match self {
+            // Each key that is handed out.
+            Self::KeyExport(request) => request.names.iter().for_each(|name| commands.add(action.as_str(), name, "")),
+            read => commands.add(action.as_str(), read.name(), ""),
+        }
+    }
+}
+
 impl Write {
-    /// What it changes, by name; a policy is assigned to an identity. Empty for what has no name.
+    /// What it changes, by name. Empty for what has no name.
     pub(super) fn name(&self) -> &str {
         match self {
             Self::ClusterNodes => "",
@@ -154,6 +198,25 @@ impl Write {
             Self::IdentityCreate(request) => &request.identity,
             Self::IdentityDelete(request) => &request.identity,
         }
+    }
+
+    /// What else there is to know of the change.
+    fn detail(&self) -> Cow<'static, str> {
+        match self {
+            Self::KeyCreate(request) if request.add_version => "new version".into(),
+            Self::KeyDelete(request) if request.all_versions => "all versions".into(),
+            Self::KeyDelete(request) if request.version == 0 => "latest version".into(),
+            Self::KeyDelete(request) => format!("version {}", request.version).into(),
+            Self::PolicyAssign(request) => format!("policy {}", shown(&request.policy)).into(),
+            Self::IdentityCreate(request) if request.is_service_account => "service account".into(),
+            Self::IdentityCreate(request) => shown(&request.privilege).into(),
+            _ => "".into(),
+        }
+    }
+
+    /// Adds it to what the log and audit events say.
+    pub(super) fn tell(&self, action: Action, commands: &mut Commands) {
+        commands.add(action.as_str(), self.name(), self.detail());
     }
 }
 
@@ -172,6 +235,16 @@ enum Command {
 }
 
 impl Request {
+    /// What it asks for, command by command.
+    pub(super) fn tell(&self, enclave: &str) -> Commands {
+        let mut commands = Commands::of(enclave);
+        match self {
+            Self::Read(reads) => reads.iter().for_each(|(action, read)| read.tell(*action, &mut commands)),
+            Self::Write(writes) => writes.iter().for_each(|(action, write)| write.tell(*action, &mut commands)),
+        }
+        commands
+    }
+
     /// Parses the body of a request.
     ///
     /// # Errors

@@ -107,6 +107,7 @@ impl<'a> Draft<'a> {
         let identities = enclave.identities.keys().map(|identity| Place::identity(&enclave, identity));
         let places = [Place::enclave(&enclave.name)].into_iter().chain(keys).chain(policies).chain(identities);
         self.changed.extend(places.map(|place| (place, None)));
+        enclave.identities.values().for_each(|account| self.snapshot.known.remove(account));
         self.snapshot.enclaves.remove(name);
         Ok(())
     }
@@ -282,15 +283,19 @@ impl Inside<'_, '_> {
     fn assign_policy(&mut self, request: &AssignPolicyRequest) -> Result<(), Error> {
         self.authorize(&request.policy)?;
         let policy = self.enclave.policy(&request.policy)?.name.clone();
-        let account = self.enclave.account(&identity(&request.identity)?)?;
+        let identity = identity(&request.identity)?;
+        let account = self.enclave.account(&identity)?;
+        self.may_touch(&identity)?;
         if account.parent.is_some() {
-            return Err(Error::invalid("a service account has the policy of the identity that it is there for"));
+            return Err(Error::invalid("a service account has the policy of the identity that owns it"));
         }
         let account = Account { policy: Some(policy), ..Account::clone(account) };
         self.put_account(account);
         Ok(())
     }
 
+    /// Makes an account, and never changes one: where the identity is known, the request must be the one that made it
+    /// known, by the same caller. Then everything stays as it is, the policy too.
     fn create_identity(&mut self, request: &CreateIdentityRequest) -> Result<(), Error> {
         self.authorize(&request.identity)?;
         let Author { caller, now } = self.draft.author;
@@ -308,11 +313,16 @@ impl Inside<'_, '_> {
             return Err(Error::Denied);
         }
         let (tags, created_by) = (request.tags.clone(), caller.to_string());
-        self.put_account(Account { identity, privilege, policy: None, parent, created_at: now, created_by, tags });
+        let account = Account { identity, privilege, policy: None, parent, created_at: now, created_by, tags };
+        match self.enclave.identities.get(&identity) {
+            None => self.put_account(account),
+            Some(known) if known.was_made_as(&account) => {}
+            Some(_) => return Err(Error::IdentityExists),
+        }
         Ok(())
     }
 
-    /// For whom a service account is there that the caller makes.
+    /// The identity that owns a service account which the caller makes.
     fn parent_of(&self, identity: &Identity) -> Result<Identity, Error> {
         let caller = self.draft.author.caller;
         if caller == *identity || self.service_accounts_of(identity).next().is_some() {
@@ -336,7 +346,7 @@ impl Inside<'_, '_> {
         let gone: Vec<_> = self.service_accounts_of(&identity).chain([identity]).collect();
         for identity in gone {
             self.draft.changed.insert(Place::identity(&self.enclave, &identity), None);
-            self.enclave.identities.remove(&identity);
+            self.forget_account(&identity);
         }
         Ok(())
     }
@@ -346,9 +356,10 @@ impl Inside<'_, '_> {
         self.enclave.identities.values().filter(move |account| account.parent == parent).map(|account| account.identity)
     }
 
-    /// Nobody changes or removes who is more powerful.
+    /// Nobody changes or removes an account that is more powerful. What the identity may do elsewhere does not matter,
+    /// and must not be learnt here.
     fn may_touch(&self, identity: &Identity) -> Result<(), Error> {
-        let theirs = self.draft.snapshot.standing_in(&self.enclave, identity).privilege();
+        let theirs = self.draft.snapshot.local_standing(&self.enclave, identity).privilege();
         if self.standing.privilege().covers(theirs) { Ok(()) } else { Err(Error::Denied) }
     }
 
@@ -363,7 +374,16 @@ impl Inside<'_, '_> {
         let (identity, account) = (account.identity, Arc::new(account));
         let record = Record::Identity(self.enclave.id, account.clone());
         self.draft.changed.insert(Place::identity(&self.enclave, &identity), Some(record));
+        self.forget_account(&identity);
+        self.draft.snapshot.known.add(&account);
         self.enclave.identities.insert(identity, account);
+    }
+
+    fn forget_account(&mut self, identity: &Identity) {
+        if let Some(account) = self.enclave.identities.get(identity) {
+            self.draft.snapshot.known.remove(account);
+            self.enclave.identities.remove(identity);
+        }
     }
 }
 

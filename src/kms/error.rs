@@ -4,9 +4,11 @@ use std::borrow::Cow;
 
 use hyper::StatusCode;
 
+use super::Action;
 use super::seal::NotSealed;
 use crate::crypto::{NoRandom, NotAuthentic};
 use crate::server;
+use crate::telemetry::audit::shown;
 
 /// Why a command, and with it its whole request, was refused.
 #[derive(Debug, thiserror::Error)]
@@ -14,6 +16,9 @@ pub enum Error {
     /// Not allowed; or not there, and the caller may not know that.
     #[error("access denied: insufficient permissions")]
     Denied,
+    /// The same of one command of a request, which the log names.
+    #[error("access denied: insufficient permissions")]
+    DeniedCommand(String),
     /// The name of the enclave is taken.
     #[error("enclave already exists")]
     EnclaveExists,
@@ -29,6 +34,9 @@ pub enum Error {
     /// No such policy.
     #[error("policy does not exist")]
     NoPolicy,
+    /// The identity has an account in the enclave that is not as it is asked for.
+    #[error("identity already exists")]
+    IdentityExists,
     /// No such identity.
     #[error("identity does not exist")]
     NoIdentity,
@@ -64,10 +72,20 @@ impl Error {
         Self::Invalid(reason.into())
     }
 
+    /// The error of this command, where it is one of several.
+    pub(super) fn of(self, action: Action, name: &str) -> Self {
+        match self {
+            Self::Denied => Self::DeniedCommand(format!("{action} {}", shown(name))),
+            error => error,
+        }
+    }
+
     fn status(&self) -> StatusCode {
         match self {
-            Self::Denied => StatusCode::FORBIDDEN,
-            Self::EnclaveExists | Self::KeyExists | Self::NoHmac | Self::Conflict(_) => StatusCode::CONFLICT,
+            Self::Denied | Self::DeniedCommand(_) => StatusCode::FORBIDDEN,
+            Self::EnclaveExists | Self::KeyExists | Self::IdentityExists | Self::NoHmac | Self::Conflict(_) => {
+                StatusCode::CONFLICT
+            }
             Self::NoEnclave | Self::NoKey | Self::NoPolicy | Self::NoIdentity => StatusCode::NOT_FOUND,
             Self::InvalidCiphertext | Self::Invalid(_) => StatusCode::BAD_REQUEST,
             Self::Unsupported(_) => StatusCode::NOT_IMPLEMENTED,
@@ -101,6 +119,7 @@ impl From<Error> for server::Error {
         let answer = Self::new(error.status(), error.to_string());
         match error {
             Error::Unavailable(_) | Error::NotSealed(_) | Error::NoRandom(_) => answer.caused_by(error),
+            Error::DeniedCommand(command) => answer.denying(command),
             _ => answer,
         }
     }

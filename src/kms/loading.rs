@@ -158,9 +158,7 @@ impl Part {
         }
         let mut snapshot = Snapshot::empty(admin);
         snapshot.commit = written.commit;
-        for enclave in self.enclaves.into_values() {
-            snapshot.enclaves.insert(enclave.name.clone(), Arc::new(enclave));
-        }
+        self.enclaves.into_values().for_each(|enclave| snapshot.add_enclave(enclave));
         Ok((snapshot, written))
     }
 }

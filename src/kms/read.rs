@@ -252,7 +252,7 @@ impl Inside<'_> {
     }
 
     fn show_account(&self, account: &Account, service_accounts: Vec<String>) -> IdentityResponse {
-        let standing = self.reader.snapshot.standing_in(self.enclave, &account.identity);
+        let standing = self.reader.snapshot.local_standing(self.enclave, &account.identity);
         let having = account.parent.map_or(Some(account), |parent| self.enclave.identities.get(&parent).map(|p| &**p));
         let policy = match standing {
             Standing::User(_) => having.and_then(|account| account.policy.as_ref()),

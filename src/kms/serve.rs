@@ -1,7 +1,5 @@
 //! `/v1/kms/…` and `/v1/db`: commands, backup and restore.
 
-use std::time::Duration;
-
 use hyper::StatusCode;
 use zeroize::Zeroizing;
 
@@ -14,7 +12,6 @@ use super::{Action, Error, State};
 use crate::auth::enclave::Identity;
 use crate::clock;
 use crate::server::{self, Call, Reply, Whole};
-use crate::telemetry::audit::Event;
 
 /// The most that the replies to one request may be, in bytes.
 const REPLIES: usize = 32 * 1024 * 1024;
@@ -25,7 +22,9 @@ const TURN: usize = 64;
 /// Carries out the commands of a request. The path names the enclave.
 pub(super) async fn execute(call: Call<State, String>, body: Whole) -> Result<Reply, server::Error> {
     let caller = call.caller().identity().and_then(Identity::of).ok_or(Error::Denied)?;
-    match Request::parse(body.as_ref())? {
+    let request = Request::parse(body.as_ref())?;
+    call.asks(request.tell(call.name()));
+    match request {
         Request::Read(reads) => read(&call, caller, &reads).await,
         Request::Write(commands) => {
             let author = Author { caller, now: clock::now() };
@@ -45,12 +44,9 @@ async fn read(call: &Call<State, String>, caller: Identity, reads: &[(Action, Re
             Read::ClusterStatus if snapshot.is_sysadmin(&caller) => {
                 encoding.encode(&super::status::cluster(call.state(), &snapshot))
             }
-            Read::ClusterStatus => return Err(Error::Denied.into()),
-            read => reader.answer(*action, read)?,
+            Read::ClusterStatus => return Err(Error::Denied.of(*action, "").into()),
+            read => reader.answer(*action, read).map_err(|error| error.of(*action, read.name()))?,
         };
-        if let Read::KeyExport(request) = read {
-            audit_export(call, caller, &request.names);
-        }
         len += 6 + reply.len();
         if len > REPLIES {
             return Err(server::Error::new(StatusCode::PAYLOAD_TOO_LARGE, "the replies are too large: ask for fewer"));
@@ -64,16 +60,6 @@ async fn read(call: &Call<State, String>, caller: Identity, reads: &[(Action, Re
     let mut bytes = Zeroizing::new(Vec::with_capacity(len));
     replies.iter().for_each(|(command, reply)| append(*command, reply, &mut bytes));
     Ok(Reply::bytes(encoding.content_type(), bytes))
-}
-
-/// Leaves an audit event for each key that is going to be handed out, beside the one of the request.
-fn audit_export(call: &Call<State, String>, caller: Identity, names: &[String]) {
-    let (audit, time, ip) = (&call.state().telemetry.audit, clock::now(), call.ip());
-    for name in names {
-        let path = format!("/v1/kms/{}/{}/{name}", call.name(), Action::KeyExport);
-        let (identity, code, took) = (caller.as_str(), StatusCode::OK.as_u16(), Duration::ZERO);
-        audit.record(&Event { time, ip, path: &path, identity, code, took });
-    }
 }
 
 /// All data, as encrypted as on disk.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use time::OffsetDateTime;
 
 use super::account::{Account, Privilege};
+use super::known::Known;
 use super::map::Map;
 use super::policy::Policy;
 use super::ring::Ring;
@@ -21,6 +22,8 @@ pub struct Snapshot {
     /// How many changes led here.
     pub(super) commit: u64,
     pub(super) enclaves: Map<EnclaveName, Enclave>,
+    /// The accounts of all enclaves, counted.
+    pub(super) known: Known,
     /// What the root key is sealed with.
     pub(super) seals: Vec<String>,
 }
@@ -47,7 +50,7 @@ pub enum Standing {
     Admin,
     /// What the policy allows.
     User(Option<Arc<Policy>>),
-    /// Nothing, and to know nothing.
+    /// No rights, and must not learn what exists.
     Stranger,
 }
 
@@ -85,41 +88,41 @@ impl Standing {
 impl Snapshot {
     /// A state without any enclave.
     pub fn empty(admin: Identity) -> Self {
-        Self { admin, commit: 0, enclaves: Map::default(), seals: Vec::new() }
+        Self { admin, commit: 0, enclaves: Map::default(), known: Known::default(), seals: Vec::new() }
     }
 
-    /// Whether the identity may do everything.
+    /// Whether the identity may do everything: it is the administrator, or an account in any enclave makes it one.
     pub fn is_sysadmin(&self, identity: &Identity) -> bool {
-        *identity == self.admin || self.enclaves.values().any(|enclave| self.is_sysadmin_of(enclave, identity))
-    }
-
-    fn is_sysadmin_of(&self, enclave: &Enclave, identity: &Identity) -> bool {
-        matches!(self.standing_in(enclave, identity), Standing::SysAdmin)
+        *identity == self.admin || self.known.is_sysadmin(identity, &self.admin)
     }
 
     /// Whether the identity is known in any enclave.
     pub fn knows(&self, identity: &Identity) -> bool {
-        *identity == self.admin || self.enclaves.values().any(|enclave| enclave.identities.contains_key(identity))
+        *identity == self.admin || self.known.contains(identity)
     }
 
     /// The enclave with this name, and what the caller may do in it.
     ///
+    /// A system administrator stands above every local account: what an enclave says of that identity takes nothing
+    /// away from it.
+    ///
     /// # Errors
     /// When there is no such enclave. A caller who may not know that is [`Error::Denied`], as if there were.
     pub fn enter(&self, name: &str, caller: &Identity) -> Result<(&Arc<Enclave>, Standing), Error> {
-        let Some(enclave) = self.enclaves.get(name) else {
-            return Err(if self.is_sysadmin(caller) { Error::NoEnclave } else { Error::Denied });
-        };
-        match self.standing_in(enclave, caller) {
-            Standing::Stranger if self.is_sysadmin(caller) => Ok((enclave, Standing::SysAdmin)),
+        let enclave = self.enclaves.get(name);
+        if self.is_sysadmin(caller) {
+            return enclave.map(|enclave| (enclave, Standing::SysAdmin)).ok_or(Error::NoEnclave);
+        }
+        let enclave = enclave.ok_or(Error::Denied)?;
+        match self.local_standing(enclave, caller) {
             Standing::Stranger => Err(Error::Denied),
             standing => Ok((enclave, standing)),
         }
     }
 
-    /// What an identity of the enclave may do there. A service account stands where the identity stands that it is
-    /// there for, which is no service account itself.
-    pub(super) fn standing_in(&self, enclave: &Enclave, identity: &Identity) -> Standing {
+    /// What the accounts of one enclave allow an identity. A service account stands where the identity stands that
+    /// owns it, which is no service account itself.
+    pub(super) fn local_standing(&self, enclave: &Enclave, identity: &Identity) -> Standing {
         if *identity == self.admin {
             return Standing::SysAdmin;
         }
@@ -140,6 +143,12 @@ impl Snapshot {
                 Standing::User(policy.cloned())
             }
         }
+    }
+
+    /// Adds an enclave that was read from the disk, with everything in it.
+    pub(super) fn add_enclave(&mut self, enclave: Enclave) {
+        enclave.identities.values().for_each(|account| self.known.add(account));
+        self.enclaves.insert(enclave.name.clone(), Arc::new(enclave));
     }
 }
 

@@ -1,8 +1,8 @@
 //! The one thread that changes the state: it makes the changes of many requests durable together, and only then shows
 //! and answers them.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, oneshot};
@@ -12,6 +12,8 @@ use super::draft::Author;
 use super::keeper::{self, Keeper, Pending};
 use super::snapshot::Snapshot;
 use super::{Action, Error};
+use crate::telemetry::audit::Commands;
+use crate::telemetry::log::KEPT;
 
 /// How many requests may wait.
 const QUEUE: usize = 1_024;
@@ -19,16 +21,17 @@ const QUEUE: usize = 1_024;
 /// How many are written together at most.
 const TOGETHER: usize = 256;
 
-/// Of how many commands of one request the log says what each changed.
-const LOGGED: usize = 16;
-
 /// Hands changes to the thread.
 pub(super) struct Writer {
     jobs: mpsc::Sender<Job>,
     snapshot: Arc<ArcSwap<Snapshot>>,
     works: Arc<AtomicBool>,
+    on_new_rights: OnNewRights,
     providers: Vec<String>,
 }
+
+/// What is done after a change that can take a right away, as soon as all see it.
+type OnNewRights = Arc<OnceLock<Box<dyn Fn() + Send + Sync>>>;
 
 /// Commands of one request.
 pub(super) struct Order {
@@ -38,6 +41,12 @@ pub(super) struct Order {
     pub enclave: String,
     /// What to do.
     pub commands: Vec<(Action, Write)>,
+}
+
+impl Order {
+    fn changes_rights(&self) -> bool {
+        self.commands.iter().any(|(action, _)| action.changes_rights())
+    }
 }
 
 type Done<T> = oneshot::Sender<Result<T, Error>>;
@@ -58,14 +67,21 @@ impl Writer {
         let snapshot = Arc::new(ArcSwap::from_pointee(keeper.snapshot().clone()));
         let (works, providers) = (Arc::new(AtomicBool::new(true)), keeper.provider_names());
         let (jobs, queue) = mpsc::channel(QUEUE);
-        let thread = Thread { keeper, snapshot: snapshot.clone(), works: works.clone() };
+        let on_new_rights = OnNewRights::default();
+        let thread =
+            Thread { keeper, snapshot: snapshot.clone(), works: works.clone(), on_new_rights: on_new_rights.clone() };
         std::thread::Builder::new().name("kms".into()).spawn(move || thread.run(queue))?;
-        Ok(Self { jobs, snapshot, works, providers })
+        Ok(Self { jobs, snapshot, works, on_new_rights, providers })
     }
 
     /// The state as it is now. Waits for nobody.
     pub(super) fn snapshot(&self) -> Arc<Snapshot> {
         self.snapshot.load_full()
+    }
+
+    /// Says what is to be done after each change that can take a right away.
+    pub(super) fn on_new_rights(&self, act: impl Fn() + Send + Sync + 'static) {
+        let _ = self.on_new_rights.set(Box::new(act));
     }
 
     /// Whether the last change could be written.
@@ -123,6 +139,7 @@ struct Thread {
     keeper: Keeper,
     snapshot: Arc<ArcSwap<Snapshot>>,
     works: Arc<AtomicBool>,
+    on_new_rights: OnNewRights,
 }
 
 impl Thread {
@@ -157,7 +174,7 @@ impl Thread {
         let written = if pending.is_empty() { Ok(()) } else { self.keeper.commit(pending) };
         let written = self.note(written);
         if written.is_ok() {
-            self.publish();
+            self.publish(waiting.iter().any(|(_, order)| order.changes_rights()));
         }
         for (done, order) in waiting {
             if written.is_ok() {
@@ -192,13 +209,16 @@ impl Thread {
             Err(error) => return Err(Error::invalid(crate::telemetry::log::causes(&error))),
             Ok(()) => {}
         }
-        self.publish();
+        self.publish(true);
         tracing::warn!("all data was replaced by a backup");
         Ok(())
     }
 
-    fn publish(&self) {
+    fn publish(&self, changes_rights: bool) {
         self.snapshot.store(Arc::new(self.keeper.snapshot().clone()));
+        if changes_rights && let Some(act) = self.on_new_rights.get() {
+            act();
+        }
     }
 
     fn note(&self, written: Result<(), keeper::Error>) -> Result<(), Arc<dyn std::error::Error + Send + Sync>> {
@@ -223,7 +243,7 @@ impl Together {
         let mut draft = keeper.draft(&self.pending, order.author);
         for (action, command) in &order.commands {
             if let Err(refused) = draft.apply(&order.enclave, *action, command) {
-                let _ = done.send(Err(refused));
+                let _ = done.send(Err(refused.of(*action, command.name())));
                 return;
             }
         }
@@ -232,12 +252,12 @@ impl Together {
     }
 }
 
+/// Logs what was changed, all of it: the log takes these lines even when it has to be waited for.
 fn log(order: &Order) {
-    let Order { author, enclave, commands } = order;
-    for (action, command) in commands.iter().take(LOGGED) {
-        tracing::info!(%action, enclave, name = command.name(), identity = %author.caller, "changed");
-    }
-    if let Some(more @ 1..) = commands.len().checked_sub(LOGGED) {
-        tracing::info!(more, enclave, identity = %author.caller, "more was changed by the same request");
+    let mut commands = Commands::of(&order.enclave);
+    order.commands.iter().for_each(|(action, command)| command.tell(*action, &mut commands));
+    let (enclave, identity) = (commands.enclave(), order.author.caller);
+    for changes in commands.lines() {
+        tracing::info!(target: KEPT, enclave, %identity, changes, "changed");
     }
 }

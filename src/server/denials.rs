@@ -51,6 +51,15 @@ impl Denials {
         }
     }
 
+    /// Logs that what a request for `path` asks for is denied, equal ones once a minute.
+    pub(super) fn note_command(&self, command: &str, identity: &str, path: &str, ip: IpAddr, now: Instant) {
+        let path = path.char_indices().nth(MAX_PATH).map_or(path, |(end, _)| &path[..end]);
+        let repeated = self.lock().repeated(format!("{identity} {ip} {path} {command}"), now);
+        if let Some(repeated) = repeated {
+            tracing::info!(path, %ip, identity, command, repeated, "command denied");
+        }
+    }
+
     /// Logs that a client's handshake failed, equal failures once a minute.
     pub(super) fn note_handshake(&self, error: &dyn Display, ip: IpAddr, now: Instant) {
         let repeated = self.lock().repeated(format!("{ip} {error}"), now);

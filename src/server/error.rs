@@ -12,12 +12,13 @@ pub struct Error {
     status: StatusCode,
     message: Cow<'static, str>,
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
+    denied: Option<String>,
 }
 
 impl Error {
     /// A failure that the message explains fully.
     pub fn new(status: StatusCode, message: impl Into<Cow<'static, str>>) -> Self {
-        Self { status, message: message.into(), source: None }
+        Self { status, message: message.into(), source: None, denied: None }
     }
 
     /// 400 with the error's own text.
@@ -30,6 +31,12 @@ impl Error {
     pub fn caused_by(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         self.source = Some(source.into());
         self
+    }
+
+    /// Says that it was this part of the request which the caller may not ask for. It is logged and never sent.
+    #[must_use]
+    pub fn denying(self, what: String) -> Self {
+        Self { denied: Some(what), ..self }
     }
 
     /// The HTTP status.
@@ -45,6 +52,11 @@ impl Error {
     /// What only the log is told.
     pub fn source(&self) -> Option<&(dyn std::error::Error + Send + Sync + 'static)> {
         self.source.as_deref()
+    }
+
+    /// What of the request the caller may not ask for, where only the handler knows.
+    pub(super) fn denied(&self) -> Option<&str> {
+        self.denied.as_deref()
     }
 }
 

@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt as _;
@@ -25,7 +25,7 @@ use super::reply::{IntoReply, Reply};
 use super::{Error, Service};
 use crate::auth::{Caller, Requirement};
 use crate::clock;
-use crate::telemetry::audit::Patience;
+use crate::telemetry::audit::{Commands, Patience};
 
 pub use self::name::Name;
 
@@ -230,6 +230,9 @@ impl<S: Service> Router<S> {
     }
 }
 
+/// What a handler finds out that a request asks for, for the audit event that is made when the request has ended.
+pub(super) type Asked = Arc<OnceLock<Commands>>;
+
 /// A request on its way to a handler: authorised, its name parsed.
 pub struct Call<S, N = ()> {
     state: Arc<S>,
@@ -238,6 +241,7 @@ pub struct Call<S, N = ()> {
     accept: Option<HeaderValue>,
     query: String,
     ip: IpAddr,
+    asked: Asked,
 }
 
 impl<S> Call<S> {
@@ -248,13 +252,14 @@ impl<S> Call<S> {
         (caller, ip): (Caller, IpAddr),
         accept: Option<HeaderValue>,
         query: String,
+        asked: Asked,
     ) -> Self {
-        Self { state, caller, name: (), accept, query, ip }
+        Self { state, caller, name: (), accept, query, ip, asked }
     }
 
     fn naming<N>(self, name: N) -> Call<S, N> {
-        let Self { state, caller, name: (), accept, query, ip } = self;
-        Call { state, caller, name, accept, query, ip }
+        let Self { state, caller, name: (), accept, query, ip, asked } = self;
+        Call { state, caller, name, accept, query, ip, asked }
     }
 }
 
@@ -269,9 +274,9 @@ impl<S, N> Call<S, N> {
         &self.caller
     }
 
-    /// Where the call came from.
-    pub fn ip(&self) -> IpAddr {
-        self.ip
+    /// Says what the body asks for: the audit event of the request names it, whatever comes of it.
+    pub fn asks(&self, commands: Commands) {
+        let _ = self.asked.set(commands);
     }
 
     /// What the path names.

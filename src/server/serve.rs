@@ -19,7 +19,7 @@ use super::body;
 use super::connection::{Busy, Connection};
 use super::path::{self, Path};
 use super::reply::{self, Reply, ReplyBody};
-use super::route::{Call, Route};
+use super::route::{Asked, Call, Route};
 use super::streams::Reading;
 use super::{Error, Service, Shared, Snapshot};
 use crate::auth::{Denied, Identity, peer};
@@ -52,8 +52,19 @@ pub(super) async fn serve<S: Service>(
         Ok(Some(found)) => {
             let (ip, peer) = snapshot.trust.peer(connection, &head.headers);
             let arrived = counted.arrived;
-            let exchange =
-                Exchange { shared, connection, snapshot: &snapshot, found, ip, peer, arrived, is_chunked, accept };
+            let asked = Asked::default();
+            let exchange = Exchange {
+                shared,
+                connection,
+                snapshot: &snapshot,
+                found,
+                ip,
+                peer,
+                arrived,
+                is_chunked,
+                accept,
+                asked,
+            };
             exchange.run(&head, body).await
         }
     };
@@ -127,6 +138,7 @@ struct Exchange<'a, S> {
     arrived: Instant,
     is_chunked: bool,
     accept: Option<&'a HeaderValue>,
+    asked: Asked,
 }
 
 impl<S: Service> Exchange<'_, S> {
@@ -163,7 +175,7 @@ impl<S: Service> Exchange<'_, S> {
         audit.ready(route.patience()).await;
         let (identity, spell) = (self.identity(), S::spell as Spell);
         let (ip, arrived) = (self.ip, self.arrived);
-        Some(Audited { audit, path, ip, identity, spell, arrived, code: ABANDONED })
+        Some(Audited { audit, path, ip, identity, spell, arrived, code: ABANDONED, asked: self.asked.clone() })
     }
 
     /// The rest of the steps.
@@ -187,7 +199,7 @@ impl<S: Service> Exchange<'_, S> {
             }
         };
         let query = head.uri.query().unwrap_or_default().to_owned();
-        let call = Call::new(state.clone(), (caller, self.ip), self.accept.cloned(), query);
+        let call = Call::new(state.clone(), (caller, self.ip), self.accept.cloned(), query, self.asked.clone());
         route.answer(call, &path[*name_at..], body, started).await
     }
 
@@ -216,6 +228,10 @@ impl<S: Service> Exchange<'_, S> {
             let cause = error.source().map_or_else(String::new, |source| log::causes(source));
             tracing::error!(cause, path = %self.found.path, ip = %self.ip, identity = %identity, "{}", error.message());
         }
+        if let Some(command) = error.denied() {
+            let identity = self.identity().map(S::spell).unwrap_or_default();
+            self.shared.denials.note_command(command, &identity, &self.found.path, self.ip, clock::instant());
+        }
         S::refuse(&error, self.accept)
     }
 }
@@ -230,6 +246,7 @@ struct Audited<'a> {
     spell: Spell,
     arrived: Instant,
     code: u16,
+    asked: Asked,
 }
 
 /// How a service writes an identity.
@@ -243,7 +260,8 @@ impl Drop for Audited<'_> {
         let took = clock::instant().saturating_duration_since(self.arrived);
         let (time, code) = (clock::now() - took, self.code);
         let (path, ip, identity) = (self.path, self.ip, self.identity.map(self.spell).unwrap_or_default());
-        self.audit.record(&audit::Event { time, ip, path, identity: &identity, code, took });
+        let commands = self.asked.get();
+        self.audit.record(&audit::Event { time, ip, path, identity: &identity, code, took, commands });
     }
 }
 

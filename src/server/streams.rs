@@ -67,13 +67,17 @@ impl<S: Service> Reading<S> {
         }))
     }
 
-    /// Waits until a reload takes away the right to read this.
+    /// Waits until a reload, or a change of somebody's rights, takes away the right to read this.
     async fn denied(&self) {
         let mut replaced = self.shared.replaced.subscribe();
-        // There is always a sender: it is in `shared`.
-        while replaced.changed().await.is_ok() {
+        loop {
+            // First now: the right may have gone after the request was let in.
             let state = self.shared.snapshot.load().state.clone();
             if state.authorize(self.peer.clone(), self.requirement, &self.path).is_err() {
+                return;
+            }
+            // There is always a sender: it is in `shared`.
+            if replaced.changed().await.is_err() {
                 return;
             }
         }

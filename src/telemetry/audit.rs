@@ -1,5 +1,7 @@
 //! Audit events: who asked for what, and what came of it. Never dropped.
 
+mod commands;
+
 use std::io::{BufWriter, Write};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -12,8 +14,11 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tokio::sync::{Notify, mpsc, oneshot};
 
+use self::commands::Command;
 use super::Events;
 use super::log::Level;
+
+pub use self::commands::{Commands, shown};
 
 /// The level of audit events: a higher threshold switches their target off.
 pub const LEVEL: Level = Level(0);
@@ -80,6 +85,8 @@ pub struct Event<'a> {
     pub code: u16,
     /// How long the answer took.
     pub took: Duration,
+    /// What it asked for, where the path does not say it.
+    pub commands: Option<&'a Commands>,
 }
 
 impl Audit {
@@ -138,7 +145,12 @@ impl Audit {
         if !to_target && !to_stream {
             return;
         }
-        let line = event.to_line();
+        for line in event.to_lines() {
+            self.send(line, to_target, to_stream);
+        }
+    }
+
+    fn send(&self, line: Bytes, to_target: bool, to_stream: bool) {
         self.written.fetch_add(1, Ordering::Relaxed);
         if to_stream {
             self.events.send(&line);
@@ -200,12 +212,27 @@ impl Queued {
 }
 
 impl Event<'_> {
-    fn to_line(&self) -> Bytes {
+    /// One line; of a request with very many commands several, each with some of them.
+    fn to_lines(&self) -> Vec<Bytes> {
+        let parts = self.commands.map(Commands::parts).unwrap_or_else(|| vec![&[]]);
+        let count = parts.len();
+        parts.iter().zip(1..).map(|(commands, part)| self.to_line(commands, (part, count))).collect()
+    }
+
+    fn to_line(&self, commands: &[Command], (part, parts): (usize, usize)) -> Bytes {
         #[derive(Serialize)]
         struct Object<'a> {
             time: String,
             request: Request<'a>,
             response: Response,
+            #[serde(skip_serializing_if = "str::is_empty")]
+            enclave: &'a str,
+            #[serde(skip_serializing_if = "<[_]>::is_empty")]
+            commands: &'a [Command],
+            #[serde(skip_serializing_if = "Option::is_none")]
+            part: Option<usize>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            parts: Option<usize>,
         }
         #[derive(Serialize)]
         struct Request<'a> {
@@ -223,6 +250,10 @@ impl Event<'_> {
             time: self.time.format(&Rfc3339).unwrap_or_default(),
             request: Request { ip: self.ip, path: self.path, identity: self.identity },
             response: Response { code: self.code, time: u64::try_from(self.took.as_nanos()).unwrap_or(u64::MAX) },
+            enclave: self.commands.map(Commands::enclave).unwrap_or_default(),
+            commands,
+            part: (parts > 1).then_some(part),
+            parts: (parts > 1).then_some(parts),
         };
         let mut bytes = Vec::with_capacity(256 + self.path.len());
         // Writing to memory cannot fail, and the line holds nothing that JSON cannot express.
@@ -313,16 +344,42 @@ mod tests {
             identity: "",
             code: 200,
             took: Duration::from_nanos(1_500),
+            commands: None,
         }
     }
 
     #[test]
     fn a_line_is_what_clients_decode() {
         assert_eq!(
-            event().to_line(),
-            "{\"time\":\"1970-01-01T00:00:00Z\",\"request\":{\"ip\":\"127.0.0.1\",\"path\":\"/v1/key/create/k\",\
-             \"identity\":\"\"},\"response\":{\"code\":200,\"time\":1500}}\n"
+            event().to_lines(),
+            ["{\"time\":\"1970-01-01T00:00:00Z\",\"request\":{\"ip\":\"127.0.0.1\",\"path\":\"/v1/key/create/k\",\
+             \"identity\":\"\"},\"response\":{\"code\":200,\"time\":1500}}\n"]
         );
+    }
+
+    #[test]
+    fn a_request_of_many_commands_makes_several_events_that_together_name_each() {
+        let mut commands = Commands::of("tenant");
+        commands.add("KEY:DECRYPT", "k", "");
+        fn lines_of(commands: &Commands) -> Vec<Bytes> {
+            Event { commands: Some(commands), ..event() }.to_lines()
+        }
+        let lines = lines_of(&commands);
+        let [one] = &lines[..] else { panic!("one line") };
+        let end: &[u8] =
+            b"\"time\":1500},\"enclave\":\"tenant\",\"commands\":[{\"action\":\"KEY:DECRYPT\",\"name\":\"k\"}]}\n";
+        assert!(one.ends_with(end), "{one:?}");
+        (0..2_000).for_each(|n| commands.add("KEY:DELETE", &n.to_string(), "all versions"));
+        let lines = lines_of(&commands);
+        let mut names = Vec::new();
+        for (at, line) in lines.iter().enumerate() {
+            assert!(line.len() < 8_192, "{}", line.len());
+            let line: serde_json::Value = serde_json::from_slice(line).expect("JSON");
+            assert_eq!((&line["part"], &line["parts"]), (&(at + 1).into(), &lines.len().into()));
+            assert_eq!((&line["response"]["code"], &line["enclave"]), (&200.into(), &"tenant".into()));
+            names.extend(line["commands"].as_array().expect("commands").iter().map(|c| c["name"].clone()));
+        }
+        assert!(names.len() == 2_001 && names[2_000] == "1999");
     }
 
     #[tokio::test]

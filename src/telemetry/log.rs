@@ -2,7 +2,7 @@
 //!
 //! Parts write with the macros of `tracing`; [`Layer`] turns their events into lines. What must not
 //! wait for a slow terminal does not: lines go through a queue, and are dropped and counted when
-//! that is full.
+//! that is full. Lines of the target [`KEPT`] are waited for.
 
 use std::fmt;
 use std::io::Write;
@@ -23,6 +23,10 @@ use crate::clock;
 
 /// How many lines may wait for stderr.
 const QUEUE: usize = 4_096;
+
+/// The target of events that are never dropped: whoever makes one waits until stderr takes lines again. So it is for
+/// threads that may wait, and for what must be on record.
+pub const KEPT: &str = "claviger::kept";
 
 /// How important an event is: the numbers of Go's `slog` (DEBUG -4, INFO 0, WARN 4, ERROR 8), so that
 /// levels in between, such as `INFO+2`, have a place.
@@ -187,7 +191,7 @@ impl Log {
         let _ = wait.await;
     }
 
-    fn log(&self, level: Level, place: Place, fields: Fields) {
+    fn log(&self, level: Level, place: Place, is_kept: bool, fields: Fields) {
         let to_target = level.0 >= self.threshold.load(Ordering::Relaxed);
         let to_stream = level >= Level(0) && self.events.has_readers();
         let to_records = self.records.has_readers() || level >= Level(0) && self.records.keeps();
@@ -203,7 +207,12 @@ impl Log {
         if to_records {
             self.records.send(&Record { line: line.clone(), time, level, place });
         }
-        if to_target && self.queue.try_send(Line::Event(line)).is_err() {
+        if !to_target {
+            return;
+        }
+        let line = Line::Event(line);
+        let is_sent = if is_kept { self.queue.send(line).is_ok() } else { self.queue.try_send(line).is_ok() };
+        if !is_sent {
             self.dropped.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -248,7 +257,8 @@ impl<S: tracing::Subscriber> tracing_subscriber::Layer<S> for Layer {
     fn on_event(&self, event: &tracing::Event<'_>, _: tracing_subscriber::layer::Context<'_, S>) {
         let mut fields = Fields::default();
         event.record(&mut fields);
-        self.0.log(Level::of(*event.metadata().level()), Place::of(event), fields);
+        let metadata = event.metadata();
+        self.0.log(Level::of(*metadata.level()), Place::of(event), metadata.target() == KEPT, fields);
     }
 }
 

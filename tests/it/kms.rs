@@ -4,6 +4,7 @@ mod certificates;
 mod command_line;
 mod crash;
 mod log;
+mod records;
 mod scale;
 mod seal;
 mod start;

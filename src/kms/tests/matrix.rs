@@ -18,10 +18,20 @@ enum Caller {
     ServiceOfRoot,
     ServiceOfAdmin,
     ServiceOfAllowed,
+    /// A system administrator by an account of the other enclave.
+    SysAdminElsewhere,
+    /// The same, and here an account without rights that an admin of this enclave made.
+    SysAdminLocked,
+    /// A service account of the administrator in the other enclave, and here such an account.
+    ServiceOfRootLocked,
+    /// A service account, in the other enclave, of its system administrator.
+    ServiceOfSysAdminElsewhere,
+    /// The same, and here an account without rights.
+    ServiceOfSysAdminLocked,
     Nobody,
 }
 
-const CALLERS: [Caller; 12] = [
+const CALLERS: [Caller; 17] = [
     Caller::Root,
     Caller::SysAdmin,
     Caller::Admin,
@@ -33,6 +43,11 @@ const CALLERS: [Caller; 12] = [
     Caller::ServiceOfRoot,
     Caller::ServiceOfAdmin,
     Caller::ServiceOfAllowed,
+    Caller::SysAdminElsewhere,
+    Caller::SysAdminLocked,
+    Caller::ServiceOfRootLocked,
+    Caller::ServiceOfSysAdminElsewhere,
+    Caller::ServiceOfSysAdminLocked,
     Caller::Nobody,
 ];
 
@@ -44,7 +59,7 @@ impl Caller {
     /// Whether it may do this on `target` in the enclave "here".
     fn may(self, action: Action) -> bool {
         match self {
-            Self::Root | Self::SysAdmin | Self::ServiceOfRoot => true,
+            caller if caller.is_sysadmin() => true,
             Self::Admin | Self::UserAllowed | Self::ServiceOfAdmin | Self::ServiceOfAllowed => {
                 !action.is_for_sysadmins()
             }
@@ -53,7 +68,17 @@ impl Caller {
     }
 
     fn is_sysadmin(self) -> bool {
-        matches!(self, Self::Root | Self::SysAdmin | Self::ServiceOfRoot)
+        matches!(
+            self,
+            Self::Root
+                | Self::SysAdmin
+                | Self::ServiceOfRoot
+                | Self::SysAdminElsewhere
+                | Self::SysAdminLocked
+                | Self::ServiceOfRootLocked
+                | Self::ServiceOfSysAdminElsewhere
+                | Self::ServiceOfSysAdminLocked
+        )
     }
 }
 
@@ -87,9 +112,25 @@ fn setup() -> Keeper {
         create_policy("k", &[], &[]),
     ];
     change(&mut keeper, root, "here", &commands).expect("set up");
-    change(&mut keeper, root, "there", &[set(Caller::AdminElsewhere, "Admin")]).expect("set up");
-    for (maker, service) in [(Caller::Admin, Caller::ServiceOfAdmin), (Caller::UserAllowed, Caller::ServiceOfAllowed)] {
-        change(&mut keeper, maker.identity(), "here", &[create_service_account(service.identity())]).expect("set up");
+    let commands = [
+        set(Caller::AdminElsewhere, "Admin"),
+        set(Caller::SysAdminElsewhere, "SysAdmin"),
+        set(Caller::SysAdminLocked, "SysAdmin"),
+        create_service_account(Caller::ServiceOfRootLocked.identity()),
+    ];
+    change(&mut keeper, root, "there", &commands).expect("set up");
+    for (maker, enclave, service) in [
+        (Caller::Admin, "here", Caller::ServiceOfAdmin),
+        (Caller::UserAllowed, "here", Caller::ServiceOfAllowed),
+        (Caller::SysAdminElsewhere, "there", Caller::ServiceOfSysAdminElsewhere),
+        (Caller::SysAdminElsewhere, "there", Caller::ServiceOfSysAdminLocked),
+    ] {
+        change(&mut keeper, maker.identity(), enclave, &[create_service_account(service.identity())]).expect("set up");
+    }
+    // An admin of this enclave tries to lock out those who stand above it.
+    for locked in [Caller::SysAdminLocked, Caller::ServiceOfRootLocked, Caller::ServiceOfSysAdminLocked] {
+        let commands = [set(locked, "User"), assign("denied", locked.identity())];
+        change(&mut keeper, Caller::Admin.identity(), "here", &commands).expect("set up");
     }
     keeper
 }
@@ -167,7 +208,7 @@ fn what_is_denied_is_denied_whether_it_is_there_or_not() {
 #[test]
 fn a_system_administrator_is_told_that_an_enclave_is_not_there() {
     let mut keeper = setup();
-    for caller in [Caller::Root, Caller::SysAdmin, Caller::ServiceOfRoot] {
+    for caller in CALLERS.into_iter().filter(|caller| caller.is_sysadmin()) {
         for action in Action::ALL.iter().filter(|action| !action.is_about_server()) {
             let outcome = outcome(&mut keeper, caller.identity(), "nowhere", *action, &existing(*action));
             assert!(matches!(outcome, Err(Error::NoEnclave)), "{caller:?} {action}: {outcome:?}");

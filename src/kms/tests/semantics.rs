@@ -297,6 +297,84 @@ fn nobody_makes_or_changes_who_is_more_powerful() {
     change(&mut keeper, identity(5), "", &[create_enclave("another")]).expect("may do everything");
 }
 
+fn show(keeper: &Keeper, identity: Identity) -> Result<IdentityResponse, Error> {
+    let request = IdentityRequest { identity: identity.to_string() };
+    root_ask(keeper, Action::IdentityStatus, &Read::IdentityStatus(request))
+}
+
+#[test]
+fn an_account_is_never_overwritten() {
+    let (maker, other, user) = (identity(1), identity(2), identity(3));
+    let mut keeper = with_enclave();
+    let allow = [(Action::IdentityCreate, "*"), (Action::PolicyAssign, "*")];
+    let admins = [create_identity(maker, "Admin"), create_identity(other, "Admin"), create_policy("p", &allow, &[])];
+    root_change(&mut keeper, &admins).expect("set up");
+    let by = |keeper: &mut Keeper, caller, command| change(keeper, caller, ENCLAVE, &[command]);
+    change(&mut keeper, maker, ENCLAVE, &[create_identity(user, "User"), assign("p", user)]).expect("set up");
+    let before = show(&keeper, user).expect("known");
+    by(&mut keeper, maker, create_identity(user, "User")).expect("the same request of the same admin");
+    let tagged = CreateIdentityRequest {
+        identity: user.to_string(),
+        tags: [("team".to_owned(), "blue".to_owned())].into(),
+        ..CreateIdentityRequest::default()
+    };
+    let neighbour = identity(4);
+    root_change(&mut keeper, &[create_identity(neighbour, "User"), assign("p", neighbour)]).expect("set up");
+    for (caller, command) in [
+        (maker, create_identity(user, "Admin")),
+        (maker, create_service_account(user)),
+        (maker, (Action::IdentityCreate, Write::IdentityCreate(tagged))),
+        (other, create_identity(user, "User")),
+        (other, create_service_account(user)),
+        (neighbour, create_service_account(user)),
+        (neighbour, create_identity(user, "User")),
+        (user, create_identity(user, "User")),
+        (admin().identity, create_identity(user, "User")),
+        (admin().identity, create_service_account(user)),
+    ] {
+        let refused = by(&mut keeper, caller, command);
+        assert!(matches!(refused, Err(Error::IdentityExists)), "{caller}: {refused:?}");
+    }
+    assert_eq!(show(&keeper, user).expect("known"), before, "policy, owner, age and labels are as they were");
+    let service = identity(5);
+    by(&mut keeper, neighbour, create_service_account(service)).expect("created");
+    by(&mut keeper, neighbour, create_service_account(service)).expect("again");
+    assert!(matches!(by(&mut keeper, maker, create_service_account(service)), Err(Error::IdentityExists)));
+    // Nobody gives a policy to who is more powerful.
+    assert!(matches!(by(&mut keeper, neighbour, assign("p", maker)), Err(Error::Denied)));
+    root_change(&mut keeper, &[create_identity(identity(6), "SysAdmin")]).expect("created");
+    assert!(matches!(by(&mut keeper, maker, assign("p", identity(6))), Err(Error::Denied)));
+}
+
+#[test]
+fn a_system_administrator_is_one_until_its_last_such_account_is_gone() {
+    let (sysadmin, service) = (identity(1), identity(2));
+    let mut keeper = with_enclave();
+    let root = admin().identity;
+    change(&mut keeper, root, "", &[create_enclave("a"), create_enclave("b")]).expect("created");
+    for enclave in ["a", "b"] {
+        change(&mut keeper, root, enclave, &[create_identity(sysadmin, "SysAdmin")]).expect("created");
+    }
+    change(&mut keeper, sysadmin, "a", &[create_service_account(service)]).expect("created");
+    let remove = |identity: Identity| {
+        (Action::IdentityDelete, Write::IdentityDelete(IdentityRequest { identity: identity.to_string() }))
+    };
+    let may = |keeper: &Keeper| (keeper.snapshot().is_sysadmin(&sysadmin), keeper.snapshot().is_sysadmin(&service));
+    assert_eq!(may(&keeper), (true, true));
+    change(&mut keeper, root, "b", &[remove(sysadmin)]).expect("removed");
+    assert_eq!(may(&keeper), (true, true));
+    // What is worked out anew from the disk says the same.
+    let backup = keeper.backup().expect("made");
+    keeper.restore(&backup).expect("restored");
+    assert_eq!(may(&keeper), (true, true));
+    change(&mut keeper, root, "", &[(Action::EnclaveDelete, Write::EnclaveDelete(name("a")))]).expect("deleted");
+    assert_eq!(may(&keeper), (false, false));
+    assert!(!keeper.snapshot().knows(&sysadmin) && !keeper.snapshot().knows(&service));
+    change(&mut keeper, root, "b", &[create_identity(sysadmin, "User")]).expect("created");
+    assert!(keeper.snapshot().knows(&sysadmin));
+    assert_eq!(may(&keeper), (false, false));
+}
+
 #[test]
 fn a_policy_that_is_deleted_is_nobodys_any_more() {
     let user = identity(1);

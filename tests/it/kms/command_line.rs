@@ -253,7 +253,7 @@ fn the_log_is_shown_from_some_moment_on_and_with_places() {
         shown
     };
     let (record, place) = first_line(&["--since", "10m", "--trace", "INFO"]);
-    assert!(record.ends_with("INFO  changed action=ENCLAVE:CREATE enclave= name=tenant"), "{record}");
+    assert!(record.ends_with("INFO  changed enclave= changes=ENCLAVE:CREATE tenant"), "{record}");
     assert!(place.starts_with("    claviger::kms::writer src/kms/writer.rs:"), "{place}");
     let (record, _) = first_line(&["--since", "2026-01-02T15:04:05Z", "--trace", "DEBUG", "--json"]);
     let record: Value = serde_json::from_str(&record).expect("one JSON object a line");

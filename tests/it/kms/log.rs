@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
+use claviger::auth::enclave::ApiKey;
 use claviger::client::Client;
 use claviger::client::kms::{Commands, Records};
 use claviger::kms::Action;
-use claviger::kms::wire::{CreateKeyRequest, LogRecord, LogRequest, Timestamp};
+use claviger::kms::wire::{
+    CreateIdentityRequest, CreatePolicyRequest, IdentityRequest, LogRecord, LogRequest, NameRequest, Timestamp,
+};
 use futures_util::future::try_join_all;
 use time::OffsetDateTime;
 
@@ -102,25 +105,75 @@ fn the_past_is_there_whatever_the_log_writes_and_its_end_is_what_is_kept() {
         let client = client(&server, &root());
         create_enclave(&client).await;
         create_key(&client, "first", false).await.expect("created");
-        // More than a mebibyte of records: of every request the first sixteen changes are logged.
-        let request = CreateKeyRequest { name: "first".into(), add_version: true, ..CreateKeyRequest::default() };
+        // More than a mebibyte of records: each of a request with as many long names as one line holds. Two that take
+        // turns, so that none is the one before it.
+        let request = |name: &str| CreatePolicyRequest { name: name.repeat(80), ..CreatePolicyRequest::default() };
+        let requests: Vec<_> = (0..9).flat_map(|_| [request("a"), request("b")]).collect();
         // Many at a time: they share the waits for the disk.
-        let change =
-            |_| client.change(ENCLAVE, Commands::default().and_all(Action::KeyCreate, &vec![request.clone(); 16]));
-        for _ in 0..4 {
-            try_join_all((0..50).map(change)).await.expect("rotated");
+        let change = |_| client.change(ENCLAVE, Commands::default().and_all(Action::PolicyCreate, &requests));
+        for _ in 0..12 {
+            try_join_all((0..50).map(change)).await.expect("set");
         }
-        let mut all = follow(&client, Some(OffsetDateTime::UNIX_EPOCH), None).await;
+        let since = Some(Timestamp::from(OffsetDateTime::UNIX_EPOCH));
+        let request = LogRequest { message: "CREATE".into(), since, ..LogRequest::default() };
+        let mut all = client.records(&request).await.expect("a stream");
         create(&client, 7).await;
         let mut held = 0_usize;
         loop {
             let record = next(&mut all).await;
-            if record.message.ends_with("name=k-7") {
+            if record.message.ends_with("KEY:CREATE k-7") {
                 break;
             }
             held += 1;
         }
-        assert!((1_000..3_200).contains(&held), "{held}");
+        assert!((300..590).contains(&held), "{held}");
         assert_eq!(server.stderr(), "");
     });
+}
+
+/// Makes the key's identity a system administrator by an account of the enclave.
+async fn add_sysadmin(root: &Client, enclave: &str, key: &ApiKey) {
+    let (identity, privilege) = (key.identity().to_string(), "SysAdmin".to_owned());
+    let request = CreateIdentityRequest { identity, privilege, ..CreateIdentityRequest::default() };
+    root.change(enclave, Commands::one(Action::IdentityCreate, &request)).await.expect("created");
+}
+
+#[test]
+fn a_stream_ends_with_the_commit_that_takes_the_right_to_read_it_away() {
+    let data = tempfile::tempdir().expect("a directory");
+    let server = TestServer::key_manager(data.path(), HSM, &[]);
+    block_on(async {
+        let root = client(&server, &root());
+        create_enclave(&root).await;
+        let other = NameRequest { name: "other".into() };
+        root.change("", Commands::one(Action::EnclaveCreate, &other)).await.expect("created");
+        let (one, two) = (ApiKey::generate().expect("a key"), ApiKey::generate().expect("a key"));
+        add_sysadmin(&root, ENCLAVE, &one).await;
+        add_sysadmin(&root, "other", &two).await;
+        let mut roots = follow(&root, None, None).await;
+        let mut readers = Vec::new();
+        for key in [&one, &two] {
+            readers.push(follow(&client(&server, key), None, None).await);
+        }
+        create(&root, 0).await;
+        for reader in readers.iter_mut().chain([&mut roots]) {
+            assert_eq!(number(&next(reader).await), 0, "a change of no rights ends no stream");
+        }
+        let remove = IdentityRequest { identity: one.identity().to_string() };
+        root.change(ENCLAVE, Commands::one(Action::IdentityDelete, &remove)).await.expect("removed");
+        ended(&mut readers[0]).await;
+        create(&root, 1).await;
+        assert_eq!(number(&next(&mut readers[1]).await), 1, "others go on");
+        root.change("", Commands::one(Action::EnclaveDelete, &other)).await.expect("deleted");
+        ended(&mut readers[1]).await;
+        create(&root, 2).await;
+        assert_eq!(number(&next(&mut roots).await), 1);
+        assert_eq!(number(&next(&mut roots).await), 2);
+    });
+}
+
+/// Waits for the end of a stream.
+async fn ended(records: &mut Records) {
+    let next = tokio::time::timeout(Duration::from_secs(30), records.next()).await.expect("in time");
+    assert!(!matches!(next, Ok(Some(_))), "{next:?}");
 }
