@@ -385,21 +385,23 @@ fn nobody_reads_the_memory_of_the_server() {
 }
 
 #[test]
-fn the_unit_file_is_valid_and_hardened() {
-    let unit = Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd/claviger.service");
-    let text = std::fs::read_to_string(unit).expect("the unit file");
+fn the_unit_files_are_valid_and_hardened() {
     let directory = tempfile::tempdir().expect("a temporary directory");
-    let copy = directory.path().join("claviger.service");
-    std::fs::write(&copy, text.replace("/usr/bin/claviger", PROGRAM)).expect("written");
-    let analyze = |args: &[&str]| {
-        let output = Command::new("systemd-analyze").args(args).arg(&copy).output();
-        let output = output.expect("this test needs 'systemd-analyze': install the package 'systemd'");
-        let said = [output.stdout, output.stderr].concat();
-        (output.status.success(), String::from_utf8(said).expect("text"))
-    };
-    let (valid, said) = analyze(&["verify", "--man=no"]);
-    assert!(valid && !said.contains("claviger.service:"), "{said}");
-    // 0 is what no service can do without, 100 is a service without any protection.
-    let (hardened, said) = analyze(&["security", "--offline=true", "--threshold=15", "--no-pager"]);
-    assert!(hardened, "{said}");
+    for name in ["claviger.service", "claviger-kms.service"] {
+        let unit = Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd").join(name);
+        let text = std::fs::read_to_string(unit).expect("the unit file");
+        let copy = directory.path().join(name);
+        std::fs::write(&copy, text.replace("/usr/bin/claviger", PROGRAM)).expect("written");
+        let analyze = |args: &[&str]| {
+            let output = Command::new("systemd-analyze").args(args).arg(&copy).output();
+            let output = output.expect("this test needs 'systemd-analyze': install the package 'systemd'");
+            let said = [output.stdout, output.stderr].concat();
+            (output.status.success(), String::from_utf8(said).expect("text"))
+        };
+        let (valid, said) = analyze(&["verify", "--man=no"]);
+        assert!(valid && !said.contains(&format!("{name}:")), "{said}");
+        // 0 is what no service can do without, 100 is a service without any protection.
+        let (hardened, said) = analyze(&["security", "--offline=true", "--threshold=15", "--no-pager"]);
+        assert!(hardened, "{name}: {said}");
+    }
 }
