@@ -12,8 +12,6 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use time::OffsetDateTime;
-
 use crate::auth::{Access, Caller, Denied, Identity, Requirement, peer};
 use crate::cache::Keys;
 use crate::server::route::RouteConfig;
@@ -64,7 +62,6 @@ pub struct State {
     keys: Arc<Keys>,
     telemetry: Arc<Telemetry>,
     started: Instant,
-    certificate_expires: OffsetDateTime,
     /// The server that serves this; known once it is bound.
     server: OnceLock<Handle<Self>>,
 }
@@ -77,20 +74,14 @@ impl State {
         keys: Arc<Keys>,
         telemetry: Arc<Telemetry>,
         started: Instant,
-        certificate_expires: OffsetDateTime,
     ) -> Arc<Self> {
         let router = Router::new(routes(), api);
-        Arc::new(Self { router, access, keys, telemetry, started, certificate_expires, server: OnceLock::new() })
+        Arc::new(Self { router, access, keys, telemetry, started, server: OnceLock::new() })
     }
 
     /// The keys this serves.
     pub fn keys(&self) -> &Arc<Keys> {
         &self.keys
-    }
-
-    /// Tells the state which server serves it.
-    pub fn set_server(&self, server: Handle<Self>) {
-        let _ = self.server.set(server);
     }
 }
 
@@ -106,5 +97,9 @@ impl Service for State {
         path: &str,
     ) -> Result<Caller, Denied> {
         self.access.authorize(peer, requirement, path)
+    }
+
+    fn served_by(&self, server: Handle<Self>) {
+        let _ = self.server.set(server);
     }
 }

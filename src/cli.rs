@@ -4,6 +4,7 @@ mod bench;
 mod completions;
 mod config;
 mod connection;
+mod daemon;
 mod doctor;
 mod environment;
 mod explain;

@@ -32,7 +32,6 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use hyper::header::HeaderValue;
-use time::OffsetDateTime;
 
 use self::wire::{Encoding, ErrResponse};
 use self::writer::Writer;
@@ -79,9 +78,10 @@ pub struct State {
     writer: Writer,
     telemetry: Arc<Telemetry>,
     started: Instant,
-    certificate_expires: OffsetDateTime,
-    /// The server that serves this, and where clients reach it; known once it is bound.
-    server: OnceLock<(Handle<Self>, String)>,
+    /// The server that serves this, once it is bound.
+    server: OnceLock<Handle<Self>>,
+    /// Where clients reach that server, as `host:port`.
+    host: OnceLock<String>,
 }
 
 impl State {
@@ -89,25 +89,19 @@ impl State {
     ///
     /// # Errors
     /// When there is no thread to be had.
-    pub fn new(
-        keeper: Keeper,
-        telemetry: Arc<Telemetry>,
-        started: Instant,
-        certificate_expires: OffsetDateTime,
-    ) -> std::io::Result<Arc<Self>> {
+    pub fn new(keeper: Keeper, telemetry: Arc<Telemetry>, started: Instant) -> std::io::Result<Arc<Self>> {
         let (router, writer) = (Router::new(routes(), &BTreeMap::new()), Writer::start(keeper)?);
-        Ok(Arc::new(Self { router, writer, telemetry, started, certificate_expires, server: OnceLock::new() }))
+        let (server, host) = (OnceLock::new(), OnceLock::new());
+        Ok(Arc::new(Self { router, writer, telemetry, started, server, host }))
     }
 
-    /// Tells the state which server serves it, and at which `host:port` clients reach it.
-    pub fn set_server(&self, server: Handle<Self>, host: String) {
-        let reauthorize = server.clone();
-        self.writer.on_new_rights(move || reauthorize.reauthorize());
-        let _ = self.server.set((server, host));
+    /// Tells the state at which `host:port` clients reach it. Only the first call counts.
+    pub fn set_host(&self, host: String) {
+        let _ = self.host.set(host);
     }
 
     fn host(&self) -> String {
-        self.server.get().map(|(_, host)| host.clone()).unwrap_or_default()
+        self.host.get().cloned().unwrap_or_default()
     }
 
     /// Waits until every change is written that somebody has asked for.
@@ -156,5 +150,11 @@ impl Service for State {
             Denied::NoIdentity(error) => server::Error::bad_request(error),
             Denied::NotAllowed { .. } => Error::Denied.into(),
         }
+    }
+
+    fn served_by(&self, server: Handle<Self>) {
+        let reauthorize = server.clone();
+        self.writer.on_new_rights(move || reauthorize.reauthorize());
+        let _ = self.server.set(server);
     }
 }

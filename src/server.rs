@@ -27,20 +27,22 @@ use arc_swap::ArcSwap;
 use hyper::header::HeaderValue;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
+use tokio_util::task::TaskTracker;
 
 use self::connection::{Connection, End};
 use self::connections::Connections;
 use self::denials::Denials;
-use self::tls::{Tls, Trust};
-use self::worker::Workers;
+use self::tls::Tls;
 use crate::auth::{Caller, Denied, Identity, Requirement, peer};
 use crate::clock::{self, Ticker};
 use crate::telemetry::Telemetry;
+use crate::telemetry::metrics::Text;
 
 pub use self::body::{FromBody, Json, Whole};
 pub use self::error::Error;
 pub use self::reply::{IntoReply, Reply};
 pub use self::route::{Call, Route, Router};
+pub use self::worker::Workers;
 
 /// How many connections the kernel keeps for us until they are accepted.
 const BACKLOG: u32 = 4_096;
@@ -83,6 +85,11 @@ pub trait Service: Sized + Send + Sync + 'static {
     fn denied(denied: Denied) -> Error {
         denied.into()
     }
+
+    /// Tells the service which server serves it, before the first request.
+    fn served_by(&self, server: Handle<Self>) {
+        let _ = server;
+    }
 }
 
 /// Limits of a server.
@@ -92,15 +99,12 @@ pub struct Limits {
     pub connections: usize,
     /// How long running requests may take after a shutdown began.
     pub shutdown: Duration,
-    /// Threads that serve connections, at least one.
-    pub workers: usize,
 }
 
 /// One config's view of the world. A request takes one, so that a reload never shows half of two.
 struct Snapshot<S> {
     state: Arc<S>,
-    tls: Arc<rustls::ServerConfig>,
-    trust: Arc<Trust>,
+    tls: Tls,
 }
 
 /// What all workers share.
@@ -145,14 +149,16 @@ impl<S: Service> Server<S> {
         let listener = listen(address)?;
         let connections = files::for_connections(limits.connections);
         let shared = Shared {
-            snapshot: ArcSwap::from_pointee(Snapshot { state, tls: tls.config, trust: tls.trust }),
+            snapshot: ArcSwap::from_pointee(Snapshot { state, tls }),
             replaced: watch::Sender::default(),
             telemetry,
             connections: Connections::new(connections),
             denials: Denials::default(),
             ticker: Ticker::start(clock::instant()),
         };
-        Ok(Self { listener, limits, shared: Arc::new(shared) })
+        let server = Self { listener, limits, shared: Arc::new(shared) };
+        server.handle().state().served_by(server.handle());
+        Ok(server)
     }
 
     /// The address, with the port that the system chose where the config said 0.
@@ -165,15 +171,15 @@ impl<S: Service> Server<S> {
         Handle(self.shared.clone())
     }
 
-    /// Serves until `shutdown` ends, then lets running requests finish within the grace period, which is over
-    /// at once when `hurry` ends.
-    pub async fn run(self, shutdown: impl Future<Output = ()>, hurry: impl Future<Output = ()>) -> std::io::Result<()> {
-        let workers = Workers::start(self.limits.workers)?;
+    /// Serves on `workers` until `shutdown` ends, then lets running requests finish within the grace period, which is
+    /// over at once when `hurry` ends.
+    pub async fn run(self, workers: Arc<Workers>, shutdown: impl Future<Output = ()>, hurry: impl Future<Output = ()>) {
+        let served = TaskTracker::new();
         let sweeper = tokio::spawn(sweep(self.shared.clone()));
         let accept = async {
             loop {
                 match self.listener.accept().await {
-                    Ok((socket, address)) => self.admit(&workers, socket, address),
+                    Ok((socket, address)) => self.admit(&workers, &served, socket, address),
                     // Out of file descriptors, most likely: some will be free in a moment.
                     Err(error) => {
                         tracing::error!(%error, "failed to accept a connection");
@@ -188,6 +194,7 @@ impl<S: Service> Server<S> {
         }
         drop(self.listener);
         self.shared.connections.end_all(End::Drain);
+        served.close();
         let grace = async {
             tokio::select! {
                 () = tokio::time::sleep(self.limits.shutdown) => {}
@@ -195,7 +202,7 @@ impl<S: Service> Server<S> {
             }
         };
         let finished = tokio::select! {
-            () = workers.finish() => true,
+            () = served.wait() => true,
             () = grace => false,
         };
         if !finished {
@@ -204,33 +211,35 @@ impl<S: Service> Server<S> {
             );
             self.shared.connections.end_all(End::Close);
             // They have nothing left to wait for; what they had to say is on record when they are gone.
-            let _ = tokio::time::timeout(CUT_OFF, workers.finish()).await;
+            let _ = tokio::time::timeout(CUT_OFF, served.wait()).await;
         }
         sweeper.abort();
-        Ok(())
     }
 
-    fn admit(&self, workers: &Workers, socket: TcpStream, address: SocketAddr) {
+    fn admit(&self, workers: &Workers, served: &TaskTracker, socket: TcpStream, address: SocketAddr) {
         let now = clock::instant();
         let _ = socket.set_nodelay(true);
         let connection = Connection::new(address.ip().to_canonical(), self.shared.ticker, now);
         let Some(place) = self.shared.connections.admit(connection.clone(), now) else {
             return self.shared.denials.note_refused(address.ip(), now);
         };
-        let shared = self.shared.clone();
+        let (shared, counted) = (self.shared.clone(), served.token());
         workers.spawn(socket, move |socket| async move {
             connection::run(shared, connection, socket).await;
-            drop(place);
+            drop((place, counted));
         });
     }
 }
 
 impl<S: Service> Handle<S> {
-    /// Serves `state` from the next request on, and `tls` from the next connection on. When whom to
-    /// trust has changed, older connections are told to go away.
+    /// Serves `state` from the next request on, and `tls` from the next connection on. Sessions of clients last, unless
+    /// whom to trust has changed; then older connections are told to go away, too.
     pub fn replace(&self, state: Arc<S>, tls: Tls) {
-        let trust_changed = tls.trust.id() != self.0.snapshot.load().trust.id();
-        self.0.snapshot.store(Arc::new(Snapshot { state, tls: tls.config, trust: tls.trust }));
+        let former = self.0.snapshot.load();
+        let tls = tls.keeping_sessions_of(&former.tls);
+        let trust_changed = tls.trust.id() != former.tls.trust.id();
+        state.served_by(self.clone());
+        self.0.snapshot.store(Arc::new(Snapshot { state, tls }));
         if trust_changed {
             self.0.connections.end_all(End::Leave);
         }
@@ -248,9 +257,12 @@ impl<S: Service> Handle<S> {
         self.0.snapshot.load().state.clone()
     }
 
-    /// How many connections there are.
-    pub fn connections(&self) -> usize {
-        self.0.connections.len()
+    /// Writes what there is to measure of a server, whatever it serves.
+    pub fn write_metrics(&self, text: &mut Text) {
+        let expires = self.0.snapshot.load().tls.not_after.unix_timestamp();
+        let help = "When the first of the server certificates expires, in seconds since 1970.";
+        text.gauge("claviger_tls_certificate_expiry_timestamp_seconds", help, expires);
+        text.gauge("claviger_connections", "Open connections.", self.0.connections.len());
     }
 
     /// How many requests were denied, per policy; those without one under the empty name.

@@ -3,6 +3,7 @@
 pub mod audit;
 pub mod log;
 pub mod metrics;
+pub mod process;
 mod stream;
 
 pub use stream::{Events, Reader};
@@ -18,4 +19,23 @@ pub struct Telemetry {
     pub audit: audit::Audit,
     /// Counters of requests.
     pub metrics: metrics::Metrics,
+}
+
+impl Telemetry {
+    /// Writes what there is to measure of the requests so far, the log and the audit events.
+    pub fn write_metrics(&self, text: &mut metrics::Text) {
+        let Self { log, audit, metrics } = self;
+        metrics.write(text);
+        text.counter("kes_log_error_events", "Events of the log.", log.written());
+        text.counter("kes_log_audit_events", "Audit events.", audit.written());
+        let help = "Log lines dropped because standard error was too slow.";
+        text.counter("claviger_log_dropped_total", help, log.dropped());
+        let readers = log.events().readers_dropped() + audit.events().readers_dropped();
+        let help = "Readers of log streams disconnected because they were too slow.";
+        text.counter("claviger_log_readers_dropped_total", help, readers);
+        text.gauge("claviger_audit_queue_length", "Audit events that wait for standard output.", audit.queued());
+        let help = "Requests that waited because the audit queue was full.";
+        text.counter("claviger_audit_waits_total", help, audit.waits());
+        text.counter("claviger_audit_failed_total", "Audit events that standard output refused.", audit.failed());
+    }
 }

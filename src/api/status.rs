@@ -8,7 +8,8 @@ use super::wire::{ApiResponse, ApiRoute, StatusResponse, VersionResponse};
 use crate::name::PolicyName;
 use crate::server::{Call, Error, Reply};
 use crate::telemetry::metrics::Text;
-use crate::{clock, keystore, memory};
+use crate::telemetry::process;
+use crate::{keystore, memory};
 
 /// The server's version.
 pub(super) const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -57,9 +58,8 @@ pub(super) async fn api(call: Call<State>) -> Result<ApiResponse, Error> {
 
 pub(super) async fn metrics(call: Call<State>) -> Result<Reply, Error> {
     let mut text = Text::default();
-    call.state().telemetry.metrics.write(&mut text);
-    write_telemetry(call.state(), &mut text);
-    write_system(call.state(), &mut text);
+    call.state().telemetry.write_metrics(&mut text);
+    process::write_metrics(&mut text, call.state().started);
     write_keystore(call.state(), &mut text);
     write_server(call.state(), &mut text);
     // The official Go SDK, which names no content type, refuses a metric with more than one sample unless it is one of
@@ -68,32 +68,6 @@ pub(super) async fn metrics(call: Call<State>) -> Result<Reply, Error> {
         write_policies(call.state(), &mut text);
     }
     Ok(Reply::text(Text::CONTENT_TYPE, text.finish()))
-}
-
-fn write_telemetry(state: &State, text: &mut Text) {
-    let (log, audit) = (&state.telemetry.log, &state.telemetry.audit);
-    text.counter("kes_log_error_events", "Events of the log.", log.written());
-    text.counter("kes_log_audit_events", "Audit events.", audit.written());
-    text.counter("claviger_log_dropped_total", "Log lines dropped because standard error was too slow.", log.dropped());
-    text.counter(
-        "claviger_log_readers_dropped_total",
-        "Readers of log streams disconnected because they were too slow.",
-        log.events().readers_dropped() + audit.events().readers_dropped(),
-    );
-    text.gauge("claviger_audit_queue_length", "Audit events that wait for standard output.", audit.queued());
-    text.counter("claviger_audit_waits_total", "Requests that waited because the audit queue was full.", audit.waits());
-    text.counter("claviger_audit_failed_total", "Audit events that standard output refused.", audit.failed());
-}
-
-fn write_system(state: &State, text: &mut Text) {
-    let memory = memory::usage();
-    text.gauge("kes_system_up_time", "Seconds since the start.", state.started.elapsed().as_secs_f64());
-    text.gauge("kes_system_num_cpu", "CPUs of the machine.", memory::cpus());
-    text.gauge("kes_system_num_cpu_used", "CPUs the server may use.", memory::usable_cpus());
-    text.gauge("kes_system_num_threads", "Threads of the server.", memory.threads);
-    text.gauge("kes_system_mem_heap_used", "Bytes allocated on the heap.", memory.heap);
-    text.gauge("kes_system_mem_heap_objects", "Allocations on the heap.", memory.objects);
-    text.gauge("kes_system_mem_stack_used", "Bytes of the main thread's stack.", memory.stack);
 }
 
 fn write_keystore(state: &State, text: &mut Text) {
@@ -119,14 +93,8 @@ fn write_keystore(state: &State, text: &mut Text) {
 }
 
 fn write_server(state: &State, text: &mut Text) {
-    let left = state.certificate_expires - clock::now();
-    text.gauge(
-        "claviger_tls_certificate_days_left",
-        "Days until the server certificate expires.",
-        left.as_seconds_f64() / 86_400.0,
-    );
     let Some(server) = state.server.get() else { return };
-    text.gauge("claviger_connections", "Connections there are.", server.connections());
+    server.write_metrics(text);
     text.counter("claviger_denials_total", "Requests denied.", server.denials().values().sum::<u64>());
 }
 

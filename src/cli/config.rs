@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use clap::Subcommand;
 
+use super::daemon::message;
 use super::out::{GOOD, Out, moment, printable};
-use super::server::message;
 use crate::config::Config;
 use crate::keystore;
 use crate::telemetry::log::Level;

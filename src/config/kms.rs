@@ -48,7 +48,7 @@ enum Version {
 }
 
 /// The `admin:` section.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Admin {
     /// None: worked out from the HSM key.
@@ -169,6 +169,11 @@ impl Config {
             note(Setting::Cert(index), pair.key("cert"));
         }
         note(Setting::Ca, Path::of("tls.ca"));
+    }
+
+    /// Whether the `tls:` section names certificates of the server.
+    pub fn names_certificates(&self) -> bool {
+        !self.tls.certs.is_empty()
     }
 
     /// The `tls:` section as the server takes it.

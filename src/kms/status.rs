@@ -11,6 +11,7 @@ use super::{Error, State};
 use crate::memory;
 use crate::server::{self, Call, Reply};
 use crate::telemetry::metrics::Text;
+use crate::telemetry::process;
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
@@ -89,21 +90,12 @@ fn count(number: usize) -> u32 {
 pub(super) async fn metrics(call: Call<State>) -> Result<Reply, Error> {
     let state = call.state();
     let mut text = Text::default();
-    state.telemetry.metrics.write(&mut text);
-    let (log, audit, memory) = (&state.telemetry.log, &state.telemetry.audit, memory::usage());
-    text.counter("kes_log_error_events", "Events of the log.", log.written());
-    text.counter("kes_log_audit_events", "Audit events.", audit.written());
-    text.gauge("kes_system_up_time", "Seconds since the start.", state.started.elapsed().as_secs_f64());
-    text.gauge("kes_system_mem_heap_used", "Bytes of heap in use.", memory.heap);
+    state.telemetry.write_metrics(&mut text);
+    process::write_metrics(&mut text, state.started);
     text.gauge("claviger_kms_commit", "Changes of the state so far.", state.writer.snapshot().commit);
     text.gauge("claviger_kms_writable", "Whether the last change could be written.", u8::from(state.writer.works()));
-    let expires = state.certificate_expires.unix_timestamp();
-    text.gauge(
-        "claviger_tls_certificate_expires",
-        "When the server certificate expires, in seconds since 1970.",
-        expires,
-    );
-    let connections = state.server.get().map_or(0, |(server, _)| server.connections());
-    text.gauge("claviger_connections", "Open connections.", connections);
+    if let Some(server) = state.server.get() {
+        server.write_metrics(&mut text);
+    }
     Ok(Reply::text(Text::CONTENT_TYPE, text.finish()))
 }

@@ -294,17 +294,17 @@ async fn handshake<S: Service>(
     socket: TcpStream,
 ) -> std::io::Result<TlsStream<TcpStream>> {
     let snapshot = shared.snapshot.load_full();
-    let tls = TlsAcceptor::from(snapshot.tls.clone()).accept(socket).await?;
+    let tls = TlsAcceptor::from(snapshot.tls.config.clone()).accept(socket).await?;
     let session = tls.get_ref().1;
     let chain: Vec<_> =
         session.peer_certificates().unwrap_or_default().iter().map(|c| c.clone().into_owned()).collect();
     // A resumed session brings back certificates that nobody verified this time.
     let identity = if session.handshake_kind() == Some(rustls::HandshakeKind::Resumed) {
-        snapshot.trust.identify(&chain)
+        snapshot.tls.trust.identify(&chain)
     } else {
         peer::identify(chain.iter().map(AsRef::as_ref))
     };
-    let _ = connection.client.set(Client { chain, identity, trust: snapshot.trust.id() });
+    let _ = connection.client.set(Client { chain, identity, trust: snapshot.tls.trust.id() });
     connection.idle_since.store(connection.ticker.at(clock::instant()), Ordering::Relaxed);
     Ok(tls)
 }

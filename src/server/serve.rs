@@ -50,7 +50,7 @@ pub(super) async fn serve<S: Service>(
             reply::page_not_found()
         }
         Ok(Some(found)) => {
-            let (ip, peer) = snapshot.trust.peer(connection, &head.headers);
+            let (ip, peer) = snapshot.tls.trust.peer(connection, &head.headers);
             let arrived = counted.arrived;
             let asked = Asked::default();
             let exchange = Exchange {

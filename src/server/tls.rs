@@ -262,17 +262,22 @@ pub struct Tls {
     pub(super) trust: Arc<Trust>,
     /// When the first of the server's certificates expires.
     pub not_after: OffsetDateTime,
+    /// The files that it was loaded from, as they were before.
+    pub files: Fingerprint,
 }
 
 impl Tls {
     /// Loads every file that `config` names. `client_optional` is set when some route needs no client
     /// certificate.
     pub fn load(config: &Config, client_optional: bool) -> Result<Self, Error> {
+        // Before anything is read: no later change is missed.
+        let files = fingerprint(config);
         let provider = provider();
         let pairs = config.certs.iter().enumerate();
         let pairs = pairs.map(|(index, pair)| Named::load(index, pair, &provider)).collect::<Result<_, _>>()?;
         let trust = Trust::load(config, &Arc::new(provider.clone()))?;
-        assemble(pairs, provider, trust, client_optional).map_err(Error::Setup)
+        let tls = assemble(pairs, provider, trust, client_optional).map_err(Error::Setup)?;
+        Ok(Self { files, ..tls })
     }
 
     /// TLS with a certificate that is in no file, and any client certificate.
@@ -288,8 +293,7 @@ impl Tls {
     }
 
     /// This with the trust (and so the session tickets) of `older`, where that is the same.
-    #[must_use]
-    pub fn keeping_sessions_of(self, older: &Self) -> Self {
+    pub(super) fn keeping_sessions_of(self, older: &Self) -> Self {
         if !self.trust.is_same(&older.trust) {
             return self;
         }
@@ -319,11 +323,11 @@ fn assemble(
     config.send_tls13_tickets = 1;
     config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
     config.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new()?;
-    Ok(Tls { config: Arc::new(config), trust: Arc::new(trust), not_after })
+    Ok(Tls { config: Arc::new(config), trust: Arc::new(trust), not_after, files: Fingerprint::default() })
 }
 
 /// What tells one version of the TLS files from another.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Fingerprint(Vec<Option<(u64, u64, u64, SystemTime)>>);
 
 /// How the files that `config` names are now; changes when one of them does.

@@ -2,7 +2,8 @@
 //!
 //! A connection stays on the thread that got it. So the replies that become ready together leave in
 //! one write, which on HTTP/2 is worth a third of all CPU time (`docs/measurements.md`). The thread
-//! that accepts is a worker, too; each new connection goes to the worker with the fewest.
+//! that accepts is a worker, too; each new connection goes to the worker with the fewest. All servers of a process
+//! share its workers.
 
 use std::io;
 use std::pin::Pin;
@@ -11,15 +12,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
-use tokio_util::task::TaskTracker;
 
 type Task = Box<dyn FnOnce() -> Pin<Box<dyn Future<Output = ()> + Send>> + Send>;
 
-/// The workers of a server.
-pub(super) struct Workers {
+/// The threads that serve connections.
+pub struct Workers {
     here: Load,
     others: Vec<Worker>,
-    tasks: TaskTracker,
 }
 
 struct Worker {
@@ -51,10 +50,13 @@ impl Drop for Loaded {
 }
 
 impl Workers {
-    /// Starts `count` workers, of which the calling thread's runtime is one.
-    pub(super) fn start(count: usize) -> io::Result<Self> {
+    /// Starts `count` workers, of which the calling thread's runtime is one. They end with the last reference.
+    ///
+    /// # Errors
+    /// When there is no thread to be had.
+    pub fn start(count: usize) -> io::Result<Arc<Self>> {
         let others = (1..count).map(Worker::start).collect::<io::Result<_>>()?;
-        Ok(Self { here: Load::default(), others, tasks: TaskTracker::new() })
+        Ok(Arc::new(Self { here: Load::default(), others }))
     }
 
     /// Serves `socket` on the worker that has the least to do.
@@ -67,7 +69,7 @@ impl Workers {
         match least.filter(|worker| worker.load.get() < self.here.get()) {
             None => {
                 let loaded = self.here.add();
-                self.tasks.spawn(async move {
+                tokio::spawn(async move {
                     serve(socket).await;
                     drop(loaded);
                 });
@@ -75,25 +77,19 @@ impl Workers {
             Some(worker) => {
                 // Leaves this thread's event queue here, and joins the other's there.
                 let Ok(socket) = socket.into_std() else { return };
-                let (loaded, token) = (worker.load.add(), self.tasks.token());
+                let loaded = worker.load.add();
                 let task = Box::new(move || -> Pin<Box<dyn Future<Output = ()> + Send>> {
                     Box::pin(async move {
                         if let Ok(socket) = TcpStream::from_std(socket) {
                             serve(socket).await;
                         }
-                        drop((loaded, token));
+                        drop(loaded);
                     })
                 });
                 // A worker ends with its queue, not before.
                 let _ = worker.queue.send(task);
             }
         }
-    }
-
-    /// Waits until all connections have ended.
-    pub(super) async fn finish(&self) {
-        self.tasks.close();
-        self.tasks.wait().await;
     }
 }
 

@@ -11,7 +11,7 @@ import (
 // What the README has people do: the three lines that the server prints are all a client needs.
 func TestDevServerTellsClientsEverything(t *testing.T) {
 	s, ctx := &server{dir: t.TempDir()}, testContext(t)
-	lines := s.startDev(t)
+	lines := s.startDev(t, "server", "--dev", "--addr", "127.0.0.1:0")
 	key, err := kes.ParseAPIKey(lines["MINIO_KES_API_KEY"])
 	ok(t, err)
 	own, err := kes.GenerateCertificate(key)

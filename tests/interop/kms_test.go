@@ -29,14 +29,8 @@ type keyManager struct {
 
 func startKeyManager(t *testing.T) *keyManager {
 	t.Helper()
-	m := &keyManager{server: &server{dir: t.TempDir()}, exports: map[string]string{}}
-	m.start(t, "kms", "server", "--dev", "--address", "127.0.0.1:0")
-	for _, line := range m.output {
-		if assignment, found := strings.CutPrefix(line, "export "); found {
-			name, value, _ := strings.Cut(assignment, "=")
-			m.exports[name] = value
-		}
-	}
+	m := &keyManager{server: &server{dir: t.TempDir()}}
+	m.exports = m.startDev(t, "kms", "server", "--dev", "--address", "127.0.0.1:0")
 	return m
 }
 

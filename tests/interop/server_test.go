@@ -56,7 +56,7 @@ func TestMain(m *testing.M) {
 // A running server. It stops with the test.
 type server struct {
 	endpoint string
-	output   []string // the lines of its standard output until it was ready
+	output   []string // the lines of its standard error until it was ready
 	dir      string
 	admin    kes.APIKey
 	app      kes.APIKey
@@ -103,9 +103,9 @@ func startServerOf(t *testing.T, admin, app kes.APIKey) *server {
 }
 
 // Starts a development server; returns the variables that it tells people to export.
-func (s *server) startDev(t *testing.T) map[string]string {
+func (s *server) startDev(t *testing.T, args ...string) map[string]string {
 	t.Helper()
-	s.startUntil(t, "export SSL_CERT_FILE=", "server", "--dev", "--addr", "127.0.0.1:0")
+	s.startUntil(t, "export SSL_CERT_FILE=", args...)
 	exports := map[string]string{}
 	for _, line := range s.output {
 		if assignment, found := strings.CutPrefix(line, "export "); found {
@@ -126,8 +126,7 @@ func (s *server) startUntil(t *testing.T, last string, args ...string) {
 	t.Helper()
 	s.process = exec.Command(binary(t), args...)
 	s.process.Dir = s.dir
-	s.process.Stderr = os.Stderr
-	stdout, err := s.process.StdoutPipe()
+	stderr, err := s.process.StderrPipe()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -135,7 +134,7 @@ func (s *server) startUntil(t *testing.T, last string, args ...string) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { s.stop(t) })
-	lines := bufio.NewScanner(stdout)
+	lines := bufio.NewScanner(stderr)
 	for lines.Scan() {
 		line := lines.Text()
 		s.output = append(s.output, line)
@@ -149,8 +148,7 @@ func (s *server) startUntil(t *testing.T, last string, args ...string) {
 	if s.endpoint == "" {
 		t.Fatalf("the server did not say where it listens: %q", s.output)
 	}
-	// Its audit events follow; a full pipe would stop it.
-	go io.Copy(io.Discard, stdout)
+	go io.Copy(os.Stderr, stderr)
 }
 
 // Stops the server as a service manager does, once.

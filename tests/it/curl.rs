@@ -32,7 +32,7 @@ fn the_certificate_of_a_development_server_is_all_that_curl_needs() {
     let server = TestServer::dev();
     let exported = |name: &str| {
         let start = format!("export {name}=");
-        let find = || server.stdout().lines().find_map(|line| line.strip_prefix(&start).map(str::to_owned));
+        let find = || server.stderr().lines().find_map(|line| line.strip_prefix(&start).map(str::to_owned));
         eventually("the server says what to export", || find().is_some());
         find().expect("it was there")
     };

@@ -88,8 +88,8 @@ fn run_beside(document: &str, variables: Vec<(String, String)>, server: &TestSer
 
 /// The variables that a development server tells people to set.
 fn exports(server: &TestServer) -> Vec<(String, String)> {
-    crate::support::eventually("the server says what to set", || server.stdout().contains("export SSL_CERT_FILE="));
-    let stdout = server.stdout();
-    let exports = stdout.lines().filter_map(|line| line.strip_prefix("export ")?.split_once('='));
+    crate::support::eventually("the server says what to set", || server.stderr().contains("export SSL_CERT_FILE="));
+    let said = server.stderr();
+    let exports = said.lines().filter_map(|line| line.strip_prefix("export ")?.split_once('='));
     exports.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
 }

@@ -354,10 +354,10 @@ fn as_nobody(privileges: &[&str]) -> TestServer {
 #[test]
 fn memory_is_locked_when_all_of_it_may_be() {
     let capable = as_nobody(&["--inh-caps=+ipc_lock", "--ambient-caps=+ipc_lock"]);
-    assert!(capable.stdout().contains("enabled"), "{}", capable.stdout());
+    assert!(capable.stderr().contains("enabled"), "{}", capable.stderr());
     assert!(process_status(&capable, "VmLck:") > 1_024, "more than a megabyte is locked");
     let finite = as_nobody(&[]);
-    assert!(finite.stdout().contains("disabled: the limit RLIMIT_MEMLOCK is finite"), "{}", finite.stdout());
+    assert!(finite.stderr().contains("disabled: the limit RLIMIT_MEMLOCK is finite"), "{}", finite.stderr());
     assert_eq!(process_status(&finite, "VmLck:"), 0);
 }
 

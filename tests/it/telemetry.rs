@@ -218,7 +218,7 @@ fn equal_denials_are_one_line_and_all_are_counted() {
         assert!(!plain.text().contains("policy="), "{}", plain.text());
     });
     eventually("the last denial is logged", || server.stderr().contains("/v1/key/describe/other"));
-    let lines: Vec<_> = server.stderr().lines().map(json).filter(|line| line["message"] == "request denied").collect();
+    let lines: Vec<_> = server.log().into_iter().filter(|line| line["message"] == "request denied").collect();
     assert_eq!(lines.len(), 2, "{lines:?}");
     assert_eq!(lines[0]["path"], "/v1/key/describe/my-key");
     assert_eq!((&lines[0]["policy"], &lines[0]["level"]), (&"my-app".into(), &"INFO".into()));
@@ -256,7 +256,7 @@ fn metrics_are_complete_from_the_first_scrape_and_right() {
             "kes_system_mem_heap_objects",
             "kes_system_mem_stack_used",
             "claviger_keystore_reachable",
-            "claviger_tls_certificate_days_left",
+            "claviger_tls_certificate_expiry_timestamp_seconds",
             "claviger_connections",
         ];
         for name in positive {
@@ -301,8 +301,8 @@ fn metrics_are_complete_from_the_first_scrape_and_right() {
 struct Unread {
     child: Child,
     address: SocketAddr,
-    stdout: Option<BufReader<ChildStdout>>,
-    stderr: ChildStderr,
+    stdout: Option<ChildStdout>,
+    stderr: BufReader<ChildStderr>,
     directory: tempfile::TempDir,
 }
 
@@ -319,12 +319,12 @@ impl Unread {
             .stderr(Stdio::piped())
             .spawn()
             .expect("the program starts");
-        let mut stdout = BufReader::new(child.stdout.take().expect("piped"));
-        let stderr = child.stderr.take().expect("piped");
+        let stdout = child.stdout.take().expect("piped");
+        let mut stderr = BufReader::new(child.stderr.take().expect("piped"));
         let (mut line, mut address) = (String::new(), None);
         while !line.starts_with("=> Server is up") {
             line.clear();
-            assert!(stdout.read_line(&mut line).expect("a line") > 0, "the server starts");
+            assert!(stderr.read_line(&mut line).expect("a line") > 0, "the server starts");
             address = address.or(line.split_once("https://").and_then(|(_, at)| at.trim().parse().ok()));
         }
         let address = address.expect("the start message says where");

@@ -40,7 +40,10 @@ pub(super) struct Args {
     /// Write a certificate to this file
     #[arg(long, value_name = "FILE", requires = "key")]
     cert: Option<PathBuf>,
-    /// Show the administrator of a server with this config file and the HSM key of MINIO_KMS_HSM_KEY
+    /// Show the administrator, and the API key where it is derived from the HSM key in MINIO_KMS_HSM_KEY
+    #[arg(long, conflicts_with_all = ["subject", "key"])]
+    admin: bool,
+    /// The config file of the server whose administrator is shown
     #[arg(long, value_name = "FILE", conflicts_with_all = ["subject", "key"])]
     config: Option<PathBuf>,
 }
@@ -116,8 +119,8 @@ struct Shown<'a> {
 }
 
 pub(super) fn run(args: &Args, out: &mut Out) -> anyhow::Result<()> {
-    if let Some(config) = &args.config {
-        return show_admin(config, args.json, out);
+    if args.admin || args.config.is_some() {
+        return show_admin(args.config.as_deref(), args.json, out);
     }
     let key = match &args.subject {
         None => ApiKey::generate()?,
@@ -147,12 +150,12 @@ fn key_of(text: &str) -> anyhow::Result<Result<ApiKey, Identity>> {
     Ok(Err(Identity::of_public_key(Certificate::parse(leaf).with_context(place)?.public_key_info())))
 }
 
-fn show_admin(config: &Path, json: bool, out: &mut Out) -> anyhow::Result<()> {
-    if let Some(identity) = Config::load(config)?.admin.identity {
+fn show_admin(config: Option<&Path>, json: bool, out: &mut Out) -> anyhow::Result<()> {
+    if let Some(identity) = config.map(Config::load).transpose()?.and_then(|config| config.admin.identity) {
         return show(identity, None, json, out);
     }
     let Some(key) = environment::secret(KMS_HSM_KEY) else {
-        bail!("the config names no 'admin.identity', and {KMS_HSM_KEY} is not set: there is no administrator");
+        bail!("{KMS_HSM_KEY} is not set, and no config names an 'admin.identity': there is no administrator to show");
     };
     let key = HsmKey::parse(key.expose_secret())?.root_api_key();
     show(key.identity(), Some(key.expose()), json, out)

@@ -1,22 +1,20 @@
-//! `claviger kms server`: joins everything. Read [`start`] first.
+//! `claviger kms server`: the key manager over its own data. Read [`start`] first.
 
 mod certificate;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
 
 use anyhow::{Context as _, bail};
+use async_trait::async_trait;
 use secrecy::ExposeSecret as _;
 
-use self::certificate::{Message, Source};
+use self::certificate::Source;
 use crate::auth::enclave::ApiKey;
+use crate::cli::daemon::{self, Daemon, Message, Program, apply_log, message};
 use crate::cli::environment::{self, KMS_HSM_KEY};
 use crate::cli::input;
-use crate::cli::server::message::local_addresses;
-use crate::cli::server::signals::Signals;
-use crate::cli::server::{WATCH, flush, notify, telemetry};
 use crate::config::{
     self,
     kms::{Config, Hsm},
@@ -24,9 +22,8 @@ use crate::config::{
 use crate::kms::seal::{ENVIRONMENT, HsmKey, Provider, Providers, Remote, unseal};
 use crate::kms::store::{Mem, Redb, Store};
 use crate::kms::{Admin, HISTORY, Keeper, State};
-use crate::server::tls::Fingerprint;
-use crate::server::{Handle, Limits, Server};
-use crate::telemetry::{Telemetry, audit, log};
+use crate::server::tls::{Fingerprint, Tls};
+use crate::telemetry::{Telemetry, log};
 use crate::{clock, memory};
 
 /// The port of key managers.
@@ -54,101 +51,102 @@ pub(super) struct Args {
 
 /// Runs the server until it is told to stop.
 pub(super) fn run(args: Args) -> anyhow::Result<()> {
-    let started = Instant::now();
-    std::panic::set_hook(Box::new(log::panicked));
-    memory::forbid_core_dumps().context("failed to forbid core dumps")?;
-    let lock = memory::lock();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
-        let telemetry = telemetry()?;
-        telemetry.log.records().keep(HISTORY);
-        if let memory::Lock::Disabled(why) = &lock {
+    daemon::run(args.dev, async |daemon| {
+        daemon.telemetry.log.records().keep(HISTORY);
+        if let memory::Lock::Disabled(why) = &daemon.lock {
             tracing::warn!("memory is not locked: {why}");
         }
-        start(args, started, telemetry).await
+        start(args, daemon).await
     })
 }
 
-/// Opens the data, loads the certificate, binds the server, and serves.
-async fn start(args: Args, started: Instant, telemetry: Arc<Telemetry>) -> anyhow::Result<()> {
-    let signals = Signals::new()?;
+/// Opens the data, loads the certificate, listens, and serves.
+async fn start(args: Args, daemon: Daemon) -> anyhow::Result<()> {
     let config = args.config.as_deref().map(Config::load).transpose()?.unwrap_or_default();
     let providers = providers(&config, args.dev).await?;
     let (admin, root) = admin(&config, &providers)?;
+    let (identity, log) = (admin.identity, config.log);
     let keeper = open(args.directory.clone(), providers, admin).await?;
-
-    let address = args.address.unwrap_or_else(|| SocketAddr::new(listening(args.dev), PORT));
     let source = Source::new(&config, args.directory.as_deref(), args.host.as_deref(), clock::now())?;
-    // Before they are loaded: no later change is missed.
-    let seen = source.fingerprint();
     let tls = source.load()?;
-    let state = State::new(keeper, telemetry.clone(), started, tls.not_after)?;
-    telemetry.log.set_level(config.log.error);
-    telemetry.audit.set_on(config.log.audit.is_some_and(|level| level <= audit::LEVEL));
-    let config::Limits { connections, shutdown } = config::Limits::default();
-    let limits = Limits { connections, shutdown, workers: memory::usable_cpus() };
-    let server = Server::bind(address, limits, telemetry.clone(), state.clone(), tls).await;
-    let server = server.with_context(|| format!("failed to listen on {address}"))?;
-    let address = server.address()?;
+    let state = State::new(keeper, daemon.telemetry.clone(), daemon.started)?;
+    daemon.apply_log(log);
+
+    let telemetry = daemon.telemetry.clone();
+    let program = KeyManager { telemetry, file: args.config, config, source, state: state.clone() };
+    let address = args.address.unwrap_or_else(|| SocketAddr::new(listening(args.dev), PORT));
+    let listener = daemon.listen(address, config::Limits::default(), program, (state, tls)).await?;
+    let address = listener.address();
     let host = args.host.unwrap_or_else(|| host(address));
-    state.set_server(server.handle(), host.clone());
-    let file = source.file(address)?;
-    let data = args.directory.map_or_else(|| "in memory".to_owned(), |directory| directory.display().to_string());
-    let message = Message {
-        data,
-        host: &host,
-        address,
-        admin: admin.identity.to_string(),
-        api_key: root.as_ref(),
-        certificate: file.as_ref().map(|(path, _)| path.as_path()),
-        exports: args.dev,
-    };
-    message.print()?;
-    serve(server, state, (source, seen), signals, &telemetry).await
+    listener.state().set_host(host.clone());
+
+    let certificate = listener.program().source.file(address)?;
+    let mut message = Message::new();
+    message.line("Data", &args.directory.map_or_else(|| "in memory".to_owned(), |path| path.display().to_string()));
+    message.line("Host", &format_args!("https://{host}"));
+    if host != address.to_string() {
+        message.line("Address", &format_args!("https://{address}"));
+    }
+    message.line("Admin", &identity);
+    if root.is_some() && !args.dev {
+        message.line("", &format_args!("with {KMS_HSM_KEY} set, 'claviger kms identity --admin' shows its API key"));
+    }
+    let file = certificate.as_ref().map(|(path, _)| path.display().to_string());
+    if let Some(file) = &file {
+        message.line("Certificate", file);
+    }
+    message.process(log, &daemon.lock);
+    let local = if address.ip().is_unspecified() { IpAddr::from([127, 0, 0, 1]) } else { address.ip() };
+    let endpoint = format!("https://{}", SocketAddr::new(local, address.port()));
+    let exports = [
+        Some(("MINIO_KMS_SERVER", endpoint.as_str())),
+        // The key is of this server only, which keeps nothing, unless an HSM key was given that others use, too.
+        root.as_ref().map(|key| ("MINIO_KMS_API_KEY", key.expose())),
+        file.as_deref().map(|path| ("SSL_CERT_FILE", path)),
+    ];
+    let exports: Vec<_> = exports.into_iter().flatten().filter(|_| args.dev).collect();
+    message.print(&exports)?;
+    daemon.serve(vec![Box::new(listener)]).await
 }
 
-async fn serve(
-    server: Server<State>,
+/// The key manager's own protocol over its data.
+struct KeyManager {
+    telemetry: Arc<Telemetry>,
+    /// The config file, where there is one.
+    file: Option<PathBuf>,
+    config: Config,
+    source: Source,
     state: Arc<State>,
-    (source, mut seen): (Source, Option<Fingerprint>),
-    mut signals: Signals,
-    telemetry: &Telemetry,
-) -> anyhow::Result<()> {
-    let handle = server.handle();
-    notify(&[sd_notify::NotifyState::Ready]);
-    let supervise = async {
-        let mut watch = tokio::time::interval(WATCH);
-        loop {
-            tokio::select! {
-                () = signals.stop.requested() => break,
-                _ = signals.hangup.recv() => reload(&source, &handle),
-                _ = watch.tick() => {
-                    let now = source.fingerprint();
-                    if now != seen {
-                        seen = now;
-                        reload(&source, &handle);
-                    }
-                }
-            }
-        }
-        notify(&[sd_notify::NotifyState::Stopping]);
-        tracing::info!("stopping: no new connections, running requests are finished");
-    };
-    server.run(supervise, signals.stop.requested()).await?;
-    state.finish().await;
-    flush(telemetry).await
 }
 
-/// Takes new certificates up.
-fn reload(source: &Source, handle: &Handle<State>) {
-    match source.load() {
-        Ok(tls) => {
-            handle.replace(handle.state(), tls);
-            tracing::info!("the certificates were loaded again");
+#[async_trait(?Send)]
+impl Program for KeyManager {
+    type Service = State;
+
+    fn tls_files(&self) -> Fingerprint {
+        self.source.fingerprint()
+    }
+
+    fn load_tls(&self) -> anyhow::Result<Tls> {
+        self.source.load()
+    }
+
+    async fn reload(&mut self) -> anyhow::Result<(Arc<State>, Tls)> {
+        let Some(file) = &self.file else { return Ok((self.state.clone(), self.source.load()?)) };
+        let config = Config::load(file)?;
+        let source = self.source.with(&config);
+        let tls = source.load()?;
+        if config.admin != self.config.admin || config.hsm.keys().ne(self.config.hsm.keys()) {
+            tracing::warn!("a changed administrator or HSM takes effect at the next start only");
         }
-        Err(error) => {
-            tracing::error!(cause = format!("{error:#}"), "the certificates cannot be loaded; the old ones are kept")
-        }
+        // From here on nothing fails.
+        apply_log(&self.telemetry, config.log);
+        self.source = source;
+        Ok((self.state.clone(), tls))
+    }
+
+    async fn finish(&mut self) {
+        self.state.finish().await;
     }
 }
 
@@ -234,7 +232,7 @@ fn host(address: SocketAddr) -> String {
     let ip = match address.ip() {
         ip if !ip.is_unspecified() => ip,
         ip => {
-            let all = local_addresses();
+            let all = message::local_addresses();
             all.iter().find(|address| !address.is_loopback()).or(all.first()).copied().unwrap_or(ip)
         }
     };

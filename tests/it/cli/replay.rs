@@ -44,6 +44,8 @@ struct Case {
 #[serde(deny_unknown_fields)]
 struct Ours {
     stdout: String,
+    /// Of a server: its start message.
+    stderr: Option<String>,
     exit: i32,
 }
 
@@ -102,7 +104,8 @@ fn replay(file: &str) {
             Some(difference) => {
                 differences.note(&name, recorded.is_err());
                 let ours: Ours = difference.answer.try_into().expect("stdout and exit");
-                check(&fixture, &outcome, &ours.stdout, ours.exit, case.tty)
+                let said = ours.stderr.map_or(Ok(()), |said| template::matches(&said, &outcome.stderr));
+                said.and_then(|()| check(&fixture, &outcome, &ours.stdout, ours.exit, case.tty))
             }
         };
         if let Err(why) = verdict {
@@ -190,16 +193,19 @@ fn interrupt(program: &Program, args: &[String], lines: usize) -> Outcome {
 fn serve(program: &Program, args: &[String]) -> Outcome {
     let args: Vec<_> = args.iter().map(|arg| if arg.starts_with("127.0.0.1:") { "127.0.0.1:0" } else { arg }).collect();
     let mut command = program.command(&args);
-    let pipes = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let pipes = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = pipes.spawn().expect("the program starts");
-    let mut reader = BufReader::new(child.stdout.take().expect("piped"));
-    let mut stdout = String::new();
-    while !stdout.contains("=> Server is up") {
-        assert!(reader.read_line(&mut stdout).expect("text") > 0, "the server does not start: {stdout}");
+    let mut reader = BufReader::new(child.stderr.take().expect("piped"));
+    let mut said = String::new();
+    while !said.contains("=> Server is up") {
+        assert!(reader.read_line(&mut said).expect("text") > 0, "the server does not start: {said}");
     }
     kill_process(Pid::from_child(&child), Signal::TERM).expect("it runs");
-    reader.read_to_string(&mut stdout).expect("text");
-    Outcome { stdout, stderr: String::new(), exit: child.wait().expect("it ends").code() }
+    reader.read_to_string(&mut said).expect("text");
+    let output = child.wait_with_output().expect("it ends");
+    // The start message is no JSON, the log is nothing else.
+    let stderr = said.split_inclusive('\n').filter(|line| !line.starts_with('{')).collect();
+    Outcome { stdout: String::from_utf8(output.stdout).expect("text"), stderr, exit: output.status.code() }
 }
 
 fn has_socket(pid: Pid) -> bool {

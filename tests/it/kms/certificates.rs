@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_RSA_SHA256, SignatureAlgorithm};
 use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, SignatureScheme};
+use rustls::{ClientConfig, HandshakeKind, SignatureScheme};
 
-use super::HSM;
 use super::start::refusal;
-use crate::support::client::AnyServer;
-use crate::support::{TestServer, block_on, eventually};
+use super::{HSM, root};
+use crate::support::client::{AnyServer, Request, Tls};
+use crate::support::{Client, Identity, Protocol, TestServer, block_on, eventually};
 
 /// Writes a certificate for these names, and its key; returns the certificate.
 fn make(
@@ -99,6 +99,38 @@ fn each_certificate_is_replaced_while_the_server_runs_and_a_wrong_one_changes_no
     assert!(server.stop().success());
     let said = refusal(data.path(), Some(HSM), &["--config", &config]);
     assert!(said.contains(&place) && said.contains("name the two files that were made together"), "{said}");
+}
+
+#[test]
+fn a_renewed_certificate_costs_no_client_its_session_and_its_end_is_known_at_once() {
+    let data = tempfile::tempdir().expect("a directory");
+    make(data.path(), "first", &["localhost"], &PKCS_ECDSA_P256_SHA256);
+    let config = config(data.path(), &["first"]);
+    let server = TestServer::key_manager(data.path(), HSM, &["--config", &config]);
+    let tls = Tls::new(Some(Identity::enclave(&root())), Protocol::H2).shared();
+    let client = Client::with_tls(server.address(), tls, Protocol::H2);
+    let ask = || {
+        block_on(async {
+            let mut session = client.session().await.expect("a connection");
+            let metrics = session.send(Request::new("GET", "/v1/health/metrics")).await.expect("an answer");
+            let line = metrics
+                .text()
+                .lines()
+                .find(|line| line.starts_with("claviger_tls_certificate_expiry_timestamp_seconds "));
+            (session.handshake_kind(), line.expect("the metric").to_owned())
+        })
+    };
+    let (full, before) = ask();
+    assert_eq!((full, ask()), (Some(HandshakeKind::Full), (Some(HandshakeKind::Resumed), before.clone())));
+    let mut renewed = CertificateParams::new(vec!["localhost".to_owned()]).expect("names");
+    renewed.not_after = rcgen::date_time_ymd(2199, 1, 1);
+    let key = KeyPair::generate().expect("a key");
+    std::fs::write(data.path().join("first.key"), key.serialize_pem()).expect("written");
+    std::fs::write(data.path().join("first.crt"), renewed.self_signed(&key).expect("made").pem()).expect("written");
+    eventually("the new certificate", || server.stderr().contains("TLS files changed and were loaded"));
+    let (resumed, after) = ask();
+    assert_eq!(resumed, Some(HandshakeKind::Resumed), "the session outlives the certificate");
+    assert!(after.ends_with(" 7226582400") && after != before, "{before} {after}");
 }
 
 #[test]

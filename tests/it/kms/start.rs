@@ -8,6 +8,7 @@ use claviger::auth::enclave::ApiKey;
 use claviger::kms::seal::HsmKey;
 
 use super::{HSM, client, create_enclave, create_key, keys, root};
+use crate::support::program::Program;
 use crate::support::server::PROGRAM;
 use crate::support::{TestServer, block_on, eventually};
 
@@ -46,7 +47,20 @@ fn data_is_there_again_after_a_restart_and_the_root_key_is_the_same() {
     let data = filled();
     let server = TestServer::key_manager(data.path(), HSM, &[]);
     assert_eq!(block_on(keys(&client(&server, &root()))), [("my-key".to_owned(), 1)]);
-    assert!(server.stdout().contains(&format!("API key     {}\n", root().expose())), "{}", server.stdout());
+    let (said, audited) = (server.stderr(), server.stdout());
+    assert!(said.contains(&format!("Admin       {}\n", root().identity())), "{said}");
+    assert!(said.contains("'claviger kms identity --admin' shows its API key"), "{said}");
+    assert!(!said.contains(root().expose()), "only a development server shows keys");
+    assert!(audited.lines().all(|line| line.starts_with('{')), "standard output is for audit events alone: {audited}");
+}
+
+#[test]
+fn the_administrators_api_key_is_shown_to_who_has_the_hsm_key() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let shown = Program::named("minkms", directory.path()).env("MINIO_KMS_HSM_KEY", HSM).run(&["identity", "--admin"]);
+    assert!(shown.stdout.contains(root().expose()), "{shown:?}");
+    let refused = Program::named("minkms", directory.path()).run(&["identity", "--admin"]);
+    assert!(refused.stderr.contains("MINIO_KMS_HSM_KEY is not set"), "{refused:?}");
 }
 
 #[test]
@@ -95,16 +109,19 @@ fn starts(data: &Path) -> bool {
     let mut command = Command::new(PROGRAM);
     command.args(["kms", "server"]).arg(data).args(["--address", "127.0.0.1:0"]).env("MINIO_KMS_HSM_KEY", HSM);
     let mut child =
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program starts");
-    let lines = BufReader::new(child.stdout.take().expect("piped")).lines();
-    let is_up = lines.map_while(Result::ok).any(|line| line.starts_with("=> Server is up"));
-    if is_up {
-        child.kill().expect("it runs");
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("the program starts");
+    let mut said = Vec::new();
+    for line in BufReader::new(child.stderr.take().expect("piped")).lines().map_while(Result::ok) {
+        if line.starts_with("=> Server is up") {
+            child.kill().expect("it runs");
+            child.wait().expect("our child");
+            return true;
+        }
+        said.push(line);
     }
-    let output = child.wait_with_output().expect("it ends");
-    let stderr = String::from_utf8(output.stderr).expect("text");
-    assert!(is_up || (output.status.code() == Some(1) && stderr.starts_with("Error: ")), "{stderr}");
-    is_up
+    let status = child.wait().expect("it ends");
+    assert!(status.code() == Some(1) && said.iter().any(|line| line.starts_with("Error: ")), "{said:?}");
+    false
 }
 
 #[test]
@@ -122,7 +139,7 @@ fn an_administrator_of_the_config_takes_the_place_of_the_root_key() {
     let admin = ApiKey::generate().expect("random bytes");
     std::fs::write(&config, format!("version: v1\nadmin: {{ identity: {} }}\n", admin.identity())).expect("written");
     let server = TestServer::key_manager(data.path(), HSM, &["--config", config.to_str().expect("text")]);
-    assert!(!server.stdout().contains("API key"), "{}", server.stdout());
+    assert!(!server.stderr().contains("API key"), "{}", server.stderr());
     block_on(async {
         assert_eq!(keys(&client(&server, &admin)).await.len(), 1);
         let refused = create_key(&client(&server, &root()), "x", false).await;
@@ -168,10 +185,10 @@ fn a_certificate_is_made_once_and_a_new_one_taken_up() {
     let data = tempfile::tempdir().expect("a directory");
     let server = TestServer::key_manager(data.path(), HSM, &["--host", "kms.example:7373"]);
     let certificate = std::fs::read(data.path().join("server.crt")).expect("made");
-    assert!(server.stdout().contains("Host        https://kms.example:7373\n"), "{}", server.stdout());
+    assert!(server.stderr().contains("Host        https://kms.example:7373\n"), "{}", server.stderr());
     std::fs::copy(crate::support::certs("server.key"), data.path().join("server.key")).expect("copied");
     std::fs::copy(crate::support::certs("server.crt"), data.path().join("server.crt")).expect("copied");
-    eventually("the certificate is loaded", || server.stderr().contains("the certificates were loaded again"));
+    eventually("the certificate is loaded", || server.stderr().contains("TLS files changed and were loaded"));
     assert!(server.stop().success());
     std::fs::write(data.path().join("server.crt"), &certificate).expect("written");
     assert!(refusal(data.path(), Some(HSM), &[]).contains("does not match the certificate"));

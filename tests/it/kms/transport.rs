@@ -32,9 +32,7 @@ impl Fixture {
     }
 
     fn as_key(&self, key: &ApiKey, protocol: Protocol) -> Client {
-        let certificate = key.certificate(claviger::clock::now()).expect("made");
-        let identity = Identity { chain: vec![certificate], key: key.private_key() };
-        Client::new(self.server.address(), Some(identity), protocol)
+        Client::new(self.server.address(), Some(Identity::enclave(key)), protocol)
     }
 
     fn root(&self) -> Client {

@@ -52,6 +52,12 @@ impl Identity {
         Self { chain, key: PrivateKeyDer::from_pem_file(key).expect("a key file") }
     }
 
+    /// A client of a key manager.
+    pub fn enclave(key: &claviger::auth::enclave::ApiKey) -> Self {
+        let certificate = key.certificate(claviger::clock::now()).expect("a certificate");
+        Self { chain: vec![certificate], key: key.private_key() }
+    }
+
     /// A client of `testdata/http/fixture`.
     pub fn fixture(name: &str) -> Self {
         let clients = testdata("http/fixture/clients");

@@ -192,7 +192,8 @@ impl TestServer {
         let (stdout, stderr) = (Output::default(), Output::default());
         let (ready, wait) = mpsc::channel();
         let mut address = None;
-        stdout.follow(child.stdout.take().expect("piped"), move |line| {
+        stdout.follow(child.stdout.take().expect("piped"), |_| {});
+        stderr.follow(child.stderr.take().expect("piped"), move |line| {
             if let Some((_, at)) = line.split_once("https://").filter(|_| address.is_none()) {
                 address = at.trim().parse().ok();
             }
@@ -200,7 +201,6 @@ impl TestServer {
                 let _ = ready.send(address);
             }
         });
-        stderr.follow(child.stderr.take().expect("piped"), |_| {});
         match wait.recv_timeout(Duration::from_secs(30)) {
             Ok(Some(address)) => Self { child, address, directory, stdout, stderr },
             _ => {
@@ -230,6 +230,14 @@ impl TestServer {
 
     pub fn stderr(&self) -> String {
         self.stderr.text()
+    }
+
+    /// The lines of its log so far.
+    pub fn log(&self) -> Vec<serde_json::Value> {
+        let said = self.stderr();
+        // The start message stands there, too.
+        let lines = said.lines().filter(|line| line.starts_with('{'));
+        lines.map(|line| serde_json::from_str(line).expect("a JSON object")).collect()
     }
 
     pub fn pid(&self) -> Pid {

@@ -1,14 +1,13 @@
 //! The server's certificates: of the config, made once beside the data, or made on the spot.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use time::OffsetDateTime;
 
-use crate::auth::enclave::ApiKey;
+use crate::cli::daemon::certificate::{self, CertificateFile, Ephemeral, Made};
 use crate::cli::identity::files::{self, OnConflict};
-use crate::cli::server::dev::{self, CertificateFile};
 use crate::config::kms::{Config, TlsFiles};
 use crate::crypto::pem;
 use crate::server::tls::{self, Fingerprint, Pair, Tls};
@@ -18,10 +17,12 @@ const VALID: time::Duration = time::Duration::days(3_650);
 
 /// Where the certificates come from.
 pub(super) enum Source {
-    /// From files that the config names, or from a pair that this made.
-    Files { files: TlsFiles, is_ours: bool },
+    /// From files that the config names.
+    Config(TlsFiles),
+    /// From a pair that was made beside the data, with what else the config says.
+    Made { files: TlsFiles, pair: Pair },
     /// From nowhere; gone with the server.
-    Memory { tls: Tls, pem: String },
+    Memory(Ephemeral),
 }
 
 impl Source {
@@ -33,52 +34,56 @@ impl Source {
         now: OffsetDateTime,
     ) -> anyhow::Result<Self> {
         let host = host.map(name_of);
-        let mut files = config.tls();
-        if !files.config.certs.is_empty() {
-            return Ok(Self::Files { files, is_ours: false });
+        if config.names_certificates() {
+            return Ok(Self::Config(config.tls()));
         }
-        match directory {
-            Some(directory) => {
-                let pair = pair_in(directory);
-                if !pair.cert.exists() {
-                    make(&pair, host.as_deref(), now)?;
-                }
-                files.add(pair);
-                Ok(Self::Files { files, is_ours: true })
-            }
-            None => {
-                let (certificate, key, expires) = dev::certificate(now, host.as_deref(), dev::VALID)?;
-                let tls = Tls::ephemeral(certificate.der().clone(), key, expires)?;
-                Ok(Self::Memory { tls, pem: certificate.pem() })
-            }
+        let Some(directory) = directory else { return Ok(Self::Memory(Ephemeral::make(host.as_deref(), now)?)) };
+        let pair = pair_in(directory);
+        if !pair.cert.exists() {
+            make(&pair, host.as_deref(), now)?;
+        }
+        Ok(Self::made(config, pair))
+    }
+
+    fn made(config: &Config, pair: Pair) -> Self {
+        let mut files = config.tls();
+        files.add(pair.clone());
+        Self::Made { files, pair }
+    }
+
+    /// The certificates with another config. A server that made a certificate keeps it until the config names one.
+    pub(super) fn with(&self, config: &Config) -> Self {
+        match self {
+            _ if config.names_certificates() => Self::Config(config.tls()),
+            Self::Config(_) => Self::Config(config.tls()),
+            Self::Made { pair, .. } => Self::made(config, pair.clone()),
+            Self::Memory(ephemeral) => Self::Memory(ephemeral.clone()),
         }
     }
 
     /// The certificates as they are now.
     pub(super) fn load(&self) -> anyhow::Result<Tls> {
         match self {
-            Self::Memory { tls, .. } => Ok(tls.clone()),
-            Self::Files { files, .. } => Ok(files.load()?),
+            Self::Config(files) | Self::Made { files, .. } => Ok(files.load()?),
+            Self::Memory(ephemeral) => Ok(ephemeral.tls.clone()),
         }
     }
 
     /// Changes when a file does.
-    pub(super) fn fingerprint(&self) -> Option<Fingerprint> {
+    pub(super) fn fingerprint(&self) -> Fingerprint {
         match self {
-            Self::Memory { .. } => None,
-            Self::Files { files, .. } => Some(tls::fingerprint(&files.config)),
+            Self::Config(files) | Self::Made { files, .. } => tls::fingerprint(&files.config),
+            Self::Memory(_) => Fingerprint::default(),
         }
     }
 
     /// A file with the certificate, where clients need one to trust it; for as long as the returned value lives.
     pub(super) fn file(&self, address: SocketAddr) -> anyhow::Result<Option<(PathBuf, Option<CertificateFile>)>> {
         match self {
-            Self::Files { files, is_ours } => {
-                let ours = files.config.certs.first().filter(|_| *is_ours);
-                Ok(ours.map(|pair| (pair.cert.clone(), None)))
-            }
-            Self::Memory { pem, .. } => {
-                let file = CertificateFile::create(address, pem)?;
+            Self::Config(_) => Ok(None),
+            Self::Made { pair, .. } => Ok(Some((pair.cert.clone(), None))),
+            Self::Memory(ephemeral) => {
+                let file = ephemeral.file(address)?;
                 Ok(Some((file.path().to_owned(), Some(file))))
             }
         }
@@ -92,7 +97,8 @@ fn pair_in(directory: &Path) -> Pair {
 
 /// Makes a key and a certificate: the key first, which alone is of no use to anybody.
 fn make(pair: &Pair, host: Option<&str>, now: OffsetDateTime) -> anyhow::Result<()> {
-    let (certificate, key, _) = dev::certificate(now, host, VALID).context("failed to make a certificate")?;
+    let made = certificate::make("claviger key manager", host, now, VALID).context("failed to make a certificate")?;
+    let Made { certificate, key, .. } = made;
     files::write(&pair.key, 0o600, pem::pkcs8(key.secret_der()).as_bytes(), OnConflict::Replace)?;
     files::write(&pair.cert, 0o644, certificate.pem().as_bytes(), OnConflict::Fail)
 }
@@ -104,54 +110,6 @@ fn name_of(host: &str) -> String {
         _ => host,
     };
     name.trim_start_matches('[').trim_end_matches(']').to_owned()
-}
-
-/// What the server says when it has started.
-pub(super) struct Message<'a> {
-    pub(super) data: String,
-    pub(super) host: &'a str,
-    pub(super) address: SocketAddr,
-    pub(super) admin: String,
-    /// Of the administrator, where it is worked out from the HSM key.
-    pub(super) api_key: Option<&'a ApiKey>,
-    pub(super) certificate: Option<&'a Path>,
-    /// Whether to say what to paste into another terminal.
-    pub(super) exports: bool,
-}
-
-impl Message<'_> {
-    /// Prints it to standard output.
-    pub(super) fn print(&self) -> std::io::Result<()> {
-        use std::io::Write as _;
-        let mut text = Vec::new();
-        writeln!(text, "{:<12}{}", "Version", env!("CARGO_PKG_VERSION"))?;
-        writeln!(text, "{:<12}{}", "License", env!("CARGO_PKG_LICENSE"))?;
-        writeln!(text, "{:<12}{}", "Data", self.data)?;
-        writeln!(text, "{:<12}https://{}", "Host", self.host)?;
-        if self.host != self.address.to_string() {
-            writeln!(text, "{:<12}https://{}", "Address", self.address)?;
-        }
-        writeln!(text, "{:<12}{}", "Admin", self.admin)?;
-        if let Some(key) = self.api_key {
-            writeln!(text, "{:<12}{}", "API key", key.expose())?;
-        }
-        if let Some(path) = self.certificate {
-            writeln!(text, "{:<12}{}", "Certificate", path.display())?;
-        }
-        if self.exports {
-            let local =
-                if self.address.ip().is_unspecified() { IpAddr::from([127, 0, 0, 1]) } else { self.address.ip() };
-            writeln!(text, "\nexport MINIO_KMS_SERVER=https://{}", SocketAddr::new(local, self.address.port()))?;
-            if let Some(key) = self.api_key {
-                writeln!(text, "export MINIO_KMS_API_KEY={}", key.expose())?;
-            }
-            if let Some(path) = self.certificate {
-                writeln!(text, "export SSL_CERT_FILE={}", path.display())?;
-            }
-        }
-        writeln!(text, "\n=> Server is up and running...\n")?;
-        std::io::stdout().write_all(&text)
-    }
 }
 
 #[cfg(test)]
