@@ -30,6 +30,11 @@ fn operation() {
 }
 
 #[test]
+fn replacing_a_kes() {
+    run("docs/replace-kes.md");
+}
+
+#[test]
 fn sealing() {
     run_beside_peers("docs/sealing.md");
 }
