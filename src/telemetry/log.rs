@@ -340,7 +340,54 @@ pub fn causes(error: &dyn std::error::Error) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicUsize;
+
     use super::*;
+
+    /// Takes nothing before it is told to, then counts lines.
+    struct Slow {
+        gate: Option<mpsc::Receiver<()>>,
+        lines: Arc<AtomicUsize>,
+    }
+
+    impl Write for Slow {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            if let Some(gate) = self.gate.take() {
+                gate.recv().map_err(std::io::Error::other)?;
+            }
+            self.lines.fetch_add(bytes.iter().filter(|byte| **byte == b'\n').count(), Ordering::Relaxed);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[tokio::test]
+    async fn a_line_that_must_be_on_record_waits_for_a_slow_target_and_others_do_not() {
+        const MANY: usize = QUEUE + 100;
+        let (open, gate) = mpsc::channel();
+        let lines = Arc::<AtomicUsize>::default();
+        let log = Log::start(Slow { gate: Some(gate), lines: lines.clone() }).expect("a thread");
+        tracing::subscriber::with_default(Layer::subscriber(log.clone()), || {
+            (0..MANY).for_each(|_| tracing::info!("may be dropped"));
+        });
+        let dropped = log.dropped();
+        assert!(dropped >= 99, "{dropped}");
+        let other = log.clone();
+        let writing = std::thread::spawn(move || {
+            tracing::subscriber::with_default(Layer::subscriber(other), || {
+                (0..MANY).for_each(|_| tracing::info!(target: KEPT, "must not be dropped"));
+            });
+        });
+        open.send(()).expect("the thread runs");
+        writing.join().expect("no panic");
+        log.flush().await;
+        let dropped_later = log.dropped() - dropped;
+        let total = 2 * MANY as u64 - dropped;
+        assert_eq!((dropped_later, lines.load(Ordering::Relaxed) as u64), (0, total));
+    }
 
     #[test]
     fn levels_are_those_of_the_config_file() {
