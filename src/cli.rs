@@ -26,6 +26,7 @@ mod server;
 mod status;
 mod units;
 mod verify;
+mod words;
 
 use std::ffi::OsString;
 use std::io::Write as _;
@@ -35,6 +36,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use self::out::{Color, Out};
+use self::words::Wish;
 
 /// The name of the archived program, under which this one may be called.
 const KES: &str = "kes";
@@ -82,7 +84,7 @@ Set up this command
 
 {options}
 
-'<COMMAND> --help' says more.
+'<COMMAND> --help' says more, 'help <COMMAND>' the same.
 ";
 
 /// An open key server for object stores: a drop-in KES.
@@ -114,6 +116,7 @@ enum Command {
     Doctor(doctor::Args),
     Explain(explain::Args),
     Key(key::Args),
+    #[command(alias = "list")]
     Ls(ls::Args),
     Identity(identity::Args),
     Policy(policy::Args),
@@ -131,7 +134,7 @@ enum Command {
 
 /// A key manager, and its client.
 #[derive(Debug, Parser)]
-#[command(version, disable_help_subcommand = true, arg_required_else_help = true)]
+#[command(disable_help_subcommand = true, arg_required_else_help = true)]
 struct MinKms {
     /// When to write in colours
     #[arg(long, global = true, value_name = "WHEN", value_enum, default_value_t, hide_possible_values = false)]
@@ -144,13 +147,13 @@ struct MinKms {
 pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
     let args: Vec<_> = args.collect();
     let program = program(args.first());
+    if let Some(wish) = words::wish(program, &command(program), &args) {
+        return fulfil(wish, program, args.first());
+    }
     let parsed = if program == MINKMS { MinKms::parse_args(args) } else { Args::parse_args(program, args) };
     let args = match parsed {
         Ok(args) => args,
-        Err(error) => {
-            let _ = error.print();
-            return if error.use_stderr() { ExitCode::from(2) } else { ExitCode::SUCCESS };
-        }
+        Err(error) => return refuse(error),
     };
     let color = args.color;
     let mut out = Out::new(program, color);
@@ -166,6 +169,26 @@ pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
             exit_code(&error)
         }
     }
+}
+
+/// Answers words that are no commands, and say what is wanted all the same.
+fn fulfil(wish: Wish, program: &'static str, called: Option<&OsString>) -> ExitCode {
+    let line = match wish {
+        Wish::Help(path) => path.into_iter().chain(["--help".to_owned()]).collect(),
+        Wish::Version => vec!["--version".to_owned()],
+        Wish::Other(advice) => {
+            report::print(&anyhow::anyhow!("there is no such command: {advice}"), program, Color::Auto);
+            return ExitCode::from(2);
+        }
+    };
+    main(called.cloned().into_iter().chain(line.into_iter().map(OsString::from)))
+}
+
+/// Says what is wrong with the arguments, or what '--help' asks for.
+fn refuse(error: clap::Error) -> ExitCode {
+    let error = words::without_destruction(error);
+    let _ = error.print();
+    if error.use_stderr() { ExitCode::from(2) } else { ExitCode::SUCCESS }
 }
 
 fn exit_code(error: &anyhow::Error) -> ExitCode {
@@ -208,6 +231,20 @@ fn program(first: Option<&OsString>) -> &'static str {
         Some(name) if name == MINKMS => MINKMS,
         _ => env!("CARGO_PKG_NAME"),
     }
+}
+
+/// What to type to ask a key manager, for whoever called the program by this name.
+fn kms_name(program: &str) -> &'static str {
+    match program {
+        MINKMS => MINKMS,
+        KES => "kes kms",
+        _ => "claviger kms",
+    }
+}
+
+/// What to type to ask a KES server.
+fn kes_name(program: &str) -> &'static str {
+    if program == KES { KES } else { env!("CARGO_PKG_NAME") }
 }
 
 fn run(args: Args, out: &mut Out) -> anyhow::Result<()> {

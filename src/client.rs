@@ -30,8 +30,8 @@ use crate::api::wire::{
 };
 use crate::auth::Identity;
 
-pub use self::endpoint::Endpoint;
-pub use self::error::{Error, Failure, Lost};
+pub use self::endpoint::{Endpoint, HTTPS};
+pub use self::error::{Error, Failure, Kind, Lost};
 pub use self::stream::Lines;
 pub use self::tls::{Tls, Trust};
 
@@ -320,8 +320,32 @@ impl Client {
     async fn refusal(&self, call: &Call, endpoint: &Endpoint, response: Response<Incoming>) -> Error {
         let status = response.status();
         let path = percent_encoding::percent_decode_str(&call.path).decode_utf8_lossy().into_owned();
-        let message = message(response).await;
+        let message = match message(response).await {
+            Some(message) => message,
+            None if status == StatusCode::NOT_FOUND => match self.kind().await {
+                Some(kind) if kind != Kind::that_answers(&path) => {
+                    return Error::OtherKind { endpoint: endpoint.clone(), path, kind };
+                }
+                _ => no_message(status),
+            },
+            None => no_message(status),
+        };
         Error::Refused { endpoint: endpoint.clone(), status, message, path, identity: self.tls.identity.clone() }
+    }
+
+    /// What the server is that answered last: both kinds say their version to everybody, and only a key manager that of
+    /// its API.
+    async fn kind(&self) -> Option<Kind> {
+        let call = Call::get("/version");
+        let sent = self.send_to(self.preferred.load(Ordering::Relaxed), &call, Some(ANSWER)).await;
+        let response = sent.ok().filter(|response| response.status() == StatusCode::OK)?;
+        let body = tokio::time::timeout(ANSWER, read(response.into_body())).await.ok()?.ok()??;
+        let version: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(&body).ok()?;
+        match (version.contains_key("version"), version.contains_key("api_version")) {
+            (true, true) => Some(Kind::KeyManager),
+            (true, false) => Some(Kind::Kes),
+            _ => None,
+        }
     }
 }
 
@@ -336,7 +360,8 @@ impl Client {
             let endpoint = &self.endpoints[index];
             let cause = match self.send_to(index, call, limit).await {
                 Ok(response) if self.endpoints.len() > 1 && is_passing(response.status()) && !call.changes => {
-                    Lost::Unavailable { status: response.status(), message: message(response).await }
+                    let status = response.status();
+                    Lost::Unavailable { status, message: message(response).await.unwrap_or_else(|| no_message(status)) }
                 }
                 Ok(response) => {
                     self.preferred.store(index, Ordering::Relaxed);
@@ -439,23 +464,26 @@ async fn read(mut body: Incoming) -> Result<Option<Zeroizing<Vec<u8>>>, hyper::E
     Ok(Some(bytes))
 }
 
-/// What an error answer says, in one line.
-async fn message(response: Response<Incoming>) -> String {
+/// What an error answer says, in one line, if it is an answer of the API.
+async fn message(response: Response<Incoming>) -> Option<String> {
     #[derive(Deserialize)]
     struct Message {
         // Older servers say `error`.
         #[serde(alias = "error")]
         message: String,
     }
-    let status = response.status();
     let is_binary = response.headers().get(CONTENT_TYPE).is_some_and(|kind| kind == BINARY);
     let body = tokio::time::timeout(ANSWER, read(response.into_body())).await;
     let body = body.ok().and_then(Result::ok).flatten().unwrap_or_default();
     if let Some(message) = is_binary.then(|| kms::error_message(&body)).flatten() {
-        return message.replace(char::is_control, " ");
+        return Some(message.replace(char::is_control, " "));
     }
     match serde_json::from_slice::<Message>(&body) {
-        Ok(Message { message }) if !message.is_empty() => message.replace(char::is_control, " "),
-        _ => format!("the server answered {status}"),
+        Ok(Message { message }) if !message.is_empty() => Some(message.replace(char::is_control, " ")),
+        _ => None,
     }
+}
+
+fn no_message(status: StatusCode) -> String {
+    format!("the server answered {status}")
 }

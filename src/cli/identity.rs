@@ -37,6 +37,7 @@ pub(super) struct Args {
 #[derive(Debug, clap::Subcommand)]
 enum Command {
     /// Make an API key, and files for it where that is asked for
+    #[command(alias = "create")]
     New(new::Args),
     /// Show whose an API key or a certificate is
     Of(Of),

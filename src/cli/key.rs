@@ -12,6 +12,7 @@ use zeroize::Zeroizing;
 
 use super::connection::Connection;
 use super::out::{Out, moment, printable};
+use super::prompt::Consent;
 use super::{input, list};
 use crate::api::wire::ImportRequest;
 
@@ -25,16 +26,18 @@ pub(super) struct Args {
 #[derive(Debug, clap::Subcommand)]
 enum Command {
     /// Create keys
+    #[command(alias = "new", alias = "add")]
     Create(Names),
     /// Import a key that exists elsewhere
     Import(Import),
     /// Show what a key is
+    #[command(alias = "show", alias = "describe", alias = "stat", alias = "status")]
     Info(Info),
     /// List keys
     #[command(visible_alias = "list")]
     Ls(list::Args),
     /// Delete keys, and with them everything that they have encrypted
-    Rm(Names),
+    Rm(Remove),
     /// Encrypt a message
     Encrypt(crypto::Encrypt),
     /// Decrypt a ciphertext
@@ -50,6 +53,14 @@ struct Names {
     names: Vec<String>,
     #[command(flatten)]
     connection: Connection,
+}
+
+#[derive(Debug, clap::Args)]
+struct Remove {
+    #[command(flatten)]
+    keys: Names,
+    #[command(flatten)]
+    consent: Consent,
 }
 
 #[derive(Debug, clap::Args)]
@@ -87,7 +98,7 @@ pub(super) async fn run(args: Args, out: &mut Out) -> anyhow::Result<()> {
         Command::Import(args) => import(args).await,
         Command::Info(args) => info(args, out).await,
         Command::Ls(args) => list::run(args, list::Kind::Key, out).await,
-        Command::Rm(args) => remove(args).await,
+        Command::Rm(args) => remove(args, out).await,
         Command::Encrypt(args) => crypto::encrypt(args, out).await,
         Command::Decrypt(args) => crypto::decrypt(args, out).await,
         Command::Dek(args) => crypto::dek(args, out).await,
@@ -148,10 +159,14 @@ async fn info(args: Info, out: &mut Out) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn remove(Names { names, connection }: Names) -> anyhow::Result<()> {
+async fn remove(Remove { keys: Names { names, connection }, consent }: Remove, out: &mut Out) -> anyhow::Result<()> {
     let client = connection.client()?;
+    let all = names.iter().map(|name| format!("\"{}\"", printable(name))).collect::<Vec<_>>().join(", ");
+    let plural = if names.len() == 1 { "" } else { "s" };
+    consent.ask(&format!("Delete key{plural} {all}? What was encrypted with it can never be decrypted again."))?;
     for name in names {
         client.delete_key(&name).await.with_context(|| format!("failed to remove key \"{}\"", printable(&name)))?;
+        out.done(format_args!("Deleted key \"{}\".", printable(&name)))?;
     }
     Ok(())
 }

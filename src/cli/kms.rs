@@ -19,11 +19,14 @@ use crate::kms::seal::HsmKey;
 
 /// Run a key manager, and work with one
 #[derive(Debug, clap::Args)]
-#[command(arg_required_else_help = true, subcommand_negates_reqs = true)]
+#[command(arg_required_else_help = true, disable_help_subcommand = true, subcommand_negates_reqs = true)]
 pub(super) struct Args {
     /// Make a key that takes the place of an HSM, and print it
     #[arg(long)]
     soft_hsm: bool,
+    /// Print the version
+    #[arg(short = 'v', short_alias = 'V', long, action = clap::ArgAction::SetTrue)]
+    version: bool,
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -33,25 +36,39 @@ enum Command {
     Server(server::Args),
     Env(env::Args),
     Identity(identity::Args),
+    #[command(alias = "create-enclave", alias = "new-enclave")]
     AddEnclave(enclave::Add),
+    #[command(alias = "ls-enclaves", alias = "list-enclave", alias = "list-enclaves")]
     LsEnclave(enclave::List),
+    #[command(alias = "get-enclave", alias = "info-enclave", alias = "show-enclave")]
     StatEnclave(enclave::Stat),
     RmEnclave(enclave::Remove),
+    #[command(alias = "create-key", alias = "new-key")]
     AddKey(key::Add),
+    #[command(alias = "ls-keys", alias = "list-key", alias = "list-keys")]
     LsKey(key::List),
+    #[command(alias = "get-key", alias = "info-key", alias = "show-key")]
     StatKey(key::Stat),
     RmKey(key::Remove),
+    #[command(alias = "generate-key", alias = "gen-key")]
     Keygen(key::Keygen),
     Encrypt(key::Encrypt),
     Decrypt(key::Decrypt),
+    #[command(alias = "hmac")]
     Mac(key::Mac),
+    #[command(alias = "create-policy", alias = "new-policy", alias = "set-policy")]
     AddPolicy(policy::Add),
+    #[command(alias = "ls-policies", alias = "list-policy", alias = "list-policies")]
     LsPolicy(policy::List),
+    #[command(alias = "stat-policy", alias = "info-policy", alias = "show-policy")]
     GetPolicy(policy::Get),
     AssignPolicy(policy::Assign),
     RmPolicy(policy::Remove),
+    #[command(alias = "create-identity", alias = "new-identity")]
     AddIdentity(identity::Add),
+    #[command(alias = "ls-identities", alias = "list-identity", alias = "list-identities")]
     LsIdentity(identity::List),
+    #[command(alias = "stat-identity", alias = "info-identity", alias = "show-identity")]
     GetIdentity(identity::Get),
     RmIdentity(identity::Remove),
     Ls(cluster::List),
@@ -78,6 +95,7 @@ pub(super) fn run(args: Args, out: &mut Out) -> anyhow::Result<()> {
         return Ok(writeln!(out, "{}", key.expose().as_str())?);
     }
     match args.command {
+        None if args.version => super::version(out),
         None => anyhow::bail!("no command given; '--help' lists them"),
         Some(Command::Server(args)) => server::run(args),
         Some(Command::Completions(args)) => completions::completions(&args, out),
@@ -98,11 +116,11 @@ async fn ask(command: Command, out: &mut Out) -> anyhow::Result<()> {
         Command::AddEnclave(args) => enclave::add(args).await,
         Command::LsEnclave(args) => enclave::list(args, out).await,
         Command::StatEnclave(args) => enclave::stat(args, out).await,
-        Command::RmEnclave(args) => enclave::remove(args).await,
+        Command::RmEnclave(args) => enclave::remove(args, out).await,
         Command::AddKey(args) => key::add(args).await,
         Command::LsKey(args) => key::list(args, out).await,
         Command::StatKey(args) => key::stat(args, out).await,
-        Command::RmKey(args) => key::remove(args).await,
+        Command::RmKey(args) => key::remove(args, out).await,
         Command::Keygen(args) => key::keygen(args, out).await,
         Command::Encrypt(args) => key::encrypt(args, out).await,
         Command::Decrypt(args) => key::decrypt(args, out).await,
@@ -111,20 +129,20 @@ async fn ask(command: Command, out: &mut Out) -> anyhow::Result<()> {
         Command::LsPolicy(args) => policy::list(args, out).await,
         Command::GetPolicy(args) => policy::get(args, out).await,
         Command::AssignPolicy(args) => policy::assign(args).await,
-        Command::RmPolicy(args) => policy::remove(args).await,
+        Command::RmPolicy(args) => policy::remove(args, out).await,
         Command::AddIdentity(args) => identity::add(args, out).await,
         Command::LsIdentity(args) => identity::list(args, out).await,
         Command::GetIdentity(args) => identity::get(args, out).await,
-        Command::RmIdentity(args) => identity::remove(args).await,
+        Command::RmIdentity(args) => identity::remove(args, out).await,
         Command::Ls(args) => cluster::list(args, out).await,
         Command::Stat(args) => cluster::stat(args, out).await,
         Command::Add(args) => cluster::add(args).await,
         Command::Rm(args) => cluster::remove(args).await,
         Command::Edit(args) => cluster::edit(args).await,
         Command::AddHsm(args) => cluster::add_hsm(args).await,
-        Command::RmHsm(args) => cluster::remove_hsm(args).await,
+        Command::RmHsm(args) => cluster::remove_hsm(args, out).await,
         Command::Backup(args) => data::backup(args, out).await,
-        Command::Restore(args) => data::restore(args).await,
+        Command::Restore(args) => data::restore(args, out).await,
         Command::Logs(args) => data::logs(args, out).await,
     }
 }

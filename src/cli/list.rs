@@ -64,5 +64,5 @@ pub(super) async fn run_with(
     let client = args.connection.client_with(api_key.as_ref())?;
     let listed = kind.list(&client, args.pattern.as_deref().unwrap_or_default()).await;
     let names = listed.with_context(|| format!("failed to list {}", kind.plural()))?;
-    Ok(out.names(heading, &names, args.json)?)
+    Ok(out.names(heading, kind.plural(), &names, args.json)?)
 }

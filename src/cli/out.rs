@@ -86,10 +86,19 @@ impl Out {
         self.stream.write_all(b"\n")
     }
 
-    /// Names: one JSON array, or a heading and one a line; nothing at all when there are none.
-    pub(super) fn names(&mut self, heading: &str, names: &[String], json: bool) -> io::Result<()> {
+    /// Says what a command has done that has no other result, to people: scripts know it by the exit code.
+    pub(super) fn done(&mut self, what: impl fmt::Display) -> io::Result<()> {
+        if self.is_terminal { writeln!(self, "{what}") } else { Ok(()) }
+    }
+
+    /// Names: one JSON array, or a heading and one a line. When there are none, nothing at all for scripts, and for
+    /// people that no such `things` were found.
+    pub(super) fn names(&mut self, heading: &str, things: &str, names: &[String], json: bool) -> io::Result<()> {
         if json {
             return self.json(&names);
+        }
+        if names.is_empty() {
+            return self.done(format_args!("No {things} found."));
         }
         if !names.is_empty() {
             let heading = self.paint(HEADING, heading);

@@ -24,6 +24,7 @@ enum Command {
     /// List policies
     Ls(list::Args),
     /// Show what a policy allows and denies
+    #[command(alias = "get", alias = "read")]
     Show(Name),
 }
 

@@ -1,10 +1,11 @@
-//! Questions on the terminal whose answers are not shown.
+//! Questions on the terminal: for passwords, which are not shown, and before something is destroyed.
 
 use std::fs::File;
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, IsTerminal as _, Read as _, Write as _};
 
+use anyhow::{Context as _, bail};
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
-use secrecy::SecretString;
+use secrecy::{ExposeSecret as _, SecretString};
 use zeroize::Zeroizing;
 
 /// The longest answer, in bytes: as long as a terminal's line can be.
@@ -23,6 +24,39 @@ pub(super) fn password(prompt: &str) -> io::Result<SecretString> {
     drop(silent);
     terminal.write_all(b"\n")?;
     answer
+}
+
+/// Whether a command that destroys something may do so.
+#[derive(Debug, clap::Args)]
+#[group(skip)]
+pub(super) struct Consent {
+    /// Do not ask before something is destroyed; on no terminal nobody is asked
+    #[arg(short, long)]
+    yes: bool,
+}
+
+impl Consent {
+    /// Whether somebody is there to be asked, who has not agreed yet.
+    pub(super) fn must_be_asked_for(&self) -> bool {
+        !self.yes && io::stdin().is_terminal() && io::stderr().is_terminal()
+    }
+
+    /// Asks, on a terminal, unless '--yes' has answered.
+    ///
+    /// # Errors
+    /// When the answer is not yes.
+    pub(super) fn ask(&self, question: &str) -> anyhow::Result<()> {
+        if !self.must_be_asked_for() {
+            return Ok(());
+        }
+        let mut terminal = File::options().read(true).write(true).open("/dev/tty").context("nobody can be asked")?;
+        terminal.write_all(format!("{question} [y/N] ").as_bytes())?;
+        let answer = read_line(&mut terminal)?;
+        match answer.expose_secret().trim() {
+            "y" | "Y" | "yes" | "Yes" => Ok(()),
+            _ => bail!("not confirmed: nothing was done"),
+        }
+    }
 }
 
 fn read_line(terminal: &mut File) -> io::Result<SecretString> {

@@ -5,17 +5,18 @@ use std::io::{self, IsTerminal as _, Write as _};
 use hyper::StatusCode;
 use rustls::CertificateError;
 
-use super::environment::{KEY_PASSWORD, KMS_SERVER, SERVER};
+use super::environment::{KEY_PASSWORD, KMS_API_KEY, KMS_SERVER, SERVER};
 use super::out::{self, Color, Painted, printable};
 use crate::auth::enclave;
-use crate::client::{Error, Failure, Lost};
+use crate::client::{Error, Failure, HTTPS, Kind, Lost};
 
 /// Says on standard error that a command failed. `program` is the name it was called by.
 pub(super) fn print(error: &anyhow::Error, program: &str, color: Color) {
     let mut stderr = io::stderr().lock();
     let style = if color.applies(stderr.is_terminal()) { out::BAD } else { anstyle::Style::new() };
     // Standard error may be closed; the exit code says it too.
-    let _ = writeln!(stderr, "{}{error:#}", Painted::new(style, "Error: "));
+    let error_text = super::words::by_name(program, format!("{error:#}"));
+    let _ = writeln!(stderr, "{}{error_text}", Painted::new(style, "Error: "));
     if let Some(hint) = error.chain().find_map(|cause| cause.downcast_ref()).and_then(|error| hint(error, program)) {
         let _ = writeln!(stderr, "{hint}");
     }
@@ -31,15 +32,24 @@ pub(super) fn is_closed_pipe(error: &anyhow::Error) -> bool {
 fn hint(error: &Error, program: &str) -> Option<String> {
     match error {
         Error::Unreachable(failures) => failures.iter().find_map(unreachable),
+        Error::Refused { status: StatusCode::FORBIDDEN, path, identity, .. }
+            if path == "/v1/kms/" || ["/v1/db", "/v1/debug/"].iter().any(|prefix| path.starts_with(prefix)) =>
+        {
+            let identity = enclave::Identity::of(identity.as_ref()?)?;
+            Some(format!(
+                "Only system administrators may do that. You act as {identity}, whose API key is in {KMS_API_KEY} or \
+                 '--api-key'.\nAfter 'eval' of '{} env' a shell acts as the admin of an object store's enclave.",
+                super::kms_name(program)
+            ))
+        }
         Error::Refused { status: StatusCode::FORBIDDEN, path, identity, .. } if path.starts_with("/v1/kms/") => {
             let identity = enclave::Identity::of(identity.as_ref()?)?;
-            let whole = "'ls-identity' and 'get-identity' of an admin show what it may do there, if it is known there.";
-            Some(format!("The identity {identity} has no right to that, in this enclave. {whole}"))
-        }
-        Error::Refused { status: StatusCode::FORBIDDEN, path, .. }
-            if ["/v1/db", "/v1/debug/"].iter().any(|prefix| path.starts_with(prefix)) =>
-        {
-            Some("Only system administrators may do that.".to_owned())
+            let kms = super::kms_name(program);
+            Some(format!(
+                "The identity {identity} has no right to that, in this enclave. You act as it by the API key in \
+                 {KMS_API_KEY} or '--api-key'.\nAn admin sees with '{kms} ls-identity' and '{kms} get-identity' what it \
+                 may do there, if it is known there."
+            ))
         }
         Error::Refused { status: StatusCode::FORBIDDEN, path, identity, .. } => {
             let identity = identity.as_ref()?;
@@ -50,8 +60,28 @@ fn hint(error: &Error, program: &str) -> Option<String> {
                 printable(path),
             ))
         }
+        Error::Refused { status: StatusCode::CONFLICT, message, .. } if message == "identity already exists" => {
+            let kms = super::kms_name(program);
+            Some(format!(
+                "An identity that is known is not changed. '{kms} get-identity' shows it, '{kms} assign-policy' gives it \
+                 another policy."
+            ))
+        }
         Error::Refused { status: StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE, endpoint, .. } => {
             Some(format!("The log of {endpoint} says what is wrong with its key store."))
+        }
+        Error::OtherKind { kind: Kind::KeyManager, .. } => {
+            let (kms, kes) = (super::kms_name(program), super::kes_name(program));
+            Some(format!(
+                "To ask a key manager, use '{kms}', with {KMS_SERVER}. Commands such as '{kes} key' ask a KES server."
+            ))
+        }
+        Error::OtherKind { kind: Kind::Kes, .. } => {
+            let (kms, kes) = (super::kms_name(program), super::kes_name(program));
+            Some(format!(
+                "To ask a KES server, use '{kes} key' and the like, with {}. '{kms}' asks a key manager.",
+                SERVER[0]
+            ))
         }
         Error::OutcomeUnknown { .. } => Some("Look whether the key is there before you try again.".to_owned()),
         Error::Refused { .. } | Error::Nonsense { .. } => None,
@@ -70,6 +100,11 @@ fn unreachable(failure: &Failure) -> Option<String> {
         Lost::Untrusted(_) => "Set SSL_CERT_FILE to a file with the server's certificate, or that of its authority; \
                                '-k' skips the verification."
             .to_owned(),
+        Lost::Connect(_) | Lost::Timeout(_) if endpoint.address().1 == HTTPS => {
+            "Is a server running there? Without a port, an address with 'https://' means port 443; key servers listen on \
+             7373 unless they are told otherwise."
+                .to_owned()
+        }
         Lost::Resolve(_) | Lost::Connect(_) | Lost::Timeout(_) => {
             format!(
                 "Is a server running there? '--server' or {} says where to look, {KMS_SERVER} for 'kms'.",

@@ -4,8 +4,11 @@ use std::fmt;
 
 use rustls::pki_types::ServerName;
 
-/// The port of `https://` addresses that name none.
-const PORT: u16 = 443;
+/// The port of addresses that name none: where key servers listen unless their config says otherwise.
+const PORT: u16 = 7373;
+
+/// The port of `https://` addresses that name none, as of every such address.
+pub const HTTPS: u16 = 443;
 
 /// The text is no address of a server.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -25,11 +28,12 @@ impl Endpoint {
     /// served without TLS.
     pub fn parse(text: &str) -> Result<Self, Error> {
         let error = || Error(text.to_owned());
-        let address = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://")).unwrap_or(text);
+        let url = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+        let (address, default_port) = url.map_or((text, PORT), |address| (address, HTTPS));
         let (authority, prefix) = address.split_at(address.find('/').unwrap_or(address.len()));
         let (host, port) = match authority.rsplit_once(':') {
             Some((host, port)) if !port.ends_with(']') => (host, port.parse().map_err(|_| error())?),
-            _ => (authority, PORT),
+            _ => (authority, default_port),
         };
         let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
         ServerName::try_from(host).map_err(|_| error())?;
@@ -92,7 +96,9 @@ mod tests {
             ("https://kes.local", "https://kes.local:443"),
             ("http://127.0.0.1:7373", "https://127.0.0.1:7373"),
             ("https://[::1]:7373/", "https://[::1]:7373"),
-            ("[::1]", "https://[::1]:443"),
+            ("[::1]", "https://[::1]:7373"),
+            ("localhost", "https://localhost:7373"),
+            ("kes.local/prefix", "https://kes.local:7373/prefix"),
             ("proxy:8443/kes/", "https://proxy:8443/kes"),
         ] {
             assert_eq!(Endpoint::parse(text).expect(text).to_string(), whole);

@@ -30,6 +30,16 @@ pub enum Error {
         /// Who asked.
         identity: Option<Identity>,
     },
+    /// A server answered that does not have what was asked, because it is of the other kind.
+    #[error("{endpoint} is {kind}: it does not answer {path}")]
+    OtherKind {
+        /// Who answered.
+        endpoint: Endpoint,
+        /// What was asked.
+        path: String,
+        /// What the server is.
+        kind: Kind,
+    },
     /// A change was sent, and no answer came: it may have happened or not.
     #[error("{endpoint} did not answer, so it may have done what it was asked, or not: {source}")]
     OutcomeUnknown {
@@ -57,6 +67,32 @@ impl Error {
             Self::Refused { status, .. } => Some(*status),
             _ => None,
         }
+    }
+}
+
+/// What a server is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A server with the KES API.
+    Kes,
+    /// A key manager with enclaves.
+    KeyManager,
+}
+
+impl Kind {
+    /// The servers that answer this path, which is none that both kinds answer.
+    pub(super) fn that_answers(path: &str) -> Self {
+        let is_key_manager = ["/v1/kms/", "/v1/db", "/v1/debug/"].iter().any(|prefix| path.starts_with(prefix));
+        if is_key_manager { Self::KeyManager } else { Self::Kes }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Kes => "a KES server and no key manager",
+            Self::KeyManager => "a key manager and no KES server",
+        })
     }
 }
 

@@ -8,6 +8,7 @@ mod records;
 mod scale;
 mod seal;
 mod start;
+mod terminal;
 mod transport;
 
 use claviger::auth::enclave::ApiKey;

@@ -4,6 +4,7 @@ use anyhow::Context as _;
 
 use super::connection::Connection;
 use crate::cli::out::{Out, printable};
+use crate::cli::prompt::Consent;
 use crate::client::Client;
 use crate::client::kms::Commands;
 use crate::kms::Action;
@@ -68,11 +69,13 @@ pub(super) struct AddHsm {
     connection: Connection,
 }
 
-/// Remove the seal of an HSM: it opens the data no more
+/// Remove the seal of an HSM: it can no longer open the data
 #[derive(Debug, clap::Args)]
 pub(super) struct RemoveHsm {
     /// Its name
     name: String,
+    #[command(flatten)]
+    consent: Consent,
     #[command(flatten)]
     connection: Connection,
 }
@@ -86,7 +89,7 @@ pub(super) async fn list(args: List, out: &mut Out) -> anyhow::Result<()> {
     let status = status(&args.connection.client()?).await?;
     let up = status.nodes_up.into_values().map(|node| node.host);
     let hosts: Vec<_> = up.chain(status.nodes_down.into_values()).collect();
-    Ok(out.names("Host", &hosts, args.json)?)
+    Ok(out.names("Host", "servers", &hosts, args.json)?)
 }
 
 pub(super) async fn stat(args: Stat, out: &mut Out) -> anyhow::Result<()> {
@@ -129,9 +132,12 @@ pub(super) async fn add_hsm(args: AddHsm) -> anyhow::Result<()> {
     change(&args.connection, Action::ClusterAddHsm, &request, "add the seal").await
 }
 
-pub(super) async fn remove_hsm(args: RemoveHsm) -> anyhow::Result<()> {
+pub(super) async fn remove_hsm(args: RemoveHsm, out: &mut Out) -> anyhow::Result<()> {
+    let name = printable(&args.name);
+    args.consent.ask(&format!("Remove the seal of '{name}'? It can then no longer open the data of this server."))?;
     let request = HsmRequest { name: args.name, overwrite: false };
-    change(&args.connection, Action::ClusterRemoveHsm, &request, "remove the seal").await
+    change(&args.connection, Action::ClusterRemoveHsm, &request, "remove the seal").await?;
+    Ok(out.done(format_args!("Removed the seal of '{name}'."))?)
 }
 
 async fn change(

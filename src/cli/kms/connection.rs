@@ -69,6 +69,12 @@ impl InEnclave {
     }
 }
 
+/// What the names of a listing begin with: the text, or what is before the '*' at its end.
+pub(super) fn prefix(text: &str) -> Result<String, &'static str> {
+    let prefix = text.strip_suffix('*').unwrap_or(text);
+    if prefix.contains('*') { Err("a '*' can only stand at the end") } else { Ok(prefix.to_owned()) }
+}
+
 /// The servers, as the environment says.
 pub(super) fn servers() -> String {
     environment::text(KMS_SERVER).unwrap_or_else(|| LOCAL.to_owned())

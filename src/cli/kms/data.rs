@@ -3,13 +3,14 @@
 use std::io::Write as _;
 use std::path::PathBuf;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::connection::Connection;
 use crate::cli::identity::files::{self, OnConflict};
 use crate::cli::out::{Out, moment, printable};
+use crate::cli::prompt::Consent;
 use crate::kms::wire::{LogRequest, Timestamp};
 use crate::telemetry::log::Level;
 use crate::{clock, duration};
@@ -31,6 +32,8 @@ pub(super) struct Backup {
 pub(super) struct Restore {
     /// The backup
     file: PathBuf,
+    #[command(flatten)]
+    consent: Consent,
     #[command(flatten)]
     connection: Connection,
 }
@@ -70,16 +73,28 @@ fn since(text: &str) -> Result<OffsetDateTime, String> {
 }
 
 pub(super) async fn backup(args: Backup, out: &mut Out) -> anyhow::Result<()> {
+    let to_stdout = args.file.as_os_str() == "-";
+    ensure!(
+        !to_stdout || !out.is_terminal(),
+        "a backup is no text for a terminal: name a file, or send it into a pipe"
+    );
     let backup = args.connection.client()?.backup().await.context("failed to make a backup")?;
-    if args.file.as_os_str() == "-" {
+    if to_stdout {
         return Ok(out.write_all(&backup)?);
     }
-    files::write(&args.file, 0o600, &backup, if args.force { OnConflict::Replace } else { OnConflict::Fail })
+    files::write(&args.file, 0o600, &backup, if args.force { OnConflict::Replace } else { OnConflict::Fail })?;
+    Ok(out.done(format_args!("Wrote a backup of {} bytes to '{}'.", backup.len(), args.file.display()))?)
 }
 
-pub(super) async fn restore(args: Restore) -> anyhow::Result<()> {
+pub(super) async fn restore(args: Restore, out: &mut Out) -> anyhow::Result<()> {
     let backup = std::fs::read(&args.file).with_context(|| format!("failed to read '{}'", args.file.display()))?;
-    args.connection.client()?.restore(backup).await.context("failed to restore the backup")
+    let client = args.connection.client()?;
+    let (file, server) = (args.file.display(), client.endpoint().clone());
+    args.consent.ask(&format!(
+        "Replace all data of {server} by '{file}'? Keys that are newer than the backup are lost, and what they have encrypted."
+    ))?;
+    client.restore(backup).await.context("failed to restore the backup")?;
+    Ok(out.done(format_args!("Replaced all data of {server} by '{file}'."))?)
 }
 
 pub(super) async fn logs(args: Logs, out: &mut Out) -> anyhow::Result<()> {

@@ -2,8 +2,9 @@
 
 use anyhow::Context as _;
 
-use super::connection::Connection;
+use super::connection::{Connection, prefix};
 use crate::cli::out::{Out, moment, printable};
+use crate::cli::prompt::Consent;
 use crate::client::kms::Commands;
 use crate::kms::Action;
 use crate::kms::wire::{EnclaveStatus, ListEnclavesResponse, ListRequest, NameRequest};
@@ -21,8 +22,8 @@ pub(super) struct Add {
 /// List enclaves
 #[derive(Debug, clap::Args)]
 pub(super) struct List {
-    /// Only those whose names begin like this
-    #[arg(default_value = "", hide_default_value = true)]
+    /// Only those whose names begin like this; a '*' at the end may stand or not
+    #[arg(default_value = "", hide_default_value = true, value_parser = prefix)]
     prefix: String,
     /// Write one JSON array
     #[arg(long)]
@@ -50,6 +51,8 @@ pub(super) struct Remove {
     #[arg(required = true, value_name = "NAME")]
     names: Vec<String>,
     #[command(flatten)]
+    consent: Consent,
+    #[command(flatten)]
     connection: Connection,
 }
 
@@ -71,7 +74,7 @@ pub(super) async fn list(args: List, out: &mut Out) -> anyhow::Result<()> {
             client.ask("", Action::EnclaveList, &request).await.context("failed to list enclaves")?;
         names.extend(page.enclaves.into_iter().map(|enclave| enclave.name));
         if page.continue_at.is_empty() {
-            return Ok(out.names("Enclave", &names, args.json)?);
+            return Ok(out.names("Enclave", "enclaves", &names, args.json)?);
         }
         request.continue_at = page.continue_at;
     }
@@ -96,11 +99,16 @@ pub(super) async fn stat(args: Stat, out: &mut Out) -> anyhow::Result<()> {
     )?)
 }
 
-pub(super) async fn remove(args: Remove) -> anyhow::Result<()> {
+pub(super) async fn remove(args: Remove, out: &mut Out) -> anyhow::Result<()> {
     let client = args.connection.client()?;
+    let all = args.names.iter().map(|name| format!("\"{}\"", printable(name))).collect::<Vec<_>>().join(", ");
+    args.consent.ask(&format!(
+        "Delete enclave {all} with every key in it? What was encrypted with them can never be decrypted again."
+    ))?;
     for name in args.names {
         let done = client.change("", Commands::one(Action::EnclaveDelete, &NameRequest { name: name.clone() })).await;
         done.with_context(|| format!("failed to remove enclave \"{}\"", printable(&name)))?;
+        out.done(format_args!("Deleted enclave \"{}\" and everything in it.", printable(&name)))?;
     }
     Ok(())
 }

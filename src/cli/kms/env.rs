@@ -52,7 +52,13 @@ pub(super) async fn run(args: Args, out: &mut Out) -> anyhow::Result<()> {
     if args.json {
         return Ok(out.json(&BTreeMap::from(variables))?);
     }
-    Ok(variables.iter().try_for_each(|(name, value)| writeln!(out, "export {name}={value}"))?)
+    variables.iter().try_for_each(|(name, value)| writeln!(out, "export {name}={value}"))?;
+    out.flush()?;
+    // Not among the variables: a shell that evaluates them without quotes takes all for one line.
+    let note = "This is the environment of an object store. Evaluated in this shell, it makes you an admin of the enclave \
+                instead of the system administrator.";
+    let _ = writeln!(std::io::stderr(), "{note}");
+    Ok(())
 }
 
 fn unless_it_exists(done: Result<(), client::Error>) -> Result<(), client::Error> {

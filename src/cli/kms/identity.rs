@@ -8,13 +8,15 @@ use anyhow::{Context as _, bail};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Serialize;
 
-use super::connection::InEnclave;
+use super::connection::{InEnclave, prefix};
 use crate::auth::certificate::Certificate;
 use crate::auth::enclave::{ApiKey, Identity};
 use crate::cli::environment::{self, KMS_HSM_KEY};
 use crate::cli::identity::files::{self, OnConflict};
 use crate::cli::input;
 use crate::cli::out::{Out, moment, printable};
+use crate::cli::prompt::Consent;
+use crate::client::Client;
 use crate::client::kms::Commands;
 use crate::clock;
 use crate::config::kms::Config;
@@ -73,8 +75,8 @@ pub(super) struct Add {
 /// List identities
 #[derive(Debug, clap::Args)]
 pub(super) struct List {
-    /// Only those that begin like this
-    #[arg(default_value = "", hide_default_value = true)]
+    /// Only those that begin like this; a '*' at the end may stand or not
+    #[arg(default_value = "", hide_default_value = true, value_parser = prefix)]
     prefix: String,
     /// Write one JSON array
     #[arg(long)]
@@ -101,6 +103,8 @@ pub(super) struct Remove {
     /// Who
     #[arg(required = true, value_name = "IDENTITY")]
     identities: Vec<String>,
+    #[command(flatten)]
+    consent: Consent,
     #[command(flatten)]
     connection: InEnclave,
 }
@@ -208,7 +212,7 @@ pub(super) async fn list(args: List, out: &mut Out) -> anyhow::Result<()> {
             client.ask(&enclave, Action::IdentityList, &request).await.context("failed to list identities")?;
         names.extend(page.identities.into_iter().map(|identity| identity.identity));
         if page.continue_at.is_empty() {
-            return Ok(out.names("Identity", &names, args.json)?);
+            return Ok(out.names("Identity", "identities", &names, args.json)?);
         }
         request.continue_at = page.continue_at;
     }
@@ -216,12 +220,16 @@ pub(super) async fn list(args: List, out: &mut Out) -> anyhow::Result<()> {
 
 pub(super) async fn get(args: Get, out: &mut Out) -> anyhow::Result<()> {
     let (client, enclave) = args.connection.client()?;
-    let own = || client.identity().and_then(Identity::of).map(|identity| identity.to_string()).unwrap_or_default();
-    let identity = args.identity.unwrap_or_else(own);
+    let identity = args.identity.or_else(|| own(&client)).unwrap_or_default();
     let known = client.ask(&enclave, Action::IdentityStatus, &IdentityRequest { identity: identity.clone() }).await;
     let known: IdentityResponse =
         known.with_context(|| format!("failed to look at identity {}", printable(&identity)))?;
     if args.json { Ok(out.json(&known)?) } else { Ok(print(&known, out)?) }
+}
+
+/// The identity that a client acts as.
+fn own(client: &Client) -> Option<String> {
+    client.identity().and_then(Identity::of).map(|identity| identity.to_string())
 }
 
 fn print(known: &IdentityResponse, out: &mut Out) -> std::io::Result<()> {
@@ -245,12 +253,17 @@ fn print(known: &IdentityResponse, out: &mut Out) -> std::io::Result<()> {
         .try_for_each(|(name, value)| writeln!(out, "{:<10} {}={}", "Tag", printable(name), printable(value)))
 }
 
-pub(super) async fn remove(args: Remove) -> anyhow::Result<()> {
+pub(super) async fn remove(args: Remove, out: &mut Out) -> anyhow::Result<()> {
     let (client, enclave) = args.connection.client()?;
+    if let Some(own) = own(&client).filter(|own| args.identities.contains(own)) {
+        args.consent
+            .ask(&format!("Remove {own}? This command acts as that identity, which then has no rights here."))?;
+    }
     for identity in args.identities {
         let request = IdentityRequest { identity: identity.clone() };
         let done = client.change(&enclave, Commands::one(Action::IdentityDelete, &request)).await;
         done.with_context(|| format!("failed to remove identity {}", printable(&identity)))?;
+        out.done(format_args!("Removed identity {} and its service accounts.", printable(&identity)))?;
     }
     Ok(())
 }

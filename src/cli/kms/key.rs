@@ -3,10 +3,11 @@
 use anyhow::{Context as _, ensure};
 use serde_json::json;
 
-use super::connection::InEnclave;
+use super::connection::{InEnclave, prefix};
 use super::json::Always;
 use crate::cli::input;
 use crate::cli::out::{Out, moment, printable};
+use crate::cli::prompt::Consent;
 use crate::client::kms::Commands;
 use crate::crypto::base64;
 use crate::kms::Action;
@@ -37,8 +38,8 @@ pub(super) struct Add {
 /// List keys
 #[derive(Debug, clap::Args)]
 pub(super) struct List {
-    /// Only those whose names begin like this; with '--versions' the name of one
-    #[arg(default_value = "", hide_default_value = true)]
+    /// Only those whose names begin like this, a '*' at the end may stand or not; with '--versions' the name of one
+    #[arg(default_value = "", hide_default_value = true, value_parser = prefix)]
     prefix: String,
     /// List the versions of one key
     #[arg(long)]
@@ -70,12 +71,14 @@ pub(super) struct Stat {
 pub(super) struct Remove {
     /// Its name
     name: String,
-    /// Which version [default: the latest]
-    #[arg(long, value_name = "NUMBER", default_value_t = 0, hide_default_value = true)]
-    version: u32,
+    /// Which version; without it, and without '--all', the one in use is shown on a terminal, and asked about
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..))]
+    version: Option<u32>,
     /// All versions
     #[arg(long, conflicts_with = "version")]
     all: bool,
+    #[command(flatten)]
+    consent: Consent,
     #[command(flatten)]
     connection: InEnclave,
 }
@@ -173,10 +176,10 @@ pub(super) async fn list(args: List, out: &mut Out) -> anyhow::Result<()> {
     }
     if args.versions {
         let numbers: Vec<_> = keys.iter().map(|key| key.version.to_string()).collect();
-        return Ok(out.names("Version", &numbers, args.json)?);
+        return Ok(out.names("Version", "versions", &numbers, args.json)?);
     }
     let names: Vec<_> = keys.into_iter().map(|key| key.name).collect();
-    Ok(out.names("Key", &names, args.json)?)
+    Ok(out.names("Key", "keys", &names, args.json)?)
 }
 
 pub(super) async fn stat(args: Stat, out: &mut Out) -> anyhow::Result<()> {
@@ -200,11 +203,25 @@ pub(super) async fn stat(args: Stat, out: &mut Out) -> anyhow::Result<()> {
     )?)
 }
 
-pub(super) async fn remove(args: Remove) -> anyhow::Result<()> {
+pub(super) async fn remove(args: Remove, out: &mut Out) -> anyhow::Result<()> {
     let (client, enclave) = args.connection.client()?;
-    let request = DeleteKeyRequest { name: args.name.clone(), version: args.version, all_versions: args.all };
-    let done = client.change(&enclave, Commands::one(Action::KeyDelete, &request)).await;
-    done.with_context(|| format!("failed to remove key \"{}\"", printable(&args.name)))
+    let name = printable(&args.name);
+    let failed = || format!("failed to remove key \"{name}\"");
+    let (version, what) = match (args.all, args.version) {
+        (true, _) => (0, format!("key \"{name}\" with all its versions")),
+        (false, Some(version)) => (version, format!("version {version} of key \"{name}\"")),
+        // The latest one is in use: it is never taken because somebody said nothing.
+        (false, None) => {
+            ensure!(args.consent.must_be_asked_for(), "say which: '--version NUMBER', or '--all' for the whole key");
+            let request = KeyVersionRequest { name: args.name.clone(), version: 0 };
+            let latest: KeyStatus = client.ask(&enclave, Action::KeyStatus, &request).await.with_context(failed)?;
+            (latest.version, format!("version {} of key \"{name}\", the one that is in use", latest.version))
+        }
+    };
+    args.consent.ask(&format!("Delete {what}? What was encrypted with it can never be decrypted again."))?;
+    let request = DeleteKeyRequest { name: args.name.clone(), version, all_versions: args.all };
+    client.change(&enclave, Commands::one(Action::KeyDelete, &request)).await.with_context(failed)?;
+    Ok(out.done(format_args!("Deleted {what}."))?)
 }
 
 pub(super) async fn keygen(args: Keygen, out: &mut Out) -> anyhow::Result<()> {

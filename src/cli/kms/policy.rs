@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::connection::InEnclave;
+use super::connection::{InEnclave, prefix};
 use super::json::Always;
 use crate::cli::input;
 use crate::cli::out::{Out, printable};
@@ -32,8 +32,8 @@ pub(super) struct Add {
 /// List policies
 #[derive(Debug, clap::Args)]
 pub(super) struct List {
-    /// Only those whose names begin like this
-    #[arg(default_value = "", hide_default_value = true)]
+    /// Only those whose names begin like this; a '*' at the end may stand or not
+    #[arg(default_value = "", hide_default_value = true, value_parser = prefix)]
     prefix: String,
     /// Write one JSON array
     #[arg(long)]
@@ -127,7 +127,7 @@ pub(super) async fn list(args: List, out: &mut Out) -> anyhow::Result<()> {
             client.ask(&enclave, Action::PolicyList, &request).await.context("failed to list policies")?;
         names.extend(page.policies.into_iter().map(|policy| policy.name));
         if page.continue_at.is_empty() {
-            return Ok(out.names("Policy", &names, args.json)?);
+            return Ok(out.names("Policy", "policies", &names, args.json)?);
         }
         request.continue_at = page.continue_at;
     }
@@ -156,12 +156,13 @@ pub(super) async fn assign(args: Assign) -> anyhow::Result<()> {
     done.with_context(|| format!("failed to assign policy \"{}\"", printable(&args.policy)))
 }
 
-pub(super) async fn remove(args: Remove) -> anyhow::Result<()> {
+pub(super) async fn remove(args: Remove, out: &mut Out) -> anyhow::Result<()> {
     let (client, enclave) = args.connection.client()?;
     for name in args.names {
         let request = NameRequest { name: name.clone() };
         let done = client.change(&enclave, Commands::one(Action::PolicyDelete, &request)).await;
         done.with_context(|| format!("failed to remove policy \"{}\"", printable(&name)))?;
+        out.done(format_args!("Deleted policy \"{}\".", printable(&name)))?;
     }
     Ok(())
 }

@@ -18,7 +18,7 @@ pub(super) fn may_pass(error: &Error) -> bool {
                 | StatusCode::SERVICE_UNAVAILABLE
                 | StatusCode::GATEWAY_TIMEOUT
         ),
-        Error::Nonsense { .. } => false,
+        Error::OtherKind { .. } | Error::Nonsense { .. } => false,
     }
 }
 

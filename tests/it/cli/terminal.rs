@@ -43,6 +43,27 @@ fn columns_are_aligned() {
 }
 
 #[test]
+fn a_key_is_not_deleted_on_a_terminal_before_somebody_agrees() {
+    let fixture = Fixture::start();
+    let kes = fixture.kes();
+    kes.run(&["key", "create", "-k", "goes-1", "goes-2"]).ok();
+    let keys = || kes.run(&["key", "ls", "-k", "goes", "--json"]).ok();
+    for (answer, exit, left) in [("n", 1, "[\"goes-1\",\"goes-2\"]\n"), ("y", 0, "[]\n")] {
+        let mut terminal = Terminal::start(&kes, &args(&["key", "rm", "-k", "goes-1", "goes-2"]));
+        eventually("it asks", || terminal.output().contains("Delete keys \"goes-1\", \"goes-2\"?"));
+        terminal.type_keys(&format!("{answer}\n"));
+        let (output, code) = terminal.wait();
+        assert!(code == Some(exit) && output.contains("can never be decrypted again"), "{output}");
+        assert_eq!(keys(), left);
+    }
+    kes.run(&["key", "create", "-k", "goes-3", "goes-4"]).ok();
+    let said = on_terminal(&kes, &["key", "rm", "-k", "goes-3", "--yes"]);
+    assert_eq!(plain(&said), "Deleted key \"goes-3\".\n");
+    assert_eq!(kes.run(&["key", "rm", "-k", "goes-4"]).ok(), "", "scripts are not asked, and read nothing");
+    assert_eq!(keys(), "[]\n");
+}
+
+#[test]
 fn figures_are_drawn_over_and_over_in_one_place() {
     let fixture = Fixture::start();
     let program = fixture.kes().env("TERM", "xterm-256color");
