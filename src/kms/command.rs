@@ -174,6 +174,11 @@ impl Read {
         }
     }
 
+    /// How many keys it hands out.
+    fn exported(&self) -> usize {
+        if let Self::KeyExport(request) = self { request.names.len() } else { 0 }
+    }
+
     fn tell(&self, action: Action, commands: &mut Commands) {
         match self {
             // Each key that is handed out.
@@ -220,6 +225,9 @@ impl Write {
     }
 }
 
+/// The most keys that one request may export: each is named in the audit event.
+const EXPORTED: usize = 1_000;
+
 /// A request: commands of one kind.
 #[derive(Debug)]
 pub(super) enum Request {
@@ -250,13 +258,19 @@ impl Request {
     /// # Errors
     /// When it is malformed, holds nothing, or holds reads and writes.
     pub(super) fn parse(body: &[u8]) -> Result<Self, Error> {
-        let (mut reads, mut writes) = (Vec::new(), Vec::new());
+        let (mut reads, mut writes, mut exported) = (Vec::new(), Vec::new(), 0);
         for frame in frames(body) {
             let frame = frame.map_err(|truncated| Error::invalid(truncated.to_string()))?;
             let action = Action::of_number(frame.command)
                 .ok_or_else(|| Error::invalid(format!("there is no command {}", frame.command)))?;
             match decode(action, frame)? {
-                Command::Read(read) => reads.push((action, read)),
+                Command::Read(read) => {
+                    exported += read.exported();
+                    if exported > EXPORTED {
+                        return Err(Error::invalid(format!("a request exports at most {EXPORTED} keys; send several")));
+                    }
+                    reads.push((action, read));
+                }
                 Command::Write(write) => writes.push((action, write)),
             }
         }
@@ -352,6 +366,20 @@ mod tests {
         for wrong in [&[KeyStatus, KeyCreate][..], &[KeyCreate, KeyStatus], &[]] {
             assert!(matches!(parse(wrong), Err(Error::Invalid(_))), "{wrong:?}");
         }
+    }
+
+    #[test]
+    fn a_request_exports_a_bounded_number_of_keys() {
+        let body = |commands: usize, names: usize| {
+            let names = vec!["k".to_owned(); names];
+            let message = ExportKeysRequest { names, ..ExportKeysRequest::default() }.encode_to_vec();
+            let mut body = Vec::new();
+            (0..commands).for_each(|_| append(Action::KeyExport.number(), &message, &mut body));
+            body
+        };
+        assert!(Request::parse(&body(1, EXPORTED)).is_ok());
+        assert!(matches!(Request::parse(&body(1, EXPORTED + 1)), Err(Error::Invalid(_))));
+        assert!(matches!(Request::parse(&body(2, EXPORTED)), Err(Error::Invalid(_))));
     }
 
     proptest! {
