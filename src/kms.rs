@@ -69,6 +69,9 @@ pub fn routes() -> Vec<Route<State>> {
     ]
 }
 
+/// How long the log may take the last changes when the server ends.
+const LAST_LINES: Duration = Duration::from_secs(5);
+
 /// What whoever is known to any enclave may read: it shows nothing of them.
 const METRICS: &str = "/v1/health/metrics";
 
@@ -105,8 +108,16 @@ impl State {
     }
 
     /// Waits until every change is written that somebody has asked for.
+    ///
+    /// The thread that writes may wait for the log. When that takes nothing any more, the server ends without it.
     pub async fn finish(&self) {
-        self.writer.finish().await;
+        tokio::select! {
+            () = self.writer.finish() => {}
+            () = tokio::time::sleep(LAST_LINES) => {
+                self.telemetry.log.stop_waiting();
+                self.writer.finish().await;
+            }
+        }
     }
 
     fn may_call(&self, identity: &Identity, path: &str) -> bool {

@@ -7,7 +7,7 @@
 use std::fmt;
 use std::io::Write;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI8, AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -27,6 +27,9 @@ const QUEUE: usize = 4_096;
 /// The target of events that are never dropped: whoever makes one waits until stderr takes lines again. So it is for
 /// threads that may wait, and for what must be on record.
 pub const KEPT: &str = "claviger::kept";
+
+/// How long such a thread waits before it tries again.
+const AGAIN: Duration = Duration::from_millis(10);
 
 /// How important an event is: the numbers of Go's `slog` (DEBUG -4, INFO 0, WARN 4, ERROR 8), so that
 /// levels in between, such as `INFO+2`, have a place.
@@ -124,6 +127,7 @@ impl Place {
 #[derive(Debug)]
 pub struct Log {
     threshold: AtomicI8,
+    waits: AtomicBool,
     queue: mpsc::SyncSender<Line>,
     events: Events,
     records: Events<Record>,
@@ -144,6 +148,7 @@ impl Log {
         std::thread::Builder::new().name("log".into()).spawn(move || write_lines(&lines, target))?;
         Ok(Arc::new(Self {
             threshold: AtomicI8::new(0),
+            waits: AtomicBool::new(true),
             queue,
             events: Events::default(),
             records: Events::default(),
@@ -211,11 +216,34 @@ impl Log {
             return;
         }
         let line = Line::Event(line);
-        let is_sent = if is_kept { self.queue.send(line).is_ok() } else { self.queue.try_send(line).is_ok() };
+        let is_sent = if is_kept { self.send_patiently(line) } else { self.queue.try_send(line).is_ok() };
         if !is_sent {
             self.dropped.fetch_add(1, Ordering::Relaxed);
         }
     }
+
+    fn send_patiently(&self, mut line: Line) -> bool {
+        loop {
+            match self.queue.try_send(line) {
+                Ok(()) => return true,
+                Err(mpsc::TrySendError::Full(back)) if self.waits.load(Ordering::Relaxed) => {
+                    line = back;
+                    wait();
+                }
+                Err(_) => return false,
+            }
+        }
+    }
+
+    /// Lets nobody wait any more for a target that takes nothing: the program ends.
+    pub fn stop_waiting(&self) {
+        self.waits.store(false, Ordering::Relaxed);
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "only threads that may wait make such lines")]
+fn wait() {
+    std::thread::sleep(AGAIN);
 }
 
 fn write_lines(lines: &mpsc::Receiver<Line>, mut target: impl Write) {
@@ -387,6 +415,26 @@ mod tests {
         let dropped_later = log.dropped() - dropped;
         let total = 2 * MANY as u64 - dropped;
         assert_eq!((dropped_later, lines.load(Ordering::Relaxed) as u64), (0, total));
+    }
+
+    #[test]
+    fn nobody_waits_for_a_stalled_target_when_the_program_ends() {
+        let (_open, gate) = mpsc::channel();
+        let log = Log::start(Slow { gate: Some(gate), lines: Arc::default() }).expect("a thread");
+        let other = log.clone();
+        let writing = std::thread::spawn(move || {
+            tracing::subscriber::with_default(Layer::subscriber(other), || {
+                (0..QUEUE + 100).for_each(|_| tracing::info!(target: KEPT, "must not be dropped"));
+            });
+        });
+        // One is with the target, as many as there is room for are in the queue, and the next one waits.
+        while log.written() < QUEUE as u64 + 2 {
+            std::thread::yield_now();
+        }
+        assert_eq!(log.dropped(), 0);
+        log.stop_waiting();
+        writing.join().expect("no panic");
+        assert!(log.dropped() >= 98, "{}", log.dropped());
     }
 
     #[test]
