@@ -6,7 +6,7 @@ default:
 
 # start a server for development
 dev:
-    cargo run --release -- server --dev
+    cargo run -- server --dev
 
 # format, lints, dependencies, documentation
 check:
@@ -16,9 +16,13 @@ check:
 test:
     tests/run
 
+# the tests that need no other program
+quick:
+    cargo test
+
 # the tests whose name contains NAME
 only NAME:
-    cargo test {{ NAME }}
+    cargo test {{ NAME }} -- --include-ignored
 
 # the benchmarks
 bench:

@@ -4,6 +4,7 @@ mod error;
 mod identity;
 mod key;
 mod log;
+pub mod operations;
 mod policy;
 mod status;
 pub mod wire;
@@ -23,37 +24,34 @@ pub(crate) use self::status::COMMIT;
 /// A megabyte as the API counts.
 const MB: u64 = 1_000_000;
 
-/// The KES API. Read this table to know every endpoint and its limits.
+/// The KES API. Read this table to know the limits of every operation.
 pub fn routes() -> Vec<Route<State>> {
     let short = Some(Duration::from_secs(10));
     vec![
-        Route::get("/version", status::version).open().timeout(short),
-        Route::get("/v1/ready", status::ready).overdue(error::not_reachable).vital(),
-        Route::get("/v1/status", status::status).vital(),
-        Route::get("/v1/metrics", status::metrics).vital(),
-        Route::get("/v1/api", status::api).timeout(short),
-        Route::put("/v1/key/create/", key::create),
-        Route::put("/v1/key/import/", key::import).max_body(MB),
-        Route::get("/v1/key/describe/", key::describe),
-        Route::delete("/v1/key/delete/", key::delete),
-        Route::get("/v1/key/list/", key::list).listing(),
-        Route::put("/v1/key/generate/", key::generate).max_body(MB),
-        Route::put("/v1/key/encrypt/", key::encrypt).max_body(MB),
-        Route::put("/v1/key/decrypt/", key::decrypt).max_body(MB),
-        Route::put("/v1/key/hmac/", key::hmac).max_body(MB),
-        Route::get("/v1/policy/describe/", policy::describe),
-        Route::get("/v1/policy/read/", policy::read),
-        Route::get("/v1/policy/list/", policy::list).listing(),
-        Route::get("/v1/identity/describe/", identity::describe),
-        Route::get("/v1/identity/list/", identity::list).listing(),
-        Route::get("/v1/identity/self/describe", identity::describe_self).any_identity(),
-        Route::get("/v1/log/error", log::error).timeout(None),
-        Route::get("/v1/log/audit", log::audit).timeout(None),
+        Route::new(operations::VERSION, status::version).open().timeout(short),
+        Route::new(operations::READY, status::ready).overdue(error::not_reachable).vital(),
+        Route::new(operations::STATUS, status::status).vital(),
+        Route::new(operations::METRICS, status::metrics).vital(),
+        Route::new(operations::API, status::api).timeout(short),
+        Route::new(operations::KEY_CREATE, key::create),
+        Route::new(operations::KEY_IMPORT, key::import).max_body(MB),
+        Route::new(operations::KEY_DESCRIBE, key::describe),
+        Route::new(operations::KEY_DELETE, key::delete),
+        Route::new(operations::KEY_LIST, key::list).listing(),
+        Route::new(operations::KEY_GENERATE, key::generate).max_body(MB),
+        Route::new(operations::KEY_ENCRYPT, key::encrypt).max_body(MB),
+        Route::new(operations::KEY_DECRYPT, key::decrypt).max_body(MB),
+        Route::new(operations::KEY_HMAC, key::hmac).max_body(MB),
+        Route::new(operations::POLICY_DESCRIBE, policy::describe),
+        Route::new(operations::POLICY_READ, policy::read),
+        Route::new(operations::POLICY_LIST, policy::list).listing(),
+        Route::new(operations::IDENTITY_DESCRIBE, identity::describe),
+        Route::new(operations::IDENTITY_LIST, identity::list).listing(),
+        Route::new(operations::IDENTITY_SELF, identity::describe_self).any_identity(),
+        Route::new(operations::LOG_ERROR, log::error).timeout(None),
+        Route::new(operations::LOG_AUDIT, log::audit).timeout(None),
     ]
 }
-
-/// The paths that may be answered without a certificate, when `skip_auth` says so.
-pub const SKIP_AUTH: [&str; 4] = ["/v1/ready", "/v1/status", "/v1/metrics", "/v1/api"];
 
 /// Everything the handlers need; one for each config.
 pub struct State {

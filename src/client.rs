@@ -23,12 +23,14 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use self::connection::Connection;
+use crate::api::operations;
 use crate::api::wire::{
     ApiResponse, DecryptRequest, Decrypted, DescribeIdentityResponse, DescribeKeyResponse, DescribePolicyResponse,
     EncryptRequest, Encrypted, GenerateRequest, Generated, Hmac, HmacRequest, ImportRequest, ListIdentitiesResponse,
     ListKeysResponse, ListPoliciesResponse, ReadPolicyResponse, SelfResponse, StatusResponse, VersionResponse,
 };
 use crate::auth::Identity;
+use crate::operation::Operation;
 
 pub use self::endpoint::{Endpoint, HTTPS};
 pub use self::error::{Error, Failure, Kind, Lost};
@@ -58,7 +60,7 @@ pub struct Client {
 
 /// What is asked.
 struct Call {
-    method: Method,
+    method: &'static Method,
     path: String,
     body: Bytes,
     content_type: &'static str,
@@ -67,23 +69,16 @@ struct Call {
 }
 
 impl Call {
-    fn new(method: Method, path: impl Into<String>) -> Self {
-        let path = path.into();
-        let changes =
-            ["/v1/key/create/", "/v1/key/import/", "/v1/key/delete/"].iter().any(|prefix| path.starts_with(prefix));
+    /// A call of the operation, for this name where its path ends with one.
+    fn new(operation: Operation, name: &str) -> Self {
+        let Operation { method, path, changes } = operation;
+        let path = format!("{path}{}", utf8_percent_encode(name, NAME));
         Self { method, path, body: Bytes::new(), content_type: "application/json", changes }
     }
 
-    fn get(path: impl Into<String>) -> Self {
-        Self::new(Method::GET, path)
-    }
-
-    fn put(prefix: &str, name: &str) -> Self {
-        Self::new(Method::PUT, join(prefix, name))
-    }
-
-    fn delete(prefix: &str, name: &str) -> Self {
-        Self::new(Method::DELETE, join(prefix, name))
+    /// A call of an operation that needs no name.
+    fn of(operation: Operation) -> Self {
+        Self::new(operation, "")
     }
 
     /// Sends `body` along. It may be secret: its buffer has the full size from the start, and is wiped.
@@ -95,7 +90,7 @@ impl Call {
 
     fn request(&self, endpoint: &Endpoint) -> Request<Full<Bytes>> {
         let mut request = Request::builder()
-            .method(&self.method)
+            .method(self.method)
             .uri(endpoint.uri(&self.path))
             .header(USER_AGENT, concat!("claviger/", env!("CARGO_PKG_VERSION")));
         if !self.body.is_empty() {
@@ -106,10 +101,6 @@ impl Call {
         }
         request.body(Full::new(self.body.clone())).expect("an endpoint and an encoded path make a URI")
     }
-}
-
-fn join(prefix: &str, name: &str) -> String {
-    format!("{prefix}{}", utf8_percent_encode(name, NAME))
 }
 
 /// The API, one method an endpoint. Names and patterns go to the server as they are: it judges them.
@@ -135,27 +126,27 @@ impl Client {
 
     /// `GET /version`
     pub async fn version(&self) -> Result<VersionResponse, Error> {
-        self.json(Call::get("/version")).await
+        self.json(Call::of(operations::VERSION)).await
     }
 
     /// `GET /v1/ready`: whether the server and its key store answer.
     pub async fn ready(&self) -> Result<(), Error> {
-        self.nothing(Call::get("/v1/ready")).await
+        self.nothing(Call::of(operations::READY)).await
     }
 
     /// `GET /v1/status`
     pub async fn status(&self) -> Result<StatusResponse, Error> {
-        self.json(Call::get("/v1/status")).await
+        self.json(Call::of(operations::STATUS)).await
     }
 
     /// `GET /v1/api`
     pub async fn api(&self) -> Result<ApiResponse, Error> {
-        self.json(Call::get("/v1/api")).await
+        self.json(Call::of(operations::API)).await
     }
 
     /// `GET /v1/metrics`: Prometheus text.
     pub async fn metrics(&self) -> Result<String, Error> {
-        let call = Call::get("/v1/metrics");
+        let call = Call::of(operations::METRICS);
         let (endpoint, body) = self.body(&call).await?;
         let text = String::from_utf8(body.to_vec());
         text.map_err(|_| Error::Nonsense { endpoint, path: call.path, what: "it is no text".into() })
@@ -163,91 +154,91 @@ impl Client {
 
     /// `PUT /v1/key/create/`
     pub async fn create_key(&self, name: &str) -> Result<(), Error> {
-        self.nothing(Call::put("/v1/key/create/", name)).await
+        self.nothing(Call::new(operations::KEY_CREATE, name)).await
     }
 
     /// `PUT /v1/key/import/`
     pub async fn import_key(&self, name: &str, request: &ImportRequest) -> Result<(), Error> {
-        self.nothing(Call::put("/v1/key/import/", name).with(request, request.key.len())).await
+        self.nothing(Call::new(operations::KEY_IMPORT, name).with(request, request.key.len())).await
     }
 
     /// `GET /v1/key/describe/`
     pub async fn describe_key(&self, name: &str) -> Result<DescribeKeyResponse, Error> {
-        self.json(Call::get(join("/v1/key/describe/", name))).await
+        self.json(Call::new(operations::KEY_DESCRIBE, name)).await
     }
 
     /// `DELETE /v1/key/delete/`
     pub async fn delete_key(&self, name: &str) -> Result<(), Error> {
-        self.nothing(Call::delete("/v1/key/delete/", name)).await
+        self.nothing(Call::new(operations::KEY_DELETE, name)).await
     }
 
     /// `PUT /v1/key/generate/`
     pub async fn generate(&self, name: &str, request: &GenerateRequest) -> Result<Generated, Error> {
-        self.json(Call::put("/v1/key/generate/", name).with(request, request.context.len())).await
+        self.json(Call::new(operations::KEY_GENERATE, name).with(request, request.context.len())).await
     }
 
     /// `PUT /v1/key/encrypt/`
     pub async fn encrypt(&self, name: &str, request: &EncryptRequest) -> Result<Encrypted, Error> {
         let len = request.plaintext.len() + request.context.len();
-        self.json(Call::put("/v1/key/encrypt/", name).with(request, len)).await
+        self.json(Call::new(operations::KEY_ENCRYPT, name).with(request, len)).await
     }
 
     /// `PUT /v1/key/decrypt/`
     pub async fn decrypt(&self, name: &str, request: &DecryptRequest) -> Result<Decrypted, Error> {
         let len = request.ciphertext.len() + request.context.len();
-        self.json(Call::put("/v1/key/decrypt/", name).with(request, len)).await
+        self.json(Call::new(operations::KEY_DECRYPT, name).with(request, len)).await
     }
 
     /// `PUT /v1/key/hmac/`
     pub async fn hmac(&self, name: &str, request: &HmacRequest) -> Result<Hmac, Error> {
-        self.json(Call::put("/v1/key/hmac/", name).with(request, request.message.len())).await
+        self.json(Call::new(operations::KEY_HMAC, name).with(request, request.message.len())).await
     }
 
     /// `GET /v1/key/list/`, all pages: the names that match, sorted.
     pub async fn list_keys(&self, pattern: &str) -> Result<Vec<String>, Error> {
-        self.pages("/v1/key/list/", pattern, |page: ListKeysResponse| (page.names, page.continue_at)).await
+        self.pages(operations::KEY_LIST, pattern, |page: ListKeysResponse| (page.names, page.continue_at)).await
     }
 
     /// `GET /v1/policy/describe/`
     pub async fn describe_policy(&self, name: &str) -> Result<DescribePolicyResponse, Error> {
-        self.json(Call::get(join("/v1/policy/describe/", name))).await
+        self.json(Call::new(operations::POLICY_DESCRIBE, name)).await
     }
 
     /// `GET /v1/policy/read/`
     pub async fn read_policy(&self, name: &str) -> Result<ReadPolicyResponse, Error> {
-        self.json(Call::get(join("/v1/policy/read/", name))).await
+        self.json(Call::new(operations::POLICY_READ, name)).await
     }
 
     /// `GET /v1/policy/list/`, all pages: the names that match, sorted.
     pub async fn list_policies(&self, pattern: &str) -> Result<Vec<String>, Error> {
         let page = |page: ListPoliciesResponse| (page.names, Some(page.continue_at));
-        self.pages("/v1/policy/list/", pattern, page).await
+        self.pages(operations::POLICY_LIST, pattern, page).await
     }
 
     /// `GET /v1/identity/describe/`
     pub async fn describe_identity(&self, identity: &str) -> Result<DescribeIdentityResponse, Error> {
-        self.json(Call::get(join("/v1/identity/describe/", identity))).await
+        self.json(Call::new(operations::IDENTITY_DESCRIBE, identity)).await
     }
 
     /// `GET /v1/identity/self/describe`
     pub async fn describe_self(&self) -> Result<SelfResponse, Error> {
-        self.json(Call::get("/v1/identity/self/describe")).await
+        self.json(Call::of(operations::IDENTITY_SELF)).await
     }
 
     /// `GET /v1/identity/list/`, all pages: the identities that match, sorted.
     pub async fn list_identities(&self, pattern: &str) -> Result<Vec<String>, Error> {
         let page = |page: ListIdentitiesResponse| (page.identities, Some(page.continue_at));
-        self.pages("/v1/identity/list/", pattern, page).await
+        self.pages(operations::IDENTITY_LIST, pattern, page).await
     }
 
     /// `GET /v1/log/error`: events as they happen.
     pub async fn error_log(&self) -> Result<Lines, Error> {
-        self.lines("/v1/log/error").await
+        self.lines(operations::LOG_ERROR).await
     }
 
     /// `GET /v1/log/audit`: events as they happen.
     pub async fn audit_log(&self) -> Result<Lines, Error> {
-        self.lines("/v1/log/audit").await
+        self.lines(operations::LOG_AUDIT).await
     }
 }
 
@@ -269,14 +260,14 @@ impl Client {
     /// Asks for one page after the other.
     async fn pages<T: DeserializeOwned>(
         &self,
-        prefix: &str,
+        operation: Operation,
         pattern: &str,
         split: impl Fn(T) -> (Vec<String>, Option<String>),
     ) -> Result<Vec<String>, Error> {
         let mut names = Vec::new();
         let mut next = if pattern.is_empty() { "*".to_owned() } else { pattern.to_owned() };
         loop {
-            let call = Call::get(format!("{prefix}{}", utf8_percent_encode(&next, NAME)));
+            let call = Call::new(operation, &next);
             let (page, continue_at) = split(self.json(call).await?);
             let is_empty = page.is_empty();
             names.extend(page);
@@ -289,8 +280,8 @@ impl Client {
         }
     }
 
-    async fn lines(&self, path: &str) -> Result<Lines, Error> {
-        let call = Call::get(path);
+    async fn lines(&self, operation: Operation) -> Result<Lines, Error> {
+        let call = Call::of(operation);
         // No limit of time: a server may send the head of its answer together with the first event.
         let (endpoint, response) = self.send(&call, None).await?;
         match response.status() {
@@ -336,7 +327,7 @@ impl Client {
     /// What the server is that answered last: both kinds say their version to everybody, and only a key manager that of
     /// its API.
     async fn kind(&self) -> Option<Kind> {
-        let call = Call::get("/version");
+        let call = Call::of(operations::VERSION);
         let sent = self.send_to(self.preferred.load(Ordering::Relaxed), &call, Some(ANSWER)).await;
         let response = sent.ok().filter(|response| response.status() == StatusCode::OK)?;
         let body = tokio::time::timeout(ANSWER, read(response.into_body())).await.ok()?.ok()??;

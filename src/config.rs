@@ -27,7 +27,7 @@ use zeroize::Zeroizing;
 use self::document::{Document, Lookup};
 use self::path::{Path, Step};
 use self::read::Problem;
-use crate::api::SKIP_AUTH;
+use crate::api::operations::SKIP_AUTH;
 use crate::auth::{Identity, policy};
 use crate::name::{KeyName, PolicyName};
 use crate::server::route::RouteConfig;

@@ -12,6 +12,7 @@ mod known;
 mod loading;
 mod log;
 mod map;
+pub mod operations;
 mod policy;
 mod read;
 mod record;
@@ -50,30 +51,27 @@ const MB: u64 = 1_000_000;
 /// The largest backup that is taken back, in bytes.
 const BACKUP: u64 = 1_024 * MB;
 
-/// The key manager's paths. Read this table to know every endpoint and its limits.
+/// The key manager's paths. Read this table to know the limits of every operation.
 pub fn routes() -> Vec<Route<State>> {
     let long = Some(Duration::from_secs(300));
     vec![
-        Route::get("/version", status::version).open(),
-        Route::get("/v1/health/live", status::live).open(),
-        Route::get("/v1/health/ready", status::ready).open().vital(),
-        Route::get(METRICS, status::metrics).vital(),
-        Route::post("/v1/kms/", serve::execute).max_body(MB).any_identity().listing(),
-        Route::get("/v1/db", serve::backup).timeout(long),
-        Route::put("/v1/db", serve::restore).max_body(BACKUP).timeout(long),
-        Route::post("/v1/debug/log", log::follow).max_body(MB).timeout(None),
-        Route::post("/v1/debug/restart", status::unsupported),
-        Route::get("/v1/debug/pprof", status::unsupported),
-        Route::post("/v1/debug/pprof", status::unsupported),
-        Route::delete("/v1/debug/pprof", status::unsupported),
+        Route::new(operations::VERSION, status::version).open(),
+        Route::new(operations::LIVE, status::live).open(),
+        Route::new(operations::READY, status::ready).open().vital(),
+        Route::new(operations::METRICS, status::metrics).vital(),
+        Route::new(operations::EXECUTE, serve::execute).max_body(MB).any_identity().listing(),
+        Route::new(operations::BACKUP, serve::backup).timeout(long),
+        Route::new(operations::RESTORE, serve::restore).max_body(BACKUP).timeout(long),
+        Route::new(operations::LOG, log::follow).max_body(MB).timeout(None),
+        Route::new(operations::RESTART, status::unsupported),
+        Route::new(operations::PROFILE, status::unsupported),
+        Route::new(operations::PROFILE_START, status::unsupported),
+        Route::new(operations::PROFILE_STOP, status::unsupported),
     ]
 }
 
 /// How long the log may take the last changes when the server ends.
 const LAST_LINES: Duration = Duration::from_secs(5);
-
-/// What whoever is known to any enclave may read: it shows nothing of them.
-const METRICS: &str = "/v1/health/metrics";
 
 /// Everything the handlers need.
 pub struct State {
@@ -122,9 +120,8 @@ impl State {
 
     fn may_call(&self, identity: &Identity, path: &str) -> bool {
         let snapshot = self.writer.snapshot();
-        enclave::Identity::of(identity).is_some_and(|identity| match path {
-            METRICS => snapshot.knows(&identity),
-            _ => snapshot.is_sysadmin(&identity),
+        enclave::Identity::of(identity).is_some_and(|identity| {
+            if path == operations::METRICS.path { snapshot.knows(&identity) } else { snapshot.is_sysadmin(&identity) }
         })
     }
 }

@@ -2,13 +2,15 @@
 
 use std::io::{self, IsTerminal as _, Write as _};
 
-use hyper::StatusCode;
+use hyper::{Method, StatusCode};
 use rustls::CertificateError;
 
 use super::environment::{KEY_PASSWORD, KMS_API_KEY, KMS_SERVER, SERVER};
 use super::out::{self, Color, Painted, printable};
+use crate::api::operations;
 use crate::auth::enclave;
 use crate::client::{Error, Failure, HTTPS, Kind, Lost};
+use crate::kms::operations::{self as kms_operations, EXECUTE};
 
 /// Says on standard error that a command failed. `program` is the name it was called by.
 pub(super) fn print(error: &anyhow::Error, program: &str, color: Color) {
@@ -33,7 +35,8 @@ fn hint(error: &Error, program: &str) -> Option<String> {
     match error {
         Error::Unreachable(failures) => failures.iter().find_map(unreachable),
         Error::Refused { status: StatusCode::FORBIDDEN, path, identity, .. }
-            if path == "/v1/kms/" || ["/v1/db", "/v1/debug/"].iter().any(|prefix| path.starts_with(prefix)) =>
+            if path == EXECUTE.path
+                || [kms_operations::BACKUP.path, kms_operations::LOG.path].contains(&path.as_str()) =>
         {
             let identity = enclave::Identity::of(identity.as_ref()?)?;
             Some(format!(
@@ -42,7 +45,7 @@ fn hint(error: &Error, program: &str) -> Option<String> {
                 super::kms_name(program)
             ))
         }
-        Error::Refused { status: StatusCode::FORBIDDEN, path, identity, .. } if path.starts_with("/v1/kms/") => {
+        Error::Refused { status: StatusCode::FORBIDDEN, path, identity, .. } if path.starts_with(EXECUTE.path) => {
             let identity = enclave::Identity::of(identity.as_ref()?)?;
             let kms = super::kms_name(program);
             Some(format!(
@@ -117,13 +120,8 @@ fn unreachable(failure: &Failure) -> Option<String> {
 }
 
 /// The method that goes with a path of the API.
-fn method(path: &str) -> &'static str {
-    let mut segments = path.trim_start_matches("/v1/").split('/');
-    match (segments.next(), segments.next()) {
-        (Some("key"), Some("create" | "import" | "generate" | "encrypt" | "decrypt" | "hmac")) => "PUT",
-        (Some("key"), Some("delete")) => "DELETE",
-        _ => "GET",
-    }
+fn method(path: &str) -> &Method {
+    operations::of(path).map_or(&Method::GET, |operation| operation.method)
 }
 
 /// What to do about a private key that is encrypted, where nobody can be asked.

@@ -8,6 +8,7 @@ use hyper::StatusCode;
 use rustls::CertificateError;
 
 use super::Endpoint;
+use crate::api::operations;
 use crate::auth::Identity;
 
 /// Why a call failed. A variant exists where a caller has something else to do about it.
@@ -82,8 +83,7 @@ pub enum Kind {
 impl Kind {
     /// The servers that answer this path, which is none that both kinds answer.
     pub(super) fn that_answers(path: &str) -> Self {
-        let is_key_manager = ["/v1/kms/", "/v1/db", "/v1/debug/"].iter().any(|prefix| path.starts_with(prefix));
-        if is_key_manager { Self::KeyManager } else { Self::Kes }
+        if operations::of(path).is_some() { Self::Kes } else { Self::KeyManager }
     }
 }
 

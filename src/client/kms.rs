@@ -2,15 +2,15 @@
 
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt as _;
+use hyper::StatusCode;
 use hyper::body::Incoming;
-use hyper::{Method, StatusCode};
-use percent_encoding::utf8_percent_encode;
 use prost::Message;
 use zeroize::Zeroizing;
 
-use super::{BINARY, Call, Client, Endpoint, Error, Failure, Lost, NAME};
-use crate::kms::Action;
+use super::{BINARY, Call, Client, Endpoint, Error, Failure, Lost};
 use crate::kms::wire::{ErrResponse, Frame, LogRecord, LogRequest, VersionResponse, append, frames};
+use crate::kms::{Action, operations};
+use crate::operation::Operation;
 
 /// The longest record of a log, in bytes.
 const MAX_RECORD: usize = 64 * 1024;
@@ -100,7 +100,7 @@ impl Client {
     /// # Errors
     /// When there is no server, or its answer is none.
     pub async fn kms_version(&self) -> Result<VersionResponse, Error> {
-        let call = binary(Method::GET, "/version", Bytes::new(), false);
+        let call = binary(operations::VERSION, Bytes::new());
         let (endpoint, body) = self.body(&call).await?;
         VersionResponse::decode(&**body).map_err(|_| nonsense(endpoint, call.path, "it is no version"))
     }
@@ -110,7 +110,7 @@ impl Client {
     /// # Errors
     /// When the server refuses, or there is none.
     pub async fn backup(&self) -> Result<Zeroizing<Vec<u8>>, Error> {
-        let call = binary(Method::GET, "/v1/db", Bytes::new(), false);
+        let call = binary(operations::BACKUP, Bytes::new());
         let (endpoint, response) = self.send(&call, None).await?;
         if response.status() != StatusCode::OK {
             return Err(self.refusal(&call, endpoint, response).await);
@@ -125,7 +125,7 @@ impl Client {
     /// # Errors
     /// When the server refuses, or there is none.
     pub async fn restore(&self, backup: Vec<u8>) -> Result<(), Error> {
-        let call = binary(Method::PUT, "/v1/db", backup.into(), true);
+        let call = binary(operations::RESTORE, backup.into());
         let (endpoint, response) = self.send(&call, None).await?;
         if response.status() == StatusCode::OK { Ok(()) } else { Err(self.refusal(&call, endpoint, response).await) }
     }
@@ -135,7 +135,7 @@ impl Client {
     /// # Errors
     /// When the server refuses, or there is none.
     pub async fn records(&self, request: &LogRequest) -> Result<Records, Error> {
-        let call = binary(Method::POST, "/v1/debug/log", request.encode_to_vec().into(), false);
+        let call = binary(operations::LOG, request.encode_to_vec().into());
         let (endpoint, response) = self.send(&call, None).await?;
         match response.status() {
             StatusCode::OK => {
@@ -160,7 +160,7 @@ impl Records {
     /// When the connection is lost, or what comes is no record.
     pub async fn next(&mut self) -> Result<Option<LogRecord>, Error> {
         let wrong =
-            |endpoint: &Endpoint| nonsense(endpoint.clone(), "/v1/debug/log".into(), "it is no record of a log");
+            |endpoint: &Endpoint| nonsense(endpoint.clone(), operations::LOG.path.into(), "it is no record of a log");
         loop {
             if let Some(len) = self.buffer.first_chunk() {
                 let len = u32::from_be_bytes(*len) as usize;
@@ -187,12 +187,12 @@ pub(super) fn error_message(body: &[u8]) -> Option<String> {
 }
 
 fn call(enclave: &str, commands: Commands, changes: bool) -> Call {
-    let path = format!("/v1/kms/{}", utf8_percent_encode(enclave, NAME));
-    binary(Method::POST, path, Bytes::from_owner(commands.0), changes)
+    let body = Bytes::from_owner(commands.0);
+    Call { body, content_type: BINARY, changes, ..Call::new(operations::EXECUTE, enclave) }
 }
 
-fn binary(method: Method, path: impl Into<String>, body: Bytes, changes: bool) -> Call {
-    Call { method, path: path.into(), body, content_type: BINARY, changes }
+fn binary(operation: Operation, body: Bytes) -> Call {
+    Call { body, content_type: BINARY, ..Call::of(operation) }
 }
 
 fn nonsense(endpoint: Endpoint, path: String, what: &str) -> Error {

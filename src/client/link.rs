@@ -7,6 +7,7 @@ use hyper::StatusCode;
 
 use super::connection::Connection;
 use super::{Call, Client, Endpoint, Error, Failure, Lost, read};
+use crate::api::operations;
 use crate::api::wire::{DecryptRequest, EncryptRequest, GenerateRequest};
 
 /// The protocol of a link.
@@ -33,17 +34,17 @@ pub struct Prepared(Call);
 impl Prepared {
     /// `PUT /v1/key/generate/`
     pub fn generate(name: &str, request: &GenerateRequest) -> Self {
-        Self(Call::put("/v1/key/generate/", name).with(request, request.context.len()))
+        Self(Call::new(operations::KEY_GENERATE, name).with(request, request.context.len()))
     }
 
     /// `PUT /v1/key/encrypt/`
     pub fn encrypt(name: &str, request: &EncryptRequest) -> Self {
-        Self(Call::put("/v1/key/encrypt/", name).with(request, request.plaintext.len() + request.context.len()))
+        Self(Call::new(operations::KEY_ENCRYPT, name).with(request, request.plaintext.len() + request.context.len()))
     }
 
     /// `PUT /v1/key/decrypt/`
     pub fn decrypt(name: &str, request: &DecryptRequest) -> Self {
-        Self(Call::put("/v1/key/decrypt/", name).with(request, request.ciphertext.len() + request.context.len()))
+        Self(Call::new(operations::KEY_DECRYPT, name).with(request, request.ciphertext.len() + request.context.len()))
     }
 }
 

@@ -6,7 +6,8 @@ use super::Config;
 use super::path::Path;
 use super::read::{Problem, suggestion};
 use super::yaml::{Node, Value};
-use crate::api::{self, SKIP_AUTH};
+use crate::api;
+use crate::api::operations::SKIP_AUTH;
 use crate::auth::Identity;
 use crate::keystore;
 

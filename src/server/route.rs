@@ -25,6 +25,7 @@ use super::reply::{IntoReply, Reply};
 use super::{Error, Service};
 use crate::auth::{Caller, Requirement};
 use crate::clock;
+use crate::operation::Operation;
 use crate::telemetry::audit::{Commands, Patience};
 
 pub use self::name::Name;
@@ -42,7 +43,7 @@ pub struct RouteConfig {
 
 /// What clients may ask at one path.
 pub struct Route<S> {
-    method: Method,
+    method: &'static Method,
     path: &'static str,
     max_body: u64,
     timeout: Option<Duration>,
@@ -66,27 +67,9 @@ pub struct Budget {
 }
 
 impl<S: Service> Route<S> {
-    /// A route that reads.
-    pub fn get<A>(path: &'static str, handler: impl IntoHandler<S, A>) -> Self {
-        Self::new(Method::GET, path, handler)
-    }
-
-    /// A route that writes or computes. It takes POST, too.
-    pub fn put<A>(path: &'static str, handler: impl IntoHandler<S, A>) -> Self {
-        Self::new(Method::PUT, path, handler)
-    }
-
-    /// A route that takes orders; POST and nothing else.
-    pub fn post<A>(path: &'static str, handler: impl IntoHandler<S, A>) -> Self {
-        Self::new(Method::POST, path, handler)
-    }
-
-    /// A route that deletes.
-    pub fn delete<A>(path: &'static str, handler: impl IntoHandler<S, A>) -> Self {
-        Self::new(Method::DELETE, path, handler)
-    }
-
-    fn new<A>(method: Method, path: &'static str, handler: impl IntoHandler<S, A>) -> Self {
+    /// A route for an operation.
+    pub fn new<A>(operation: Operation, handler: impl IntoHandler<S, A>) -> Self {
+        let Operation { method, path, .. } = operation;
         Self {
             method,
             path,
@@ -144,12 +127,12 @@ impl<S: Service> Route<S> {
 
     /// What `/v1/api` says of the route: method, path, largest body, time limit.
     pub fn describe(&self) -> (&Method, &'static str, u64, Option<Duration>) {
-        (&self.method, self.path, self.max_body, self.timeout)
+        (self.method, self.path, self.max_body, self.timeout)
     }
 
     /// The method to answer.
-    pub fn method(&self) -> &Method {
-        &self.method
+    pub fn method(&self) -> &'static Method {
+        self.method
     }
 
     /// Whether requests wait for the audit log.
@@ -164,7 +147,7 @@ impl<S: Service> Route<S> {
 
     /// Whether `method` is one that the route takes.
     pub fn accepts(&self, method: &Method) -> bool {
-        method == self.method || (self.method == Method::PUT && method == Method::POST)
+        method == self.method || (*self.method == Method::PUT && method == Method::POST)
     }
 
     /// Parses name and body, and lets the handler answer.

@@ -21,6 +21,7 @@ use super::route::RouteConfig;
 use super::*;
 use crate::auth::{Access, Identity};
 use crate::crypto::json::{Field, Fields};
+use crate::operation::Operation;
 use crate::telemetry::{audit, log, metrics};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -93,12 +94,12 @@ fn tiny() -> Arc<Tiny> {
 /// The service with an admin, who alone may read `/guarded`.
 fn tiny_of(admin: Identity) -> Arc<Tiny> {
     let routes = vec![
-        Route::get("/hello", hello).any_identity(),
-        Route::put("/fail", fail).max_body(1_000).any_identity(),
-        Route::get("/wait", wait).any_identity(),
-        Route::put("/echo", echo).max_body(1_000).any_identity(),
-        Route::get("/stream", stream).timeout(None).any_identity(),
-        Route::get("/guarded", guarded).timeout(None),
+        Route::new(Operation::get("/hello"), hello).any_identity(),
+        Route::new(Operation::put("/fail"), fail).max_body(1_000).any_identity(),
+        Route::new(Operation::get("/wait"), wait).any_identity(),
+        Route::new(Operation::put("/echo"), echo).max_body(1_000).any_identity(),
+        Route::new(Operation::get("/stream"), stream).timeout(None).any_identity(),
+        Route::new(Operation::get("/guarded"), guarded).timeout(None),
     ];
     let access = Access::new(admin, Vec::new(), OffsetDateTime::UNIX_EPOCH);
     let router = Router::new(routes, &BTreeMap::<String, RouteConfig>::new());
@@ -202,6 +203,18 @@ fn certificate() -> (CertificateDer<'static>, PrivateKeyDer<'static>) {
     let certified = rcgen::generate_simple_self_signed(vec!["localhost".into()]).expect("a certificate");
     let key = PrivateKeyDer::try_from(certified.signing_key.serialize_der()).expect("PKCS#8");
     (certified.cert.der().clone(), key)
+}
+
+/// TLS whose trust is another than that of [`Tls::ephemeral`].
+fn tls_with_a_proxy() -> Tls {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (key, cert) = (directory.path().join("key"), directory.path().join("cert"));
+    let certified = rcgen::generate_simple_self_signed(vec!["localhost".into()]).expect("a certificate");
+    std::fs::write(&key, certified.signing_key.serialize_pem()).expect("written");
+    std::fs::write(&cert, certified.cert.pem()).expect("written");
+    let proxy = tls::Proxy { identities: vec![Identity::parse("proxy").expect("valid")], ..tls::Proxy::default() };
+    let certs = vec![tls::Pair { key, cert, password: String::new().into() }];
+    Tls::load(&tls::Config { certs, auth: tls::ClientAuth::Off, ca: None, proxy }, true).expect("usable")
 }
 
 fn client_config(server: CertificateDer<'static>) -> (Arc<rustls::ClientConfig>, Identity) {
@@ -497,9 +510,7 @@ async fn when_trust_changes_clients_are_sent_to_new_connections_and_no_request_f
     answer(h1.send_request(get("/hello")).await.expect("an answer")).await;
     let waiting = tokio::spawn(h2.send_request(get("/wait")));
     settle().await;
-    let (certificate, key) = certificate();
-    let tls = Tls::ephemeral(certificate, key, OffsetDateTime::UNIX_EPOCH).expect("usable");
-    server.handle.replace(tiny(), tls);
+    server.handle.replace(tiny(), tls_with_a_proxy());
     settle().await;
     assert!(!h1.is_closed(), "the next answer says it");
     let last = h1.send_request(get("/hello")).await.expect("an answer");

@@ -11,7 +11,7 @@ use super::support::{TestServer, eventually};
 fn claviger(server: &TestServer, args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_claviger"));
     command.args(args).env_clear();
-    for line in server.stdout().lines() {
+    for line in server.stderr().lines() {
         if let Some((name, value)) = line.strip_prefix("export ").and_then(|line| line.split_once('=')) {
             command.env(name, value);
         }
@@ -22,7 +22,7 @@ fn claviger(server: &TestServer, args: &[&str]) -> Command {
 /// A server whose start message is complete.
 fn server() -> TestServer {
     let server = TestServer::dev();
-    eventually("the server says how to reach it", || server.stdout().contains("export SSL_CERT_FILE"));
+    eventually("the server says how to reach it", || server.stderr().contains("export SSL_CERT_FILE"));
     server
 }
 

@@ -143,7 +143,7 @@ impl Case {
         let directory = self.directory();
         let text = String::from_utf8(self.text()).expect("UTF-8");
         let server = TestServer::start_under(self.command(PROGRAM), directory, &text);
-        let said = server.stdout();
+        let said = server.stderr();
         let field = |label: &str| said.lines().find_map(|line| line.strip_prefix(label)).map(str::trim);
         let name = self.name();
         if let Some(admin) = &self.admin {

@@ -1,13 +1,13 @@
 //! `admin`, `policy`, `keys`: who may do what, and rules that hardly mean what they say.
 
 use super::{Report, count};
-use crate::api;
+use crate::api::{self, operations};
 use crate::auth::policy::{self, Rule};
 use crate::config::Config;
 use crate::name::KeyName;
 
 /// What is done with a key that a config creates.
-const USES: [&str; 3] = ["/v1/key/generate/", "/v1/key/encrypt/", "/v1/key/decrypt/"];
+const USES: [&str; 3] = [operations::KEY_GENERATE.path, operations::KEY_ENCRYPT.path, operations::KEY_DECRYPT.path];
 
 /// Looks at the admin. What is no hash is not shown: it may be a secret in the wrong place.
 pub(super) fn admin(config: &Config, report: &mut Report) {
