@@ -12,6 +12,7 @@ fn url(server: &TestServer, path: &str) -> String {
 }
 
 #[test]
+#[ignore = "runs curl: tests/run"]
 fn the_version_needs_no_certificate() {
     let server = TestServer::with_dev_config("");
     let url = url(&server, "/version");
@@ -28,6 +29,7 @@ fn the_version_needs_no_certificate() {
 
 /// As the README has it.
 #[test]
+#[ignore = "runs curl: tests/run"]
 fn the_certificate_of_a_development_server_is_all_that_curl_needs() {
     let server = TestServer::dev();
     let exported = |name: &str| {
@@ -43,6 +45,7 @@ fn the_certificate_of_a_development_server_is_all_that_curl_needs() {
 }
 
 #[test]
+#[ignore = "runs curl: tests/run"]
 fn everything_else_needs_a_certificate() {
     let server = TestServer::with_dev_config("");
     let status = url(&server, "/v1/status");
@@ -57,6 +60,7 @@ fn everything_else_needs_a_certificate() {
 }
 
 #[test]
+#[ignore = "runs curl: tests/run"]
 fn a_key_is_made_and_used() {
     let server = TestServer::with_dev_config("");
     let at = |path| url(&server, path);
@@ -71,6 +75,7 @@ fn a_key_is_made_and_used() {
 
 /// A stream that ends while the client still sends is an error to curl, whatever was answered before.
 #[test]
+#[ignore = "runs curl: tests/run"]
 fn a_refusal_arrives_although_the_client_is_still_sending() {
     let server = TestServer::with_dev_config("");
     let file = server.directory().join("body");
@@ -89,6 +94,7 @@ fn a_refusal_arrives_although_the_client_is_still_sending() {
 }
 
 #[test]
+#[ignore = "runs curl: tests/run"]
 fn tls_auth_on_wants_a_certificate_of_the_ca() {
     let server = TestServer::with_dev_config(&format!("auth: on\n  ca: {}", certs("ca.crt").display()));
     let version = url(&server, "/version");
@@ -99,6 +105,7 @@ fn tls_auth_on_wants_a_certificate_of_the_ca() {
 
 /// `openssl req -x509`, as everybody types it, makes a CA.
 #[test]
+#[ignore = "runs openssl: tests/run"]
 fn a_ca_is_no_client_and_the_log_says_what_to_do() {
     let server = TestServer::with_dev_config("");
     let (certificate, key) = (server.directory().join("ca.crt"), server.directory().join("ca.key"));
@@ -131,6 +138,7 @@ fn s_client(server: &TestServer, args: &[&str]) -> String {
 }
 
 #[test]
+#[ignore = "runs openssl: tests/run"]
 fn openssl_agrees_on_protocols() {
     let server = TestServer::with_dev_config("");
     for (version, name) in [("-tls1_2", "TLSv1.2"), ("-tls1_3", "TLSv1.3")] {

@@ -13,6 +13,7 @@ fn cli() {
 }
 
 #[test]
+#[ignore = "runs openssl: tests/run"]
 fn key_manager() {
     let hsm_key = "hsm:aes256:KioqKioqKioqKioqKioqKioqKioqKioqKioqKioqKio=";
     let variables = vec![("MINIO_KMS_HSM_KEY".to_owned(), hsm_key.to_owned())];
@@ -20,6 +21,7 @@ fn key_manager() {
 }
 
 #[test]
+#[ignore = "runs OpenBao: tests/run"]
 fn migration() {
     run_beside_peers("docs/migration.md");
 }
@@ -35,6 +37,7 @@ fn replacing_a_kes() {
 }
 
 #[test]
+#[ignore = "runs OpenBao: tests/run"]
 fn sealing() {
     run_beside_peers("docs/sealing.md");
 }

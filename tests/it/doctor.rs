@@ -316,6 +316,7 @@ fn as_nobody(directory: &Directory) -> Findings {
 }
 
 #[test]
+#[ignore = "runs setpriv: tests/run"]
 fn another_user_has_no_rights() {
     let directory = Directory::new();
     set_mode(directory.0.path(), 0o755);

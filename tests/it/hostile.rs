@@ -388,6 +388,7 @@ fn resident(server: &TestServer) -> usize {
 }
 
 #[test]
+#[ignore = "takes half a minute: tests/run"]
 fn ten_thousand_idle_connections_are_held_and_the_next_one_replaces_the_oldest() {
     let limit = getrlimit(Resource::Nofile);
     let needed = 10_500;

@@ -352,6 +352,7 @@ fn as_nobody(privileges: &[&str]) -> TestServer {
 }
 
 #[test]
+#[ignore = "runs setpriv: tests/run"]
 fn memory_is_locked_when_all_of_it_may_be() {
     let capable = as_nobody(&["--inh-caps=+ipc_lock", "--ambient-caps=+ipc_lock"]);
     assert!(capable.stderr().contains("enabled"), "{}", capable.stderr());
@@ -362,6 +363,7 @@ fn memory_is_locked_when_all_of_it_may_be() {
 }
 
 #[test]
+#[ignore = "runs setpriv: tests/run"]
 fn nobody_reads_the_memory_of_the_server() {
     let server = as_nobody(&[]);
     let limits = std::fs::read_to_string(format!("/proc/{}/limits", server.pid().as_raw_nonzero())).expect("it runs");
@@ -385,6 +387,7 @@ fn nobody_reads_the_memory_of_the_server() {
 }
 
 #[test]
+#[ignore = "runs systemd-analyze: tests/run"]
 fn the_unit_files_are_valid_and_hardened() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     for name in ["claviger.service", "claviger-kms.service"] {

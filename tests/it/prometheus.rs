@@ -54,6 +54,7 @@ fn value(prometheus: &Peer, query: &str) -> Option<f64> {
 }
 
 #[test]
+#[ignore = "runs Prometheus: tests/run"]
 fn prometheus_scrapes_with_a_client_certificate() {
     let server = TestServer::with_dev_config("");
     let prometheus = prometheus(&server);
@@ -87,6 +88,7 @@ const COMPLAINTS: [&str; 5] = [
 ];
 
 #[test]
+#[ignore = "runs Prometheus: tests/run"]
 fn promtool_complains_about_names_that_stay_and_nothing_else() {
     let server = TestServer::with_dev_config("");
     let url = format!("https://localhost:{}/v1/metrics", server.address().port());

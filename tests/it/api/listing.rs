@@ -79,6 +79,7 @@ async fn list(session: &mut Session, pattern: &str, mut between: impl FnMut(usiz
 }
 
 #[test]
+#[ignore = "takes half a minute: tests/run"]
 fn a_hundred_thousand_keys_are_listed_once_each() {
     let server = server_with(MANY);
     let patterns = ["", "*", "my", "my-*", "key1", "key1*"];

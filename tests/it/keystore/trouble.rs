@@ -104,6 +104,7 @@ fn odd_entries_are_no_keys() {
 }
 
 #[test]
+#[ignore = "runs setpriv: tests/run"]
 fn a_server_without_rights_says_which_it_needs() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     copy_fixture(directory.path());

@@ -24,6 +24,7 @@ const LONGEST_LIFE: u64 = 60;
 type Known = BTreeMap<String, Option<u32>>;
 
 #[test]
+#[ignore = "takes half a minute: tests/run"]
 fn what_was_acknowledged_survives_any_kill() {
     let kills = std::env::var("KILLS").map_or(50, |kills| kills.parse().expect("KILLS is a number"));
     let data = tempfile::tempdir().expect("a temporary directory");

@@ -78,6 +78,7 @@ fn status(refused: Result<(), Error>) -> Option<u16> {
 }
 
 #[test]
+#[ignore = "runs OpenBao: tests/run"]
 fn whoever_seals_for_key_stores_takes_the_place_of_the_hsm_key() {
     let providers = Providers::start();
     for provider in providers.all() {
@@ -121,6 +122,7 @@ fn whoever_seals_for_key_stores_takes_the_place_of_the_hsm_key() {
 }
 
 #[test]
+#[ignore = "runs OpenBao: tests/run"]
 fn data_can_be_made_with_such_a_provider_alone_when_there_is_an_administrator() {
     let providers = Providers::start();
     for provider in providers.all() {
@@ -141,6 +143,7 @@ fn data_can_be_made_with_such_a_provider_alone_when_there_is_an_administrator() 
 }
 
 #[test]
+#[ignore = "runs OpenBao: tests/run"]
 fn a_provider_that_does_not_answer_is_missed_only_where_no_other_seal_opens() {
     let providers = Providers::start();
     let directory = tempfile::tempdir().expect("a directory");

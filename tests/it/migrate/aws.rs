@@ -34,6 +34,7 @@ fn back(stores: &Stores, args: &[&str]) -> Run {
 }
 
 #[test]
+#[ignore = "runs moto: tests/run"]
 fn thousands_of_keys_go_there_and_come_back_through_throttling_and_interruption() {
     const KEYS: usize = 2_000;
     let moto = Moto::start();
@@ -67,6 +68,7 @@ fn thousands_of_keys_go_there_and_come_back_through_throttling_and_interruption(
 
 /// Of AWS it is 50 creates a second; here it is less than any machine can do.
 #[test]
+#[ignore = "runs moto: tests/run"]
 fn a_quota_is_kept_to() {
     let moto = Moto::start();
     let gate = Gate::new(moto.address());
@@ -80,6 +82,7 @@ fn a_quota_is_kept_to() {
 }
 
 #[test]
+#[ignore = "runs moto: tests/run"]
 fn an_interrupted_way_back_goes_on() {
     const KEYS: usize = 600;
     let moto = Moto::start();
@@ -97,6 +100,7 @@ fn an_interrupted_way_back_goes_on() {
 }
 
 #[test]
+#[ignore = "runs moto: tests/run"]
 fn force_makes_a_new_version_that_counts() {
     let moto = Moto::start();
     let stores = stores(3, &moto.endpoint(), "kes/");
@@ -121,6 +125,7 @@ fn force_makes_a_new_version_that_counts() {
 }
 
 #[test]
+#[ignore = "runs moto: tests/run"]
 fn a_rehearsal_changes_nothing_and_says_what_the_run_costs() {
     let moto = Moto::start();
     let gate = Gate::new(moto.address());
@@ -140,6 +145,7 @@ fn a_rehearsal_changes_nothing_and_says_what_the_run_costs() {
 }
 
 #[test]
+#[ignore = "runs moto: tests/run"]
 fn secrets_that_are_no_keys_are_named_or_nobodys_business() {
     let moto = Moto::start();
     let stores = stores(1, &moto.endpoint(), "");
@@ -169,6 +175,7 @@ fn secrets_that_are_no_keys_are_named_or_nobodys_business() {
 }
 
 #[test]
+#[ignore = "runs moto: tests/run"]
 fn one_account_is_one_store_however_it_is_called() {
     let moto = Moto::start();
     let stores = stores(1, &moto.endpoint(), "kes/");

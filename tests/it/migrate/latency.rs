@@ -16,6 +16,7 @@ const LATENCY: Duration = Duration::from_millis(20);
 /// `KEYS` in the environment is how many keys are moved at once; of those that are moved one by one there are a tenth. Says how fast
 /// both were; `docs/measurements.md` has the results.
 #[test]
+#[ignore = "runs OpenBao: tests/run"]
 fn keys_go_a_long_way_one_by_one_and_many_at_once() {
     let keys = std::env::var("KEYS").map_or(200, |keys| keys.parse().expect("KEYS is a number"));
     let (bao, moto) = (OpenBao::start(), Moto::start());

@@ -77,6 +77,7 @@ fn sealed_by(stores: &Stores, provider: &str) -> usize {
 /// From plaintext to each provider, between them, and back. Each run is killed once, at a random moment, and another
 /// one goes on. `KEYS` in the environment is how many keys: `docs/measurements.md` has the result of many.
 #[test]
+#[ignore = "runs OpenBao: tests/run"]
 fn every_seal_follows_every_other() {
     let keys = std::env::var("KEYS").map_or(100, |keys| keys.parse().expect("KEYS is a number"));
     let (bao, moto) = (OpenBao::shared(), Moto::shared());
@@ -134,6 +135,7 @@ fn configs(stores: &Stores, old: &Value, new: &Value) -> &'static str {
 
 /// Whenever it is killed, every key is whole, a config with both seals reads all of them, and another run goes on.
 #[test]
+#[ignore = "runs OpenBao: tests/run"]
 fn a_killed_run_leaves_every_key_readable() {
     const FEWER: usize = 200;
     let stores = Stores::with_keys(FEWER);
@@ -169,6 +171,7 @@ fn a_killed_run_leaves_every_key_readable() {
 /// A server with both seals reads every key at every moment of a run, of a killed one too, also where a key is replaced
 /// in several steps.
 #[test]
+#[ignore = "runs OpenBao: tests/run"]
 fn servers_read_every_key_all_the_way() {
     const KEYS: usize = 60;
     let bao = OpenBao::shared();
@@ -272,6 +275,7 @@ fn a_key_made_meanwhile_with_the_old_seal_is_told_of() {
 
 /// A new version of a transit key is a new seal.
 #[test]
+#[ignore = "runs OpenBao: tests/run"]
 fn a_rotated_transit_key_is_followed() {
     let bao = OpenBao::shared();
     let stores = Stores::with_keys(20);
@@ -294,6 +298,7 @@ fn a_rotated_transit_key_is_followed() {
 }
 
 #[test]
+#[ignore = "runs OpenBao: tests/run"]
 fn migrate_seals_anew_on_the_way() {
     let bao = OpenBao::shared();
     let stores = Stores::with_keys(100);

@@ -6,6 +6,7 @@ use super::support::{Run, Stores};
 use crate::support::peer::program;
 
 #[test]
+#[ignore = "runs strace: tests/run"]
 fn keys_in_flight_share_the_syncs_of_the_directory() {
     const KEYS: usize = 300;
     let stores = Stores::with_keys(KEYS);

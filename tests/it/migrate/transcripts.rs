@@ -45,6 +45,7 @@ const SERVER: &str = "version: v1\naddress: 0.0.0.0:7373\nadmin:\n  identity: di
                       tls:\n  key: ./no.key\n  cert: ./no.crt\n";
 
 #[test]
+#[ignore = "takes half a minute: tests/run"]
 fn transcripts_are_said_again() {
     let text = std::fs::read_to_string(testdata("cli/migrate/transcripts.json")).expect("readable");
     let transcripts: Transcripts = serde_json::from_str(&text).expect("valid");

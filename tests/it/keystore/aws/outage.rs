@@ -57,6 +57,7 @@ fn a_service_that_is_not_there_at_the_start_is_said_to_be() {
 }
 
 #[test]
+#[ignore = "runs moto: tests/run"]
 fn what_passes_is_a_503_and_the_offline_cache_serves() {
     let moto = Moto::start();
     let gate = Gate::new(moto.address());
@@ -95,6 +96,7 @@ fn what_passes_is_a_503_and_the_offline_cache_serves() {
 }
 
 #[test]
+#[ignore = "runs moto: tests/run"]
 fn throttling_within_a_request_is_not_noticed() {
     let moto = Moto::start();
     let gate = Gate::new(moto.address());
@@ -111,6 +113,7 @@ fn throttling_within_a_request_is_not_noticed() {
 }
 
 #[test]
+#[ignore = "runs moto: tests/run"]
 fn a_create_whose_answer_is_lost_is_a_create() {
     let moto = Moto::start();
     let gate = Gate::new(moto.address());
@@ -126,6 +129,7 @@ fn a_create_whose_answer_is_lost_is_a_create() {
 }
 
 #[test]
+#[ignore = "runs moto: tests/run"]
 fn what_the_service_never_says_is_no_answer_about_a_key() {
     let moto = Moto::start();
     let gate = Gate::new(moto.address());
@@ -164,6 +168,7 @@ fn what_the_service_never_says_is_no_answer_about_a_key() {
 
 /// Answers of AWS that moto does not give, as its documentation has them.
 #[test]
+#[ignore = "runs moto: tests/run"]
 fn what_lasts_is_a_failure_that_says_what_to_do() {
     let moto = Moto::start();
     let gate = Gate::new(moto.address());

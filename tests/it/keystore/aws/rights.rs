@@ -39,6 +39,7 @@ fn refused<T: std::fmt::Debug>(answer: Result<T, Error>) -> String {
 }
 
 #[test]
+#[ignore = "runs moto: tests/run"]
 fn every_missing_right_is_named_beforehand() {
     let moto = Moto::start();
     moto.put("kes/key", "value");
@@ -65,6 +66,7 @@ fn every_missing_right_is_named_beforehand() {
 }
 
 #[test]
+#[ignore = "runs moto: tests/run"]
 fn all_that_is_missing_is_named_at_once() {
     let moto = Moto::start();
     moto.put("kes/key", "value");
@@ -80,6 +82,7 @@ fn all_that_is_missing_is_named_at_once() {
 }
 
 #[test]
+#[ignore = "runs moto: tests/run"]
 fn a_call_that_is_refused_names_its_right() {
     let moto = Moto::start();
     moto.put("kes/key", "value");
@@ -104,6 +107,7 @@ fn a_call_that_is_refused_names_its_right() {
 }
 
 #[test]
+#[ignore = "runs moto: tests/run"]
 fn wrong_credentials_are_no_missing_right() {
     let moto = Moto::start();
     let mut user = moto.user("server", &allow(&ALL));

@@ -57,6 +57,7 @@ fn a_key_lives_and_dies(server: &TestServer, moto: &Moto, secret: &str) {
 }
 
 #[test]
+#[ignore = "runs moto: tests/run"]
 fn serves_keys_over_tls_with_rights_that_just_suffice() {
     let moto = Moto::start_tls();
     let actions = ["CreateSecret", "GetSecretValue", "DeleteSecret", "ListSecrets"];
@@ -71,6 +72,7 @@ fn serves_keys_over_tls_with_rights_that_just_suffice() {
 }
 
 #[test]
+#[ignore = "runs moto: tests/run"]
 fn a_certificate_that_nobody_vouches_for_is_no_store() {
     let moto = Moto::start_tls();
     let directory = tempfile::tempdir().expect("a temporary directory");
@@ -79,6 +81,7 @@ fn a_certificate_that_nobody_vouches_for_is_no_store() {
 }
 
 #[test]
+#[ignore = "runs moto: tests/run"]
 fn a_missing_right_is_in_the_log_with_what_gives_it() {
     let moto = Moto::start();
     let user = moto.user("server", &json!([{ "Effect": "Allow", "Action": ["iam:GetUser"], "Resource": "*" }]));
@@ -103,6 +106,7 @@ fn a_missing_right_is_in_the_log_with_what_gives_it() {
 }
 
 #[test]
+#[ignore = "runs moto: tests/run"]
 fn finds_credentials_where_aws_keeps_them() {
     let moto = Moto::start();
     let actions = ["CreateSecret", "GetSecretValue", "DeleteSecret", "ListSecrets"];
@@ -137,6 +141,7 @@ fn finds_credentials_where_aws_keeps_them() {
 
 /// What containers, service accounts of Kubernetes and instances are told by those who run them; and a session in the config file.
 #[test]
+#[ignore = "runs moto: tests/run"]
 fn finds_the_credentials_of_a_role() {
     let moto = Moto::start();
     let actions = ["CreateSecret", "GetSecretValue", "DeleteSecret", "ListSecrets"];
@@ -190,6 +195,7 @@ fn finds_the_credentials_of_a_role() {
 }
 
 #[test]
+#[ignore = "runs moto: tests/run"]
 fn the_doctor_knows_rights_and_clock() {
     let moto = Moto::start();
     let actions = ["secretsmanager:ListSecrets", "secretsmanager:GetSecretValue"];

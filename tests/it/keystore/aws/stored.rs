@@ -13,6 +13,7 @@ use crate::support::{block_on, testdata};
 const CACHE: &str = "{ expiry: { any: 1ms, unused: 1ms } }";
 
 #[test]
+#[ignore = "runs moto: tests/run"]
 fn keys_of_the_archived_server_are_read_where_it_put_them() {
     let moto = Moto::start();
     let stored = std::fs::read_to_string(testdata("http/fixture/keys/my-key")).expect("a key");
@@ -33,6 +34,7 @@ fn keys_of_the_archived_server_are_read_where_it_put_them() {
 }
 
 #[test]
+#[ignore = "runs moto: tests/run"]
 fn secrets_that_are_no_keys_are_refused_and_with_a_prefix_not_even_seen() {
     let moto = Moto::start();
     moto.put("password", "hunter2");

@@ -8,6 +8,7 @@ use crate::support::block_on;
 use crate::support::moto::Moto;
 
 #[test]
+#[ignore = "runs moto: tests/run"]
 fn passes_it() {
     let moto = Moto::shared();
     block_on(async {
@@ -17,6 +18,7 @@ fn passes_it() {
 }
 
 #[test]
+#[ignore = "runs moto: tests/run"]
 fn a_whole_account_passes_it() {
     let moto = Moto::start();
     block_on(async {
@@ -28,6 +30,7 @@ fn a_whole_account_passes_it() {
 
 /// Signatures are checked, and the rights are those that the documentation gives, and no other.
 #[test]
+#[ignore = "runs moto: tests/run"]
 fn a_user_with_six_rights_passes_it() {
     let moto = Moto::start();
     let actions =

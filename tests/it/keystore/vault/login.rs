@@ -18,6 +18,7 @@ fn auth(bao: &OpenBao, kind: &str, namespace: Option<&str>) -> String {
 }
 
 #[test]
+#[ignore = "runs OpenBao: tests/run"]
 fn by_name_and_password() {
     let bao = OpenBao::shared();
     let (place, engine) = (Place::new(&bao, 2), auth(&bao, "userpass", None));
@@ -34,6 +35,7 @@ fn by_name_and_password() {
 }
 
 #[test]
+#[ignore = "runs OpenBao: tests/run"]
 fn by_a_given_token() {
     let bao = OpenBao::shared();
     let place = Place::new(&bao, 2);
@@ -70,6 +72,7 @@ fn by_a_given_token() {
 }
 
 #[test]
+#[ignore = "runs OpenBao: tests/run"]
 fn by_a_service_account_whose_token_is_read_again_at_every_login() {
     let bao = OpenBao::shared();
     // All of Kubernetes that is asked: whose token it is.
@@ -127,6 +130,7 @@ fn jwt(name: &str) -> String {
 }
 
 #[test]
+#[ignore = "runs OpenBao: tests/run"]
 fn in_a_namespace_of_its_own() {
     let bao = OpenBao::shared();
     let namespace = unique("ns");

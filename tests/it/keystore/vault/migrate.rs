@@ -42,6 +42,7 @@ fn succeeds(directory: &Path, args: &[&str]) {
 }
 
 #[test]
+#[ignore = "runs OpenBao: tests/run"]
 fn there_and_back_byte_for_byte() {
     let bao = OpenBao::shared();
     for version in [1, 2] {
@@ -65,6 +66,7 @@ fn another_key() -> String {
 }
 
 #[test]
+#[ignore = "runs OpenBao: tests/run"]
 fn a_key_that_differs_is_replaced_when_that_is_asked_for() {
     let bao = OpenBao::shared();
     let place = Place::new(&bao, 2);
@@ -86,6 +88,7 @@ fn a_key_that_differs_is_replaced_when_that_is_asked_for() {
 
 /// A replacement is three steps and one to clean up. Whichever a kill follows, the key is there, old or new.
 #[test]
+#[ignore = "runs OpenBao: tests/run"]
 fn a_replacement_that_is_killed_loses_nothing() {
     let bao = OpenBao::shared();
     let steps =

@@ -12,6 +12,7 @@ use crate::support::{TestServer, block_on, eventually};
 const HTML: &str = "<html><body>404 Not Found</body></html>";
 
 #[test]
+#[ignore = "runs OpenBao: tests/run"]
 fn a_store_that_is_not_there_at_the_start_is_said_to_be() {
     let bao = OpenBao::shared();
     let place = Place::new(&bao, 2);
@@ -22,6 +23,7 @@ fn a_store_that_is_not_there_at_the_start_is_said_to_be() {
 }
 
 #[test]
+#[ignore = "runs OpenBao: tests/run"]
 fn a_server_waits_for_its_store_when_told_to() {
     let bao = OpenBao::shared();
     let (place, gate) = (Place::new(&bao, 2), Gate::new(bao.address()));
@@ -40,6 +42,7 @@ fn a_server_waits_for_its_store_when_told_to() {
 }
 
 #[test]
+#[ignore = "runs OpenBao: tests/run"]
 fn a_key_that_takes_long_holds_up_no_other() {
     let bao = OpenBao::shared();
     let (place, gate) = (Place::new(&bao, 2), Gate::new(bao.address()));
@@ -62,6 +65,7 @@ fn a_key_that_takes_long_holds_up_no_other() {
 }
 
 #[test]
+#[ignore = "runs OpenBao: tests/run"]
 fn what_no_vault_says_never_means_that_a_key_is_missing() {
     let bao = OpenBao::shared();
     let (place, gate) = (Place::new(&bao, 2), Gate::new(bao.address()));
@@ -115,6 +119,7 @@ fn what_no_vault_says_never_means_that_a_key_is_missing() {
 }
 
 #[test]
+#[ignore = "runs OpenBao: tests/run"]
 fn a_create_whose_answer_is_lost_is_a_create() {
     let bao = OpenBao::shared();
     for (version, write) in [(1, "PUT /v1/"), (2, "PUT /v1/")] {
@@ -132,6 +137,7 @@ fn a_create_whose_answer_is_lost_is_a_create() {
 }
 
 #[test]
+#[ignore = "runs OpenBao: tests/run"]
 fn a_standby_that_sends_us_away_is_obeyed() {
     let bao = OpenBao::shared();
     let (place, gate) = (Place::new(&bao, 2), Gate::new(bao.address()));
@@ -147,6 +153,7 @@ fn a_standby_that_sends_us_away_is_obeyed() {
 }
 
 #[test]
+#[ignore = "runs OpenBao: tests/run"]
 fn connections_are_used_again() {
     let bao = OpenBao::shared();
     let (place, gate) = (Place::new(&bao, 2), Gate::new(bao.address()));
@@ -163,6 +170,7 @@ fn connections_are_used_again() {
 }
 
 #[test]
+#[ignore = "runs OpenBao: tests/run"]
 fn the_offline_cache_serves_through_an_outage() {
     let bao = OpenBao::shared();
     let (place, gate) = (Place::new(&bao, 2), Gate::new(bao.address()));

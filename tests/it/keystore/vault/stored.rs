@@ -40,6 +40,7 @@ fn fields(bao: &OpenBao, place: &Place, name: &str) -> Value {
 }
 
 #[test]
+#[ignore = "runs OpenBao: tests/run"]
 fn keys_of_the_archived_server_are_read_where_it_put_them() {
     let bao = OpenBao::shared();
     for version in [1, 2] {
@@ -55,6 +56,7 @@ fn keys_of_the_archived_server_are_read_where_it_put_them() {
 }
 
 #[test]
+#[ignore = "runs OpenBao: tests/run"]
 fn keys_lie_where_the_archived_server_looks_for_them() {
     let bao = OpenBao::shared();
     for version in [1, 2] {
@@ -75,6 +77,7 @@ fn keys_lie_where_the_archived_server_looks_for_them() {
 }
 
 #[test]
+#[ignore = "runs OpenBao: tests/run"]
 fn only_the_first_version_counts() {
     let bao = OpenBao::shared();
     let place = Place::new(&bao, 2);
@@ -93,6 +96,7 @@ fn only_the_first_version_counts() {
 }
 
 #[test]
+#[ignore = "runs OpenBao: tests/run"]
 fn other_fields_of_an_entry_are_nobodys_business() {
     let bao = OpenBao::shared();
     for version in [1, 2] {
@@ -113,6 +117,7 @@ fn other_fields_of_an_entry_are_nobodys_business() {
 }
 
 #[test]
+#[ignore = "runs OpenBao: tests/run"]
 fn folders_are_no_keys() {
     let bao = OpenBao::shared();
     for version in [1, 2] {
@@ -129,6 +134,7 @@ fn folders_are_no_keys() {
 }
 
 #[test]
+#[ignore = "runs OpenBao: tests/run"]
 fn a_rotated_transit_key_reads_what_its_older_versions_wrapped() {
     let bao = OpenBao::shared();
     let engine = unique("transit");
@@ -166,6 +172,7 @@ fn a_rotated_transit_key_reads_what_its_older_versions_wrapped() {
 }
 
 #[test]
+#[ignore = "runs OpenBao: tests/run"]
 fn of_two_servers_that_create_a_key_one_does() {
     let bao = OpenBao::shared();
     let place = Place::new(&bao, 2);
@@ -183,6 +190,7 @@ fn of_two_servers_that_create_a_key_one_does() {
 }
 
 #[test]
+#[ignore = "runs OpenBao: tests/run"]
 fn an_engine_of_another_version_is_refused_before_anything_is_written() {
     let bao = OpenBao::shared();
     for (is, says) in [(1, "v2"), (2, "v1")] {
@@ -197,6 +205,7 @@ fn an_engine_of_another_version_is_refused_before_anything_is_written() {
 /// There is nothing in version 1 that lets one of them win. With the same rights, 8 that race had two winners in one of 300
 /// rounds when nobody waited.
 #[test]
+#[ignore = "runs OpenBao: tests/run"]
 fn of_many_that_create_a_key_in_version_1_one_does() {
     const RACERS: usize = 8;
     let bao = OpenBao::shared();
