@@ -30,6 +30,7 @@ use crate::api::wire::{
     ListKeysResponse, ListPoliciesResponse, ReadPolicyResponse, SelfResponse, StatusResponse, VersionResponse,
 };
 use crate::auth::Identity;
+use crate::crypto::buffer::{Buffer, to_json};
 use crate::operation::Operation;
 
 pub use self::endpoint::{Endpoint, HTTPS};
@@ -81,11 +82,9 @@ impl Call {
         Self::new(operation, "")
     }
 
-    /// Sends `body` along. It may be secret: its buffer has the full size from the start, and is wiped.
+    /// Sends `body` along, which holds about `len` bytes in base64. It may be secret, and is wiped.
     fn with(self, body: &impl Serialize, len: usize) -> Self {
-        let mut bytes = Zeroizing::new(Vec::with_capacity(len.div_ceil(3) * 4 + 128));
-        serde_json::to_writer(&mut *bytes, body).expect("requests are objects of texts, written to memory");
-        Self { body: Bytes::from_owner(bytes), ..self }
+        Self { body: Bytes::from_owner(to_json(body, len.div_ceil(3) * 4 + 128)), ..self }
     }
 
     fn request(&self, endpoint: &Endpoint) -> Request<Full<Bytes>> {
@@ -441,18 +440,17 @@ fn is_passing(status: StatusCode) -> bool {
 
 /// Reads a body; none when it is too long.
 async fn read(mut body: Incoming) -> Result<Option<Zeroizing<Vec<u8>>>, hyper::Error> {
-    // The full size at once, where it is known: a buffer that grew has left copies behind.
     let size = body.size_hint().exact().and_then(|size| usize::try_from(size).ok()).unwrap_or(0);
-    let mut bytes = Zeroizing::new(Vec::with_capacity(size.min(MAX_BODY)));
+    let mut bytes = Buffer::with_capacity(size.min(MAX_BODY));
     while let Some(frame) = body.frame().await {
         if let Ok(data) = frame?.into_data() {
             if bytes.len() + data.len() > MAX_BODY {
                 return Ok(None);
             }
-            bytes.extend_from_slice(&data);
+            bytes.extend(&data);
         }
     }
-    Ok(Some(bytes))
+    Ok(Some(bytes.into_inner()))
 }
 
 /// What an error answer says, in one line, if it is an answer of the API.

@@ -1,5 +1,6 @@
 //! Keys, ciphertexts and secrets: no I/O, no async, no clock.
 
+pub mod buffer;
 pub mod handover;
 pub mod json;
 pub mod key;

@@ -26,6 +26,7 @@ use tokio::sync::Semaphore;
 use zeroize::Zeroizing;
 
 use self::trust::{Verifier, system_authorities};
+use crate::crypto::buffer::Buffer;
 use crate::crypto::pem;
 use crate::telemetry::log;
 
@@ -193,29 +194,17 @@ impl Inner {
 
 async fn read(response: Response<Incoming>, host: &str, max: usize) -> Result<Zeroizing<Vec<u8>>, Error> {
     let mut body = response.into_body();
-    // Of the full size from the start where the server says it: a buffer that grows leaves copies behind.
     let hint = usize::try_from(body.size_hint().exact().unwrap_or(0)).unwrap_or(usize::MAX);
-    let mut bytes = Zeroizing::new(Vec::with_capacity(hint.min(max)));
+    let mut bytes = Buffer::with_capacity(hint.min(max));
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| Error::Connection(host.to_owned(), error.into()))?;
         let Ok(data) = frame.into_data() else { continue };
         if bytes.len() + data.len() > max {
             return Err(Error::TooLarge(host.to_owned(), max));
         }
-        grow(&mut bytes, data.len());
-        bytes.extend_from_slice(&data);
+        bytes.extend(&data);
     }
-    Ok(bytes)
-}
-
-/// Makes room for `more` bytes without leaving a copy of what is there behind.
-fn grow(bytes: &mut Zeroizing<Vec<u8>>, more: usize) {
-    let needed = bytes.len() + more;
-    if needed > bytes.capacity() {
-        let mut larger = Zeroizing::new(Vec::with_capacity(needed.max(2 * bytes.capacity())));
-        larger.extend_from_slice(bytes);
-        *bytes = larger;
-    }
+    Ok(bytes.into_inner())
 }
 
 /// What tells a file from another one in its place: when it was written, its size and its number.

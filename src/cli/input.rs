@@ -9,6 +9,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use zeroize::Zeroizing;
 
 use super::{environment, prompt, report};
+use crate::crypto::buffer::Buffer;
 use crate::crypto::{base64, pem};
 
 /// The most that is read from a file or standard input, in bytes: more than any request may hold.
@@ -24,8 +25,7 @@ pub(super) fn read(path: &Path) -> anyhow::Result<Zeroizing<Vec<u8>>> {
 }
 
 fn read_from(reader: impl io::Read) -> io::Result<Zeroizing<Vec<u8>>> {
-    // Its full size at once: a buffer that grows leaves copies behind.
-    let mut bytes = Zeroizing::new(Vec::with_capacity(64 * 1024));
+    let mut bytes = Buffer::with_capacity(64 * 1024);
     let mut reader = reader.take(MAX + 1);
     let mut chunk = Zeroizing::new([0; 16 * 1024]);
     loop {
@@ -35,17 +35,12 @@ fn read_from(reader: impl io::Read) -> io::Result<Zeroizing<Vec<u8>>> {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(error) => return Err(error),
         };
-        if bytes.len() + len > bytes.capacity() {
-            let mut larger = Zeroizing::new(Vec::with_capacity(2 * (bytes.len() + len)));
-            larger.extend_from_slice(&bytes);
-            bytes = larger;
-        }
-        bytes.extend_from_slice(&chunk[..len]);
+        bytes.extend(&chunk[..len]);
     }
     if bytes.len() as u64 > MAX {
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("it has more than {MAX} bytes")));
     }
-    Ok(bytes)
+    Ok(bytes.into_inner())
 }
 
 /// Reads text that is secret, without the line feed at its end.

@@ -10,6 +10,7 @@ use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error, IgnoredAny, M
 use zeroize::Zeroizing;
 
 use super::base64;
+use super::buffer::Buffer;
 
 /// The fields of one kind of object. `fields!` implements it.
 pub trait Fields: Default {
@@ -119,22 +120,12 @@ impl<'f, F: Fields> Visitor<'_> for Name<'f, F> {
 
 /// Bytes that may be secret; wiped on drop.
 #[derive(Default)]
-pub struct Bytes(Zeroizing<Vec<u8>>);
+pub struct Bytes(Buffer);
 
 impl Bytes {
     /// Takes the bytes out.
     pub(crate) fn into_inner(self) -> Zeroizing<Vec<u8>> {
-        self.0
-    }
-
-    /// Adds a byte. A vector that grows by itself leaves copies behind that nobody wipes.
-    fn push(&mut self, byte: u8) {
-        if self.0.len() == self.0.capacity() {
-            let mut larger = Zeroizing::new(Vec::with_capacity(32.max(2 * self.0.len())));
-            larger.extend_from_slice(&self.0);
-            self.0 = larger;
-        }
-        self.0.push(byte);
+        self.0.into_inner()
     }
 }
 
@@ -154,7 +145,7 @@ impl fmt::Debug for Bytes {
 
 impl From<Zeroizing<Vec<u8>>> for Bytes {
     fn from(bytes: Zeroizing<Vec<u8>>) -> Self {
-        Self(bytes)
+        Self(bytes.into())
     }
 }
 
@@ -186,13 +177,13 @@ impl<'de> Visitor<'de> for BytesValue {
     }
 
     fn visit_str<E: Error>(self, text: &str) -> Result<Bytes, E> {
-        base64::decode(text.as_bytes()).map(Bytes).ok_or_else(|| E::custom("invalid base64"))
+        base64::decode(text.as_bytes()).map(Bytes::from).ok_or_else(|| E::custom("invalid base64"))
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut numbers: A) -> Result<Bytes, A::Error> {
         let mut bytes = Bytes::default();
         while let Some(byte) = numbers.next_element()? {
-            bytes.push(byte);
+            bytes.0.push(byte);
         }
         Ok(bytes)
     }

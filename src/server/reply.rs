@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
 use super::Error;
+use crate::crypto::buffer::Buffer;
 
 /// An answer to a request.
 #[derive(Debug)]
@@ -29,13 +30,12 @@ impl Reply {
         Self { status: StatusCode::OK, headers: HeaderMap::new(), body: ReplyBody::full(Bytes::new()) }
     }
 
-    /// 200 with JSON. `capacity` is the size reserved for it, in bytes: a reply that holds secrets must
-    /// fit, since a buffer that grew leaves copies behind.
+    /// 200 with JSON. `capacity` is about how long it is, in bytes.
     pub fn json(value: &impl Serialize, capacity: usize) -> Self {
-        let mut bytes = Zeroizing::new(Vec::with_capacity(capacity));
+        let mut json = Buffer::with_capacity(capacity);
         // Writing to memory cannot fail, and our replies hold nothing that JSON cannot express.
-        let _ = serde_json::to_writer(&mut *bytes, value);
-        Self::written_json(bytes)
+        let _ = serde_json::to_writer(&mut json, value);
+        Self::written_json(json.into_inner())
     }
 
     /// 200 with JSON that is written already. It is wiped when it has been sent.

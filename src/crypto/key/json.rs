@@ -4,9 +4,9 @@ use serde::Serialize;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use time::macros::datetime;
-use zeroize::Zeroizing;
 
 use super::{Error, Key, Origin, non_empty, secret_key};
+use crate::crypto::buffer::to_json;
 use crate::crypto::json::{Bytes, fields, object};
 use crate::crypto::{Algorithm, Blob, base64};
 
@@ -62,9 +62,6 @@ pub(super) fn encode(key: &Key) -> Blob {
         created_at: time.map(|time| time.format(&Rfc3339).expect("a time that was parsed from RFC 3339")),
         created_by: key.created_by(),
     };
-    // Large enough for all but the owner's escapes: growing would leave a copy of the key behind.
     let capacity = 160 + bytes.len() + 6 * key.created_by().map_or(0, str::len);
-    let mut value = Zeroizing::new(Vec::with_capacity(capacity));
-    serde_json::to_writer(&mut *value, &stored).expect("writing texts to memory does not fail");
-    value.into()
+    to_json(&stored, capacity).into()
 }

@@ -7,9 +7,9 @@ use serde::Deserialize;
 use zeroize::Zeroizing;
 
 use super::api::{Answer, Ask, Entry, Field, LIST};
-use super::login::to_json;
 use super::{Connection, Version};
 use crate::crypto::Blob;
+use crate::crypto::buffer::to_json;
 use crate::keystore::{Access, Error};
 
 /// The K/V engine below a prefix.
@@ -302,5 +302,5 @@ impl Kv {
 }
 
 fn entry(name: &str, value: &SecretString) -> Zeroizing<Vec<u8>> {
-    to_json(&std::collections::BTreeMap::from([(name, value.expose_secret())]))
+    to_json(&std::collections::BTreeMap::from([(name, value.expose_secret())]), 6 * value.expose_secret().len() + 64)
 }

@@ -8,6 +8,7 @@ use zeroize::Zeroizing;
 
 use super::api::{Api, Ask, Auth, Namespace};
 use super::config::{self, AppRole, Kubernetes, Secret, UserPass};
+use crate::crypto::buffer::to_json;
 use crate::keystore::Error;
 
 /// How this store logs in.
@@ -86,7 +87,7 @@ impl Login {
     ) -> Result<Auth, Error> {
         let own = namespace.map(header).transpose()?;
         let namespace = own.as_ref().unwrap_or(&self.namespace);
-        let body = to_json(credentials);
+        let body = to_json(credentials, 4 * 1024);
         let ask = Ask { method: "PUT", path, namespace, token: None, body: Some(&body) };
         let answer = self.api.send::<IgnoredAny>(ask).await?;
         match answer.auth {
@@ -136,13 +137,6 @@ pub(super) fn header(name: &str) -> Result<Namespace, Error> {
             Err(_) => Err(Error::Failed(format!("'{name}' is no namespace").into())),
         },
     }
-}
-
-/// JSON in a buffer that is wiped, large enough from the start for what we send.
-pub(super) fn to_json(value: &impl Serialize) -> Zeroizing<Vec<u8>> {
-    let mut json = Zeroizing::new(Vec::with_capacity(16 * 1024));
-    serde_json::to_writer(&mut *json, value).expect("writing texts to memory does not fail");
-    json
 }
 
 fn path(engine: &str, user: &str) -> String {

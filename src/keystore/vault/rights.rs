@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use serde::{Deserialize, Serialize};
 
 use super::kv::Kv;
-use super::login::to_json;
 use super::{Connection, Version};
+use crate::crypto::buffer::to_json;
 use crate::keystore::Error;
 
 /// The rights that the session's token has to some paths; none: it may not even ask.
@@ -70,7 +70,7 @@ async fn ask(connection: &Connection, paths: Vec<String>) -> Result<Rights, Erro
         Rights(Vec<String>),
         Other(serde::de::IgnoredAny),
     }
-    let body = to_json(&Request { paths });
+    let body = to_json(&Request { paths }, 1024);
     let ask = connection.ask("POST", "sys/capabilities-self", Some(&body));
     let answer = connection.send::<HashMap<String, Value>>(ask).await?;
     let paths = answer.data.filter(|_| answer.status == 200).map(|data| {

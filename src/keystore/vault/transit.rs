@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use super::api::Answer;
 use super::config::TransitOnly;
-use super::login::to_json;
 use super::{Connection, rights};
+use crate::crypto::buffer::to_json;
 use crate::crypto::{Blob, base64};
 use crate::keystore::{Access, Error};
 
@@ -68,7 +68,7 @@ impl Transit {
             ciphertext: SecretString,
         }
         let path = format!("{}/encrypt/{}", self.engine, self.key);
-        let body = to_json(&Request { plaintext: &base64::encode(value.expose()) });
+        let body = to_json(&Request { plaintext: &base64::encode(value.expose()) }, 1024);
         let ask = self.connection.ask("POST", &path, Some(&body));
         let mut answer = self.connection.send::<Response>(ask).await?;
         match answer.data.take().map(|data| data.ciphertext) {
@@ -96,7 +96,7 @@ impl Transit {
         };
         let text = wrapped.expose();
         let text = std::str::from_utf8(text).ok().filter(|_| text.starts_with(MARK)).ok_or_else(unwrapped)?;
-        let body = to_json(&Request { ciphertext: text });
+        let body = to_json(&Request { ciphertext: text }, 1024);
         let ask = self.connection.ask("POST", &path, Some(&body));
         let mut answer = self.connection.send::<Response>(ask).await?;
         let plaintext = answer.data.take();
