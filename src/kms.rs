@@ -9,6 +9,7 @@ mod draft;
 mod error;
 mod keeper;
 mod known;
+mod lines;
 mod loading;
 mod log;
 mod map;
@@ -24,6 +25,7 @@ mod status;
 pub mod store;
 #[cfg(test)]
 mod tests;
+mod turn;
 pub mod wire;
 mod writer;
 
@@ -44,6 +46,7 @@ pub use self::command::{Action, actions};
 pub use self::error::Error;
 pub use self::keeper::{Admin, Error as OpenError, Keeper};
 pub use self::log::HISTORY;
+pub use self::writer::Failed;
 
 /// A megabyte as clients count.
 const MB: u64 = 1_000_000;
@@ -116,6 +119,12 @@ impl State {
                 self.writer.finish().await;
             }
         }
+    }
+
+    /// Waits until nothing can be changed any more because of a defect; for ever, if that never happens. The process
+    /// should end then, and be started again.
+    pub async fn failed(&self) -> Failed {
+        self.writer.failed().await
     }
 
     fn may_call(&self, identity: &Identity, path: &str) -> bool {

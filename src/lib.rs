@@ -20,6 +20,7 @@ pub mod crypto; //     keys, ciphertexts, secrets: no I/O, no async, no clock
 pub mod duration; //   durations as the config file writes them
 pub mod http; //       outbound HTTP: one client, one loader of CAs, one limit on answers
 pub mod memory; //     the allocator, the memory lock, core dumps
+pub mod moment; //     moments that every format can write
 pub mod name; //       names and listing patterns, valid by construction
 pub mod operation; //  methods and paths that belong together
 pub mod setting; //    settings of the config file that several parts have

@@ -125,7 +125,8 @@ pub fn kms_commands(bytes: &[u8]) {
         again.append(&mut alone);
     }
     assert_eq!(again, bytes);
-    assert_eq!(kms::actions(&[bytes, bytes].concat()).expect("a request"), [&*actions, &*actions].concat());
+    let twice = kms::actions(&[bytes, bytes].concat()).ok();
+    assert!(twice.map_or(actions.len() > 500, |twice| twice == [&*actions, &*actions].concat()));
 }
 
 /// A request path: what is decoded, encoded and decoded again is the same, and no prefix of a route is made of

@@ -153,7 +153,8 @@ pub(super) fn printable(text: &str) -> String {
 
 /// A moment in UTC, to the second.
 pub(super) fn moment(time: time::OffsetDateTime) -> String {
-    let time = time.to_offset(time::UtcOffset::UTC);
+    // A server may say anything: a moment that has no year in UTC is shown with its own offset.
+    let time = time.checked_to_offset(time::UtcOffset::UTC).unwrap_or(time);
     let (date, clock) = (time.date(), time.time());
     format!(
         "{:04}-{:02}-{:02} {:02}:{:02}:{:02}",

@@ -227,6 +227,8 @@ impl Write {
 
 /// The most keys that one request may export: each is named in the audit event.
 const EXPORTED: usize = 1_000;
+/// The most commands of one request.
+pub(super) const COMMANDS: usize = 1_000;
 
 /// A request: commands of one kind.
 #[derive(Debug)]
@@ -256,8 +258,12 @@ impl Request {
     /// Parses the body of a request.
     ///
     /// # Errors
-    /// When it is malformed, holds nothing, or holds reads and writes.
+    /// When it is malformed, holds nothing, too much, or reads and writes.
     pub(super) fn parse(body: &[u8]) -> Result<Self, Error> {
+        // Before anything is made of them.
+        if frames(body).take(COMMANDS + 1).count() > COMMANDS {
+            return Err(Error::invalid(format!("a request holds at most {COMMANDS} commands; send several requests")));
+        }
         let (mut reads, mut writes, mut exported) = (Vec::new(), Vec::new(), 0);
         for frame in frames(body) {
             let frame = frame.map_err(|truncated| Error::invalid(truncated.to_string()))?;
@@ -286,7 +292,7 @@ impl Request {
 /// What the commands in a request's body are to do, in their order; whether anybody may do that is another matter.
 ///
 /// # Errors
-/// When the body is malformed, holds nothing, or holds reads and writes.
+/// When the body is malformed, holds nothing, too much, or reads and writes.
 pub fn actions(body: &[u8]) -> Result<Vec<Action>, Error> {
     Ok(match Request::parse(body)? {
         Request::Read(reads) => reads.into_iter().map(|(action, _)| action).collect(),
@@ -380,6 +386,12 @@ mod tests {
         assert!(Request::parse(&body(1, EXPORTED)).is_ok());
         assert!(matches!(Request::parse(&body(1, EXPORTED + 1)), Err(Error::Invalid(_))));
         assert!(matches!(Request::parse(&body(2, EXPORTED)), Err(Error::Invalid(_))));
+    }
+
+    #[test]
+    fn a_request_holds_so_many_commands_and_no_more() {
+        assert!(parse(&[Action::KeyCreate; COMMANDS]).is_ok());
+        assert!(matches!(parse(&[Action::KeyCreate; COMMANDS + 1]), Err(Error::Invalid(_))));
     }
 
     proptest! {

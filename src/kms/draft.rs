@@ -22,6 +22,19 @@ use crate::auth::enclave::Identity;
 use crate::crypto::{Algorithm, Key, SecretKey, random};
 use crate::name::{EnclaveName, KeyName, PolicyName};
 
+/// How much one request may ask of the thread that writes, in steps of about a microsecond: what of it is not done by
+/// then must come in another request. A single command is done, whatever it takes.
+const STEPS: usize = 100_000;
+
+/// So many entries are looked through in a step.
+const LOOKED_THROUGH: usize = 32;
+
+/// The most patterns of a policy: each is compared whenever it decides.
+const PATTERNS: usize = 4_000;
+
+/// The longest that the tags of an identity may be together, in bytes.
+const TAGS: usize = 8_192;
+
 /// Who changes something, and when.
 #[derive(Debug, Clone, Copy)]
 pub struct Author {
@@ -51,12 +64,14 @@ pub struct Draft<'a> {
     pub(super) seals_changed: bool,
     unsealed: &'a Unsealed,
     author: Author,
+    /// What its commands have taken so far, in steps.
+    steps: usize,
 }
 
 impl<'a> Draft<'a> {
     /// A draft that differs in nothing yet.
     pub fn new(snapshot: Snapshot, seals: Seals, unsealed: &'a Unsealed, author: Author) -> Self {
-        Self { snapshot, changed: BTreeMap::new(), seals, seals_changed: false, unsealed, author }
+        Self { snapshot, changed: BTreeMap::new(), seals, seals_changed: false, unsealed, author, steps: 0 }
     }
 
     /// Applies one command of a request for `enclave`.
@@ -64,6 +79,9 @@ impl<'a> Draft<'a> {
     /// # Errors
     /// When it is refused. The draft is of no use then.
     pub fn apply(&mut self, enclave: &str, action: Action, command: &Write) -> Result<(), Error> {
+        if self.steps > STEPS {
+            return Err(Error::invalid("the commands are too much work for one request: send them in several"));
+        }
         if action.is_about_server() {
             if !self.snapshot.is_sysadmin(&self.author.caller) {
                 return Err(Error::Denied);
@@ -106,7 +124,9 @@ impl<'a> Draft<'a> {
         let policies = enclave.policies.keys().map(|name| Place::policy(&enclave, name));
         let identities = enclave.identities.keys().map(|identity| Place::identity(&enclave, identity));
         let places = [Place::enclave(&enclave.name)].into_iter().chain(keys).chain(policies).chain(identities);
-        self.changed.extend(places.map(|place| (place, None)));
+        let places: Vec<_> = places.collect();
+        self.steps += places.len();
+        self.changed.extend(places.into_iter().map(|place| (place, None)));
         enclave.identities.values().for_each(|account| self.snapshot.known.remove(account));
         self.snapshot.enclaves.remove(name);
         Ok(())
@@ -217,7 +237,7 @@ impl Inside<'_, '_> {
             false if !request.key.is_empty() || !request.kind.is_empty() => {
                 return Err(Error::invalid("a whole key comes without another key or type beside it"));
             }
-            false => Ring::of_stored(name, request.next, request.versions.clone())
+            false => Ring::of_request(name, request.next, request.versions.clone())
                 .map_err(|malformed| Error::invalid(malformed.to_string()))?,
         };
         self.put_key(ring);
@@ -253,6 +273,10 @@ impl Inside<'_, '_> {
     fn create_policy(&mut self, request: &CreatePolicyRequest) -> Result<(), Error> {
         self.authorize(&request.name)?;
         let name = PolicyName::parse(&request.name).map_err(|error| Error::invalid(error.to_string()))?;
+        let patterns: usize = request.allow.values().chain(request.deny.values()).map(|set| set.rules.len()).sum();
+        if patterns > PATTERNS {
+            return Err(Error::invalid(format!("a policy has at most {PATTERNS} patterns")));
+        }
         let Author { caller, now } = self.draft.author;
         let policy = Arc::new(Policy {
             name: name.clone(),
@@ -273,8 +297,7 @@ impl Inside<'_, '_> {
         let name = self.enclave.policy(name)?.name.clone();
         self.draft.changed.insert(Place::policy(&self.enclave, &name), None);
         self.enclave.policies.remove(&name);
-        let having = self.enclave.identities.values().filter(|account| account.policy.as_ref() == Some(&name));
-        for account in having.cloned().collect::<Vec<_>>() {
+        for account in self.look_through(|account| account.policy.as_ref() == Some(&name)) {
             self.put_account(Account { policy: None, ..Account::clone(&account) });
         }
         Ok(())
@@ -300,6 +323,9 @@ impl Inside<'_, '_> {
         self.authorize(&request.identity)?;
         let Author { caller, now } = self.draft.author;
         let identity = identity(&request.identity)?;
+        if request.tags.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>() > TAGS {
+            return Err(Error::invalid(format!("the tags of an identity have at most {TAGS} bytes together")));
+        }
         if identity == self.draft.snapshot.admin {
             return Err(Error::Conflict("the identity is the administrator's".into()));
         }
@@ -323,9 +349,9 @@ impl Inside<'_, '_> {
     }
 
     /// The identity that owns a service account which the caller makes.
-    fn parent_of(&self, identity: &Identity) -> Result<Identity, Error> {
+    fn parent_of(&mut self, identity: &Identity) -> Result<Identity, Error> {
         let caller = self.draft.author.caller;
-        if caller == *identity || self.service_accounts_of(identity).next().is_some() {
+        if caller == *identity || !self.service_accounts_of(identity).is_empty() {
             return Err(Error::Conflict("an identity with service accounts cannot be one".into()));
         }
         if caller == self.draft.snapshot.admin {
@@ -343,17 +369,26 @@ impl Inside<'_, '_> {
         let identity = identity(text)?;
         self.enclave.account(&identity)?;
         self.may_touch(&identity)?;
-        let gone: Vec<_> = self.service_accounts_of(&identity).chain([identity]).collect();
-        for identity in gone {
+        let accounts = self.service_accounts_of(&identity);
+        for identity in accounts.iter().map(|account| account.identity).chain([identity]) {
+            self.draft.steps += 1;
             self.draft.changed.insert(Place::identity(&self.enclave, &identity), None);
             self.forget_account(&identity);
         }
         Ok(())
     }
 
-    fn service_accounts_of(&self, identity: &Identity) -> impl Iterator<Item = Identity> {
-        let parent = Some(*identity);
-        self.enclave.identities.values().filter(move |account| account.parent == parent).map(|account| account.identity)
+    fn service_accounts_of(&mut self, identity: &Identity) -> Vec<Arc<Account>> {
+        self.look_through(|account| account.parent == Some(*identity))
+    }
+
+    /// The identities of which this is true.
+    fn look_through(&mut self, is_wanted: impl Fn(&Account) -> bool) -> Vec<Arc<Account>> {
+        let mut count = 0;
+        let all = self.enclave.identities.values().inspect(|_| count += 1);
+        let wanted = all.filter(|account| is_wanted(account)).cloned().collect();
+        self.draft.steps += count / LOOKED_THROUGH;
+        wanted
     }
 
     /// Nobody changes or removes an account that is more powerful. What the identity may do elsewhere does not matter,
@@ -366,13 +401,16 @@ impl Inside<'_, '_> {
     fn put_key(&mut self, ring: Ring) {
         let (name, ring) = (ring.name.clone(), Arc::new(ring));
         let record = Record::Key(self.enclave.id, ring.clone());
-        self.draft.changed.insert(Place::key(&self.enclave, &name), Some(record));
+        let before = self.draft.changed.insert(Place::key(&self.enclave, &name), Some(record));
+        // All its versions are encrypted, once for all commands about it.
+        self.draft.steps += if before.is_none() { 1 + ring.count() } else { 1 };
         self.enclave.keys.insert(name, ring);
     }
 
     fn put_account(&mut self, account: Account) {
         let (identity, account) = (account.identity, Arc::new(account));
         let record = Record::Identity(self.enclave.id, account.clone());
+        self.draft.steps += 1;
         self.draft.changed.insert(Place::identity(&self.enclave, &identity), Some(record));
         self.forget_account(&identity);
         self.draft.snapshot.known.add(&account);

@@ -61,6 +61,9 @@ pub enum Error {
     /// An HSM does not do its part.
     #[error("the HSM does not seal the root key; the server's log says why")]
     NotSealed(#[from] NotSealed),
+    /// A panic, which is a defect of ours.
+    #[error("internal server error")]
+    Defect,
     /// No random bytes, no key.
     #[error("internal server error")]
     NoRandom(#[source] NoRandom),
@@ -90,7 +93,7 @@ impl Error {
             Self::InvalidCiphertext | Self::Invalid(_) => StatusCode::BAD_REQUEST,
             Self::Unsupported(_) => StatusCode::NOT_IMPLEMENTED,
             Self::Unavailable(_) | Self::NotSealed(_) => StatusCode::SERVICE_UNAVAILABLE,
-            Self::NoRandom(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Defect | Self::NoRandom(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
 }
@@ -118,6 +121,7 @@ impl From<Error> for server::Error {
     fn from(error: Error) -> Self {
         let answer = Self::new(error.status(), error.to_string());
         match error {
+            Error::Defect => answer.caused_by("a command panicked; this is a defect of the server, please report it"),
             Error::Unavailable(_) | Error::NotSealed(_) | Error::NoRandom(_) => answer.caused_by(error),
             Error::DeniedCommand(command) => answer.denying(command),
             _ => answer,

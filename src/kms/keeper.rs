@@ -59,10 +59,18 @@ pub struct Keeper {
     snapshot: Snapshot,
 }
 
-/// Changes of several requests that are written together.
+/// Changes of several requests that are written together: records by their places, encrypted, or none where one goes.
 pub struct Pending {
     snapshot: Snapshot,
-    changed: BTreeMap<Place, Option<Record>>,
+    changed: BTreeMap<Id, Option<Vec<u8>>>,
+    seals: Seals,
+    seals_changed: bool,
+}
+
+/// Changes of one request, encrypted. Nothing that is in it can fail any more.
+pub struct Prepared {
+    snapshot: Snapshot,
+    changed: Vec<(Id, Option<Vec<u8>>)>,
     seals: Seals,
     seals_changed: bool,
 }
@@ -132,6 +140,20 @@ impl Keeper {
         Draft::new(pending.snapshot.clone(), pending.seals.clone(), &self.unsealed, author)
     }
 
+    /// Encrypts what a draft changes.
+    ///
+    /// # Errors
+    /// When the operating system gives no random bytes.
+    pub fn prepare(&self, draft: Draft<'_>) -> Result<Prepared, super::Error> {
+        let encrypt = |(place, record): (&Place, &Option<Record>)| match record {
+            None => Ok((self.cipher.id(place), None)),
+            Some(record) => self.cipher.seal(record).map(|(id, value)| (id, Some(value))),
+        };
+        let changed = draft.changed.iter().map(encrypt).collect::<Result<_, NoRandom>>()?;
+        let Draft { snapshot, seals, seals_changed, .. } = draft;
+        Ok(Prepared { snapshot, changed, seals, seals_changed })
+    }
+
     /// Writes what is pending. When this returns, it stays.
     ///
     /// # Errors
@@ -139,16 +161,14 @@ impl Keeper {
     pub fn commit(&mut self, mut pending: Pending) -> Result<(), Error> {
         let mut state = self.state;
         let mut batch = Batch { seals: pending.seals_changed.then(|| pending.seals.clone()), ..Batch::default() };
-        for (place, record) in &pending.changed {
-            let id = self.cipher.id(place);
+        for (id, value) in std::mem::take(&mut pending.changed) {
             if let Some(old) = self.store.get(&id)? {
                 state.toggle(&self.cipher.mark(&id, &old));
                 state.records -= 1;
             }
-            match record {
+            match value {
                 None => batch.removals.push(id),
-                Some(record) => {
-                    let (id, value) = self.cipher.seal(record)?;
+                Some(value) => {
                     state.toggle(&self.cipher.mark(&id, &value));
                     state.records += 1;
                     batch.puts.push((id, value));
@@ -202,11 +222,11 @@ impl Keeper {
 
 impl Pending {
     /// Adds the changes of a draft that was made on top of this.
-    pub fn add(&mut self, draft: Draft<'_>) {
-        self.snapshot = draft.snapshot;
-        self.changed.extend(draft.changed);
-        self.seals = draft.seals;
-        self.seals_changed |= draft.seals_changed;
+    pub fn add(&mut self, prepared: Prepared) {
+        self.snapshot = prepared.snapshot;
+        self.changed.extend(prepared.changed);
+        self.seals = prepared.seals;
+        self.seals_changed |= prepared.seals_changed;
     }
 
     /// Whether there is nothing to write.

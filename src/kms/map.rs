@@ -35,6 +35,11 @@ impl<K, V> Map<K, V> {
         iter
     }
 
+    /// All entries from the last one to the first.
+    pub(super) fn iter_back(&self) -> Back<'_, K, V> {
+        Back(self.iter())
+    }
+
     /// All keys in order.
     pub(super) fn keys(&self) -> impl Iterator<Item = &K> {
         self.iter().map(|(key, _)| key)
@@ -76,6 +81,11 @@ impl<K: Ord + Clone, V> Map<K, V> {
         K: Borrow<Q>,
     {
         self.get(key).is_some()
+    }
+
+    /// The entry with the greatest key.
+    pub(super) fn last(&self) -> Option<(&K, &Arc<V>)> {
+        self.iter_back().next()
     }
 
     /// The entries from this key on, in order.
@@ -296,6 +306,27 @@ impl<'m, K, V> Iterator for Iter<'m, K, V> {
     }
 }
 
+/// Entries from the last one to the first.
+pub(super) struct Back<'m, K, V>(Iter<'m, K, V>);
+
+impl<'m, K, V> Iterator for Back<'m, K, V> {
+    type Item = (&'m K, &'m Arc<V>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            if let Some((key, value)) = self.0.leaf.next_back() {
+                return Some((key, value));
+            }
+            match self.0.branches.last_mut()?.next_back() {
+                Some((_, child)) => self.0.enter(child),
+                None => {
+                    self.0.branches.pop();
+                }
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
@@ -350,6 +381,8 @@ mod tests {
                 prop_assert_eq!(map.get(&key).map(|value| **value), model.get(&key).copied());
             }
             check(&map.root, true);
+            prop_assert!(map.iter_back().map(|(key, _)| key).eq(model.keys().rev()));
+            prop_assert_eq!(map.last().map(|(key, _)| key), model.keys().last());
             prop_assert_eq!(entries(&map), model.iter().map(|(key, value)| (*key, *value)).collect::<Vec<_>>());
             for first in [0, removals, u16::MAX] {
                 let range: Vec<_> = map.range_from(&first).map(|(key, _)| *key).collect();

@@ -13,6 +13,7 @@ use super::map::Map;
 use super::policy::{self, Policy};
 use super::ring::{Ring, Version};
 use super::snapshot::{Enclave, Snapshot, Standing};
+use super::turn::Turn;
 use super::wire::{
     DecryptRequest, DecryptResponse, EnclaveStatus, Encoding, EncryptRequest, EncryptResponse, ExportKeysRequest,
     ExportKeysResponse, ExportedKeys, GenerateKeyRequest, GenerateKeyResponse, IdentityResponse, KeyStatus,
@@ -30,6 +31,9 @@ const LONGEST_KEY: usize = 1_024;
 
 /// The size of a page of a listing, in bytes of protobuf: well inside what clients read.
 const PAGE: usize = 1_000_000;
+
+/// The most that keys may be that are exported together, in bytes.
+const EXPORT: usize = 16_000_000;
 
 /// Who asks, and of which state.
 pub(super) struct Reader<'a> {
@@ -51,18 +55,18 @@ impl Reader<'_> {
     ///
     /// # Errors
     /// When it is refused.
-    pub(super) fn answer(&self, action: Action, read: &Read) -> Result<Encoded, Error> {
+    pub(super) async fn answer(&self, action: Action, read: &Read, turn: &mut Turn) -> Result<Encoded, Error> {
         if action.is_about_server() {
             if !self.snapshot.is_sysadmin(&self.caller) {
                 return Err(Error::Denied);
             }
-            return self.answer_of_all(read);
+            return self.answer_of_all(read, turn).await;
         }
         let (enclave, standing) = self.snapshot.enter(self.enclave, &self.caller)?;
-        Inside { reader: self, enclave, standing, action }.answer(read)
+        Inside { reader: self, enclave, standing, action }.answer(read, turn).await
     }
 
-    fn answer_of_all(&self, read: &Read) -> Result<Encoded, Error> {
+    async fn answer_of_all(&self, read: &Read, turn: &mut Turn) -> Result<Encoded, Error> {
         match read {
             Read::EnclaveStatus(request) => {
                 let enclave = self.snapshot.enclaves.get(request.name.as_str()).ok_or(Error::NoEnclave)?;
@@ -70,7 +74,7 @@ impl Reader<'_> {
             }
             Read::EnclaveList(request) => {
                 let show = |_: &EnclaveName, enclave: &Arc<Enclave>| Some(enclave_status(enclave));
-                let (enclaves, next) = page(&self.snapshot.enclaves, request, show);
+                let (enclaves, next) = page(&self.snapshot.enclaves, request, turn, show).await;
                 let continue_at = next.map(EnclaveName::to_string).unwrap_or_default();
                 Ok(self.encoding.encode(&ListEnclavesResponse { enclaves, continue_at }))
             }
@@ -88,21 +92,21 @@ struct Inside<'a> {
 }
 
 impl Inside<'_> {
-    fn answer(&self, read: &Read) -> Result<Encoded, Error> {
+    async fn answer(&self, read: &Read, turn: &mut Turn) -> Result<Encoded, Error> {
         match read {
             Read::KeyStatus(request) => self.encode(&self.key_status(request)?),
             Read::KeyEncrypt(request) => self.encode(&self.encrypt(request)?),
-            Read::KeyDecrypt(request) => self.encode(&self.decrypt(request)?),
+            Read::KeyDecrypt(request) => self.encode(&self.decrypt(request, turn).await?),
             Read::KeyGenerate(request) => self.encode(&self.generate(request)?),
             Read::KeyMac(request) => self.encode(&self.mac(request)?),
-            Read::KeyList(request) => self.encode(&self.list_keys(request)?),
-            Read::KeyListVersions(request) => self.encode(&self.list_versions(request)?),
+            Read::KeyList(request) => self.encode(&self.list_keys(request, turn).await?),
+            Read::KeyListVersions(request) => self.encode(&self.list_versions(request, turn).await?),
             Read::PolicyGet(request) => self.encode(&self.policy(&request.name).map(policy_response)?),
             Read::PolicyStatus(request) => self.encode(&self.policy(&request.name).map(policy_status)?),
-            Read::PolicyList(request) => self.encode(&self.list_policies(request)?),
-            Read::IdentityStatus(request) => self.encode(&self.identity(&request.identity)?),
-            Read::IdentityList(request) => self.encode(&self.list_identities(request)?),
-            Read::KeyExport(request) => self.encode(&self.export(request)?),
+            Read::PolicyList(request) => self.encode(&self.list_policies(request, turn).await?),
+            Read::IdentityStatus(request) => self.encode(&self.identity(&request.identity, turn).await?),
+            Read::IdentityList(request) => self.encode(&self.list_identities(request, turn).await?),
+            Read::KeyExport(request) => self.encode(&self.export(request, turn).await?),
             Read::ClusterStatus | Read::EnclaveStatus(_) | Read::EnclaveList(_) => {
                 unreachable!("these are for no enclave")
             }
@@ -135,10 +139,21 @@ impl Inside<'_> {
         Ok(EncryptResponse { version: number, ciphertext })
     }
 
-    fn decrypt(&self, request: &DecryptRequest) -> Result<DecryptResponse, Error> {
+    async fn decrypt(&self, request: &DecryptRequest, turn: &mut Turn) -> Result<DecryptResponse, Error> {
         let ring = self.key(&request.name)?;
-        let mut plaintext = ring.decrypt(request.version, &request.ciphertext, &request.associated_data)?;
-        Ok(DecryptResponse { plaintext: std::mem::take(&mut *plaintext) })
+        let open = |version: &Version| version.decrypt(&request.ciphertext, &request.associated_data);
+        let response = |mut plaintext: Encoded| DecryptResponse { plaintext: std::mem::take(&mut *plaintext) };
+        if request.version != 0 {
+            return Ok(response(open(ring.version(request.version)?.1)?));
+        }
+        for (number, version) in ring.likeliest() {
+            if let Ok(plaintext) = open(version) {
+                ring.hit(number);
+                return Ok(response(plaintext));
+            }
+            turn.pass().await;
+        }
+        Err(Error::InvalidCiphertext)
     }
 
     fn generate(&self, request: &GenerateKeyRequest) -> Result<GenerateKeyResponse, Error> {
@@ -166,17 +181,17 @@ impl Inside<'_> {
         Ok(MacResponse { version: number, mac: mac.to_vec() })
     }
 
-    fn list_keys(&self, request: &ListRequest) -> Result<ListKeysResponse, Error> {
+    async fn list_keys(&self, request: &ListRequest, turn: &mut Turn) -> Result<ListKeysResponse, Error> {
         self.authorize(&request.prefix)?;
         let show = |_: &_, ring: &Arc<Ring>| {
             let (number, version) = ring.latest();
             self.shows(ring.name.as_str()).then(|| key_status(ring, number, version))
         };
-        let (keys, next) = page(&self.enclave.keys, request, show);
+        let (keys, next) = page(&self.enclave.keys, request, turn, show).await;
         Ok(ListKeysResponse { keys, continue_at: next.map(ToString::to_string).unwrap_or_default() })
     }
 
-    fn list_versions(&self, request: &ListRequest) -> Result<ListKeysResponse, Error> {
+    async fn list_versions(&self, request: &ListRequest, turn: &mut Turn) -> Result<ListKeysResponse, Error> {
         let ring = self.key(&request.prefix)?;
         let first = match request.continue_at.as_str() {
             "" => 0,
@@ -192,14 +207,23 @@ impl Inside<'_> {
             let status = key_status(ring, number, version);
             pager.add(&status);
             response.keys.push(status);
+            turn.step().await;
         }
         Ok(response)
     }
 
-    fn export(&self, request: &ExportKeysRequest) -> Result<ExportKeysResponse, Error> {
+    async fn export(&self, request: &ExportKeysRequest, turn: &mut Turn) -> Result<ExportKeysResponse, Error> {
         self.authorize("")?;
-        let export = |name: &String| self.enclave.key(name).map(|ring| ring.to_request());
-        let keys = ExportedKeys { keys: request.names.iter().map(export).collect::<Result<_, _>>()? };
+        let (mut keys, mut len) = (ExportedKeys::default(), 0);
+        for name in &request.names {
+            let key = self.enclave.key(name)?.to_request();
+            len += key.encoded_len();
+            keys.keys.push(key);
+            if len > EXPORT {
+                return Err(Error::invalid("the keys are too large to be exported together: ask for fewer"));
+            }
+            turn.pass().await;
+        }
         let bytes = Zeroizing::new(keys.encode_to_vec());
         let handed = handover::seal(&request.recipient, self.enclave.name.as_str().as_bytes(), &bytes);
         let Handed { encapsulated, sealed } = handed.ok_or_else(|| Error::invalid("the recipient is no public key"))?;
@@ -211,14 +235,14 @@ impl Inside<'_> {
         Ok(self.enclave.policy(name)?)
     }
 
-    fn list_policies(&self, request: &ListRequest) -> Result<ListPoliciesResponse, Error> {
+    async fn list_policies(&self, request: &ListRequest, turn: &mut Turn) -> Result<ListPoliciesResponse, Error> {
         self.authorize(&request.prefix)?;
         let show = |name: &PolicyName, policy: &Arc<Policy>| self.shows(name.as_str()).then(|| policy_status(policy));
-        let (policies, next) = page(&self.enclave.policies, request, show);
+        let (policies, next) = page(&self.enclave.policies, request, turn, show).await;
         Ok(ListPoliciesResponse { policies, continue_at: next.map(PolicyName::to_string).unwrap_or_default() })
     }
 
-    fn identity(&self, text: &str) -> Result<IdentityResponse, Error> {
+    async fn identity(&self, text: &str, turn: &mut Turn) -> Result<IdentityResponse, Error> {
         self.authorize(text)?;
         let identity: Identity = text.parse().map_err(|_| Error::NoIdentity)?;
         // The administrator is in no enclave, and may look at itself all the same.
@@ -226,23 +250,30 @@ impl Inside<'_> {
             return Ok(IdentityResponse { identity: text.to_owned(), privilege: 1, ..IdentityResponse::default() });
         }
         let account = self.enclave.account(&identity)?;
-        let of_this = self.enclave.identities.values().filter(|other| other.parent == Some(identity));
-        Ok(self.show_account(account, of_this.map(|other| other.identity.to_string()).collect()))
+        let mut of_this = Vec::new();
+        for other in self.enclave.identities.values() {
+            if other.parent == Some(identity) {
+                of_this.push(other.identity.to_string());
+            }
+            turn.step().await;
+        }
+        Ok(self.show_account(account, of_this))
     }
 
-    fn list_identities(&self, request: &ListRequest) -> Result<ListIdentitiesResponse, Error> {
+    async fn list_identities(&self, request: &ListRequest, turn: &mut Turn) -> Result<ListIdentitiesResponse, Error> {
         self.authorize(&request.prefix)?;
         let mut service_accounts = BTreeMap::<Identity, Vec<String>>::new();
         for account in self.enclave.identities.values() {
             if let Some(parent) = account.parent {
                 service_accounts.entry(parent).or_default().push(account.identity.to_string());
             }
+            turn.step().await;
         }
         let show = |identity: &Identity, account: &Arc<Account>| {
             let of_this = || service_accounts.get(identity).cloned().unwrap_or_default();
             self.shows(identity.as_str()).then(|| self.show_account(account, of_this()))
         };
-        let (identities, next) = page(&self.enclave.identities, request, show);
+        let (identities, next) = page(&self.enclave.identities, request, turn, show).await;
         Ok(ListIdentitiesResponse { identities, continue_at: next.map(Identity::to_string).unwrap_or_default() })
     }
 
@@ -294,9 +325,10 @@ impl Pager {
 }
 
 /// The elements of a page, and the name of the first one of the next.
-fn page<'m, K: Ord + Clone + Borrow<str>, V, T: prost::Message>(
+async fn page<'m, K: Ord + Clone + Borrow<str>, V, T: prost::Message>(
     map: &'m Map<K, V>,
     request: &ListRequest,
+    turn: &mut Turn,
     show: impl Fn(&K, &Arc<V>) -> Option<T>,
 ) -> (Vec<T>, Option<&'m K>) {
     let (prefix, first) = (request.prefix.as_str(), request.continue_at.as_str());
@@ -309,6 +341,7 @@ fn page<'m, K: Ord + Clone + Borrow<str>, V, T: prost::Message>(
         if !Borrow::<str>::borrow(name).starts_with(prefix) {
             break;
         }
+        turn.step().await;
         let Some(element) = show(name, value) else { continue };
         if !pager.has_room() {
             return (elements, Some(name));

@@ -6,10 +6,18 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use zeroize::Zeroizing;
 
 use super::Error;
+use super::map::Map;
 use super::wire::{ImportKeyRequest, StoredVersion};
 use crate::auth::enclave::Identity;
-use crate::crypto::{Algorithm, Key, NotAuthentic};
+use crate::crypto::{Algorithm, Blob, Key, NotAuthentic, key};
 use crate::name::KeyName;
+
+/// The most versions of a key: so many that a key can be rotated daily for eleven years, so few that the request which
+/// imports it elsewhere is no larger than a request may be.
+pub(super) const VERSIONS: usize = 4_000;
+
+/// The longest text that says who made a version of a key that is imported, in bytes. Identities have at most 80.
+const MAKER: usize = 256;
 
 /// A key as clients see it: one name, and a key of our own for each version.
 #[derive(Debug)]
@@ -17,13 +25,14 @@ pub struct Ring {
     pub(super) name: KeyName,
     /// The number of the version that is made next.
     pub(super) next: u32,
-    versions: Versions,
+    latest: (u32, Arc<Version>),
+    /// All other versions. Most keys have none, and there may be a million keys.
+    older: Option<Map<u32, Version>>,
+    /// How many versions there are.
+    count: u32,
     /// The version that last decrypted something without being named.
     last_hit: AtomicU32,
 }
-
-/// Versions with their numbers, which rise; never none. Most keys have one, and there may be a million keys: so no map.
-type Versions = Box<[(u32, Arc<Version>)]>;
 
 /// Why versions make no key.
 #[derive(Debug, thiserror::Error)]
@@ -31,9 +40,15 @@ pub(super) enum Malformed {
     /// They must have numbers from 1 on, in ascending order, all of them smaller than the next one.
     #[error("the numbers of the key's versions make no sense")]
     Numbers,
+    /// There are more than a key can have here.
+    #[error("a key has at most {VERSIONS} versions")]
+    TooMany,
+    /// The text that says who made one is of nobody that there is.
+    #[error("the text that says who made a version of the key is longer than {MAKER} bytes")]
+    Maker,
     /// One is no key.
     #[error(transparent)]
-    Key(#[from] crate::crypto::key::Error),
+    Key(#[from] key::Error),
 }
 
 /// One version of a key.
@@ -57,7 +72,11 @@ impl Version {
         self.key.algorithm().unwrap_or(Algorithm::Aes256)
     }
 
-    fn decrypt(&self, ciphertext: &[u8], context: &[u8]) -> Result<Zeroizing<Vec<u8>>, NotAuthentic> {
+    /// Decrypts what it has encrypted.
+    ///
+    /// # Errors
+    /// When it has not.
+    pub(super) fn decrypt(&self, ciphertext: &[u8], context: &[u8]) -> Result<Zeroizing<Vec<u8>>, NotAuthentic> {
         if self.imported { self.key.decrypt_either(ciphertext, context) } else { self.key.decrypt(ciphertext, context) }
     }
 }
@@ -65,24 +84,55 @@ impl Version {
 impl Ring {
     /// A key with one version.
     pub fn new(name: KeyName, version: Version) -> Self {
-        Self::of(name, 2, Box::new([(1, Arc::new(version))]))
+        Self::of(name, 2, (1, Arc::new(version)), None, 1)
     }
 
-    fn of(name: KeyName, next: u32, versions: Versions) -> Self {
-        Self { name, next, versions, last_hit: AtomicU32::new(0) }
+    fn of(name: KeyName, next: u32, latest: (u32, Arc<Version>), older: Option<Map<u32, Version>>, count: u32) -> Self {
+        Self { name, next, latest, older, count, last_hit: AtomicU32::new(0) }
+    }
+
+    /// How many versions there are.
+    pub(super) fn count(&self) -> usize {
+        usize::try_from(self.count).unwrap_or(usize::MAX)
     }
 
     /// The versions with their numbers, from this number on.
-    pub(super) fn versions_from(&self, first: u32) -> impl DoubleEndedIterator<Item = (u32, &Version)> {
-        let begin = self.versions.partition_point(|(number, _)| *number < first);
-        self.versions[begin..].iter().map(|(number, version)| (*number, &**version))
+    pub(super) fn versions_from(&self, first: u32) -> impl Iterator<Item = (u32, &Version)> {
+        let older = self.older.iter().flat_map(move |older| older.range_from(&first));
+        let latest = Some((&self.latest.0, &self.latest.1)).filter(|(number, _)| **number >= first);
+        older.chain(latest).map(|(number, version)| (*number, &**version))
     }
 
-    /// A key with all versions that were stored or exported; a single one without a number is the first.
+    /// A key with all versions that were stored; a single one without a number is the first.
     ///
     /// # Errors
     /// What is wrong with them. It quotes nothing of a key.
     pub(super) fn of_stored(name: KeyName, next: u32, stored: Vec<StoredVersion>) -> Result<Self, Malformed> {
+        Self::parse(name, next, stored, |value| Ok(Key::parse(value)?))
+    }
+
+    /// A key that comes from elsewhere: as one that was stored, but no larger than one that is made here, and nothing of
+    /// it is lost or changed.
+    ///
+    /// # Errors
+    /// What is wrong with it. It quotes nothing of a key.
+    pub(super) fn of_request(name: KeyName, next: u32, versions: Vec<StoredVersion>) -> Result<Self, Malformed> {
+        if versions.len() > VERSIONS {
+            return Err(Malformed::TooMany);
+        }
+        Self::parse(name, next, versions, |value| {
+            let key = Key::parse_new(value)?;
+            let maker = key.created_by().unwrap_or_default();
+            if maker.len() > MAKER { Err(Malformed::Maker) } else { Ok(key) }
+        })
+    }
+
+    fn parse(
+        name: KeyName,
+        next: u32,
+        stored: Vec<StoredVersion>,
+        parse: impl Fn(&Blob) -> Result<Key, Malformed>,
+    ) -> Result<Self, Malformed> {
         let is_single = stored.len() == 1;
         let (mut versions, mut last) = (Vec::with_capacity(stored.len()), 0);
         for mut version in stored {
@@ -91,15 +141,18 @@ impl Ring {
                 return Err(Malformed::Numbers);
             }
             last = number;
-            let key = Key::parse(&std::mem::take(&mut version.key).into())?;
+            let key = parse(&std::mem::take(&mut version.key).into())?;
             versions.push((number, Arc::new(Version { key, imported: version.imported })));
         }
+        let count = u32::try_from(versions.len()).map_err(|_| Malformed::Numbers)?;
+        let latest = versions.pop().ok_or(Malformed::Numbers)?;
         let following = last.checked_add(1).ok_or(Malformed::Numbers)?;
         let next = if next == 0 { following } else { next };
-        if versions.is_empty() || next < following {
+        if next < following {
             return Err(Malformed::Numbers);
         }
-        Ok(Self::of(name, next, versions.into()))
+        let older = (!versions.is_empty()).then(|| Map::of_sorted(versions.into_iter()));
+        Ok(Self::of(name, next, latest, older, count))
     }
 
     /// The request that imports this key elsewhere.
@@ -120,11 +173,17 @@ impl Ring {
     /// The same key with one more version.
     ///
     /// # Errors
-    /// When there are no more numbers.
+    /// When it has as many as a key can have, or there are no more numbers.
     pub(super) fn with(&self, version: Version) -> Result<Self, Error> {
+        if self.count() >= VERSIONS {
+            let many = format!("the key has {VERSIONS} versions already, and no key can have more; delete some first");
+            return Err(Error::Conflict(many.into()));
+        }
         let next = self.next.checked_add(1).ok_or_else(|| Error::invalid("the key has had too many versions"))?;
-        let versions = self.versions.iter().cloned().chain([(self.next, Arc::new(version))]).collect();
-        Ok(Self::of(self.name.clone(), next, versions))
+        let mut older = self.older.clone().unwrap_or_default();
+        older.insert(self.latest.0, self.latest.1.clone());
+        let latest = (self.next, Arc::new(version));
+        Ok(Self::of(self.name.clone(), next, latest, Some(older), self.count + 1))
     }
 
     /// The same key without this version (0: the latest); none when that was the last one.
@@ -133,8 +192,18 @@ impl Ring {
     /// When there is no such version.
     pub(super) fn without(&self, number: u32) -> Result<Option<Self>, Error> {
         let (number, _) = self.version(number)?;
-        let versions: Versions = self.versions.iter().filter(|(other, _)| *other != number).cloned().collect();
-        Ok((!versions.is_empty()).then(|| Self::of(self.name.clone(), self.next, versions)))
+        let Some(mut older) = self.older.clone() else { return Ok(None) };
+        let latest = if number == self.latest.0 {
+            let last = older.last().map(|(number, version)| (*number, version.clone()));
+            let Some(last) = last else { return Ok(None) };
+            older.remove(&last.0);
+            last
+        } else {
+            older.remove(&number);
+            self.latest.clone()
+        };
+        let older = Some(older).filter(|older| older.last().is_some());
+        Ok(Some(Self::of(self.name.clone(), self.next, latest, older, self.count.saturating_sub(1))))
     }
 
     /// The version with this number, or the latest for 0.
@@ -142,40 +211,34 @@ impl Ring {
     /// # Errors
     /// When there is no such version.
     pub fn version(&self, number: u32) -> Result<(u32, &Version), Error> {
-        if number == 0 {
+        if number == 0 || number == self.latest.0 {
             return Ok(self.latest());
         }
-        self.versions_from(number).next().filter(|(found, _)| *found == number).ok_or(Error::NoKey)
+        let older = self.older.as_ref().and_then(|older| older.get(&number));
+        older.map(|version| (number, &**version)).ok_or(Error::NoKey)
     }
 
     /// The latest version.
     pub fn latest(&self) -> (u32, &Version) {
-        let (number, version) = self.versions.last().expect("a key has a version");
-        (*number, version)
+        (self.latest.0, &self.latest.1)
     }
 
-    /// Decrypts with this version, or with whichever does it for 0: the one that did it last, then from the newest
+    /// All versions, the likeliest to have encrypted something first: the one that decrypted last, then from the newest
     /// to the oldest.
-    ///
-    /// # Errors
-    /// When there is no such version, or none decrypts it.
-    pub fn decrypt(&self, number: u32, ciphertext: &[u8], context: &[u8]) -> Result<Zeroizing<Vec<u8>>, Error> {
-        if number != 0 {
-            let (_, version) = self.version(number)?;
-            return Ok(version.decrypt(ciphertext, context)?);
-        }
+    pub(super) fn likeliest(&self) -> impl Iterator<Item = (u32, &Version)> {
         let hit = self.last_hit.load(Ordering::Relaxed);
-        let first = self.versions_from(hit).next().filter(|(number, _)| *number == hit);
-        let others = self.versions_from(0).rev().filter(|(number, _)| *number != hit);
-        for (number, version) in first.into_iter().chain(others) {
-            if let Ok(plaintext) = version.decrypt(ciphertext, context) {
-                if number != hit {
-                    self.last_hit.store(number, Ordering::Relaxed);
-                }
-                return Ok(plaintext);
-            }
+        let first = if hit == 0 { None } else { self.version(hit).ok() };
+        let older = self.older.iter().flat_map(Map::iter_back).map(|(number, version)| (*number, &**version));
+        let others = std::iter::once(self.latest()).chain(older).filter(move |(number, _)| *number != hit);
+        first.into_iter().chain(others)
+    }
+
+    /// Notes that this version has decrypted something.
+    pub(super) fn hit(&self, number: u32) {
+        // Written only where it changes: the others read it.
+        if self.last_hit.load(Ordering::Relaxed) != number {
+            self.last_hit.store(number, Ordering::Relaxed);
         }
-        Err(Error::InvalidCiphertext)
     }
 }
 
@@ -213,6 +276,39 @@ mod tests {
     }
 
     #[test]
+    fn a_key_has_so_many_versions_and_no_more() {
+        let mut ring = ring();
+        for _ in 1..VERSIONS {
+            ring = ring.with(made()).expect("added");
+        }
+        assert_eq!(
+            (ring.count(), ring.versions_from(0).count(), ring.likeliest().count()),
+            (VERSIONS, VERSIONS, VERSIONS)
+        );
+        assert!(matches!(ring.with(made()), Err(Error::Conflict(_))));
+        let again = Ring::of_request(ring.name.clone(), ring.next, ring.to_stored()).expect("it can be imported");
+        assert_eq!((numbers(&again), again.next), (numbers(&ring), ring.next));
+        let size = prost::Message::encoded_len(&ring.to_request());
+        assert!(size + VERSIONS * 70 < 1_000_000, "also with the names of who made them it fits a request: {size}");
+        let ring = ring.without(7).expect("there").expect("not the last");
+        let ring = ring.with(made()).expect("there is room again");
+        let mut more = ring.to_stored();
+        more.push(StoredVersion { number: ring.next, key: made().key.encode().expose().to_vec(), imported: false });
+        assert!(matches!(Ring::of_request(ring.name.clone(), 0, more.clone()), Err(Malformed::TooMany)));
+        let stored = Ring::of_stored(ring.name.clone(), 0, more).expect("what is on disk is read");
+        assert!(stored.with(made()).is_err());
+    }
+
+    #[test]
+    fn a_key_that_is_taken_in_names_no_endless_maker() {
+        for (len, is_taken) in [(MAKER, true), (MAKER + 1, false)] {
+            let key = made().key.of(&"m".repeat(len)).encode().expose().to_vec();
+            let stored = StoredVersion { number: 1, key, imported: false };
+            assert_eq!(Ring::of_request(KeyName::parse("k").expect("a name"), 0, vec![stored]).is_ok(), is_taken);
+        }
+    }
+
+    #[test]
     fn numbers_that_make_no_sense_are_refused() {
         let parse = |next, numbers: &[u32]| {
             let key = || made().key.encode().expose().to_vec();
@@ -235,12 +331,13 @@ mod tests {
         }
         for (at, ciphertext) in ciphertexts.iter().enumerate().chain(ciphertexts.iter().enumerate().rev()) {
             let number = u32::try_from(at).expect("few") + 1;
-            assert_eq!(ring.decrypt(0, ciphertext, b"context").expect("decrypted").as_slice(), b"message");
-            assert_eq!(ring.last_hit.load(Ordering::Relaxed), number);
-            assert!(ring.decrypt(number, ciphertext, b"context").is_ok());
-            assert!(matches!(ring.decrypt(number % 5 + 1, ciphertext, b"context"), Err(Error::InvalidCiphertext)));
-            assert!(matches!(ring.decrypt(0, ciphertext, b"other"), Err(Error::InvalidCiphertext)));
-            assert!(matches!(ring.decrypt(9, ciphertext, b"context"), Err(Error::NoKey)));
+            let found =
+                |context: &[u8]| ring.likeliest().find(|(_, version)| version.decrypt(ciphertext, context).is_ok());
+            assert_eq!(found(b"context").map(|(number, _)| number), Some(number));
+            assert!(found(b"other").is_none());
+            ring.hit(number);
+            assert_eq!(ring.likeliest().next().map(|(number, _)| number), Some(number));
+            assert_eq!(ring.likeliest().count(), 6);
         }
     }
 
@@ -254,9 +351,9 @@ mod tests {
             let key = || Key::import(secret(), target, at, "").expect("random bytes");
             let name = || KeyName::parse("k").expect("a name");
             let ring = Ring::new(name(), Version { key: key(), imported: true });
-            assert_eq!(ring.decrypt(0, &ciphertext, b"").expect("decrypted").as_slice(), b"message");
+            assert_eq!(ring.latest().1.decrypt(&ciphertext, b"").expect("decrypted").as_slice(), b"message");
             let ring = Ring::new(name(), Version { key: key(), imported: false });
-            assert!(ring.decrypt(0, &ciphertext, b"").is_err());
+            assert!(ring.latest().1.decrypt(&ciphertext, b"").is_err());
         }
     }
 }

@@ -6,6 +6,7 @@ use zeroize::Zeroizing;
 use super::command::{Read, Request};
 use super::draft::Author;
 use super::read::Reader;
+use super::turn::Turn;
 use super::wire::{Encoding, append};
 use super::writer::Order;
 use super::{Action, Error, State};
@@ -16,9 +17,6 @@ use crate::server::{self, Call, Reply, Whole};
 /// The most that the replies to one request may be, in bytes.
 const REPLIES: usize = 32 * 1024 * 1024;
 
-/// After so many commands others on the same worker get their turn.
-const TURN: usize = 64;
-
 /// Carries out the commands of a request. The path names the enclave.
 pub(super) async fn execute(call: Call<State, String>, body: Whole) -> Result<Reply, server::Error> {
     let caller = call.caller().identity().and_then(Identity::of).ok_or(Error::Denied)?;
@@ -28,7 +26,8 @@ pub(super) async fn execute(call: Call<State, String>, body: Whole) -> Result<Re
         Request::Read(reads) => read(&call, caller, &reads).await,
         Request::Write(commands) => {
             let author = Author { caller, now: clock::now() };
-            let order = Order { author, enclave: call.name().clone(), commands };
+            let size = body.as_ref().len();
+            let order = Order { author, enclave: call.name().clone(), commands, size };
             call.state().writer.apply(order).await?;
             Ok(Reply::empty())
         }
@@ -38,23 +37,24 @@ pub(super) async fn execute(call: Call<State, String>, body: Whole) -> Result<Re
 async fn read(call: &Call<State, String>, caller: Identity, reads: &[(Action, Read)]) -> Result<Reply, server::Error> {
     let (snapshot, encoding) = (call.state().writer.snapshot(), Encoding::of(call.accept()));
     let reader = Reader { snapshot: &snapshot, caller, enclave: call.name(), encoding };
-    let (mut replies, mut len) = (Vec::with_capacity(reads.len()), 0);
-    for (at, (action, read)) in reads.iter().enumerate() {
+    let (mut replies, mut len, mut turn) = (Vec::with_capacity(reads.len()), 0, Turn::new());
+    for (action, read) in reads {
         let reply = match read {
             Read::ClusterStatus if snapshot.is_sysadmin(&caller) => {
                 encoding.encode(&super::status::cluster(call.state(), &snapshot))
             }
             Read::ClusterStatus => return Err(Error::Denied.of(*action, "").into()),
-            read => reader.answer(*action, read).map_err(|error| error.of(*action, read.name()))?,
+            read => {
+                let answer = reader.answer(*action, read, &mut turn).await;
+                answer.map_err(|error| error.of(*action, read.name()))?
+            }
         };
         len += 6 + reply.len();
         if len > REPLIES {
             return Err(server::Error::new(StatusCode::PAYLOAD_TOO_LARGE, "the replies are too large: ask for fewer"));
         }
         replies.push((action.number(), reply));
-        if at % TURN == TURN - 1 {
-            tokio::task::yield_now().await;
-        }
+        turn.pass().await;
     }
     // The full size at once: a buffer that grew would leave copies behind.
     let mut bytes = Zeroizing::new(Vec::with_capacity(len));

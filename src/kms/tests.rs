@@ -1,6 +1,7 @@
 //! The state as a whole: what another program wrote, what somebody with a hex editor did, and who may do what.
 
 mod damage;
+mod limits;
 mod matrix;
 mod power;
 mod semantics;
@@ -8,6 +9,7 @@ mod writing;
 
 use std::sync::Arc;
 
+use futures_util::FutureExt as _;
 use serde::Deserialize;
 use time::OffsetDateTime;
 
@@ -17,6 +19,7 @@ use super::keeper::{Admin, Keeper};
 use super::read::Reader;
 use super::seal::{HsmKey, Provider, Providers};
 use super::store::{Batch, Mem, Store};
+use super::turn::Turn;
 use super::wire::{
     AssignPolicyRequest, CreateIdentityRequest, CreateKeyRequest, CreatePolicyRequest, Encoding, NameRequest, Rule,
     RuleSet,
@@ -80,7 +83,7 @@ fn change(keeper: &mut Keeper, caller: Identity, enclave: &str, commands: &[(Act
     for (action, command) in commands {
         draft.apply(enclave, *action, command)?;
     }
-    pending.add(draft);
+    pending.add(keeper.prepare(draft)?);
     keeper.commit(pending).map_err(|error| Error::Unavailable(Arc::new(error)))
 }
 
@@ -92,7 +95,12 @@ fn ask<M: prost::Message + Default>(
     read: &Read,
 ) -> Result<M, Error> {
     let reader = Reader { snapshot: keeper.snapshot(), caller, enclave, encoding: Encoding::Protobuf };
-    Ok(M::decode(&**reader.answer(action, read)?).expect("our own encoding"))
+    Ok(M::decode(&**answer(&reader, action, read)?).expect("our own encoding"))
+}
+
+fn answer(reader: &Reader<'_>, action: Action, read: &Read) -> Result<zeroize::Zeroizing<Vec<u8>>, Error> {
+    let mut turn = Turn::endless();
+    reader.answer(action, read, &mut turn).now_or_never().expect("nobody else gets a turn")
 }
 
 fn name(name: &str) -> NameRequest {

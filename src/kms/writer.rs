@@ -1,31 +1,39 @@
 //! The one thread that changes the state: it makes the changes of many requests durable together, and only then shows
 //! and answers them.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{oneshot, watch};
 
 use super::command::Write;
 use super::draft::Author;
-use super::keeper::{self, Keeper, Pending};
+use super::keeper::{self, Keeper, Pending, Prepared};
+use super::lines::{Lines, Room};
 use super::snapshot::Snapshot;
 use super::{Action, Error};
+use crate::clock;
 use crate::telemetry::audit::Commands;
 use crate::telemetry::log::KEPT;
 
-/// How many requests may wait.
-const QUEUE: usize = 1_024;
-
-/// How many are written together at most.
+/// How many requests are written together at most.
 const TOGETHER: usize = 256;
+
+/// How long requests are collected that are written together.
+const COLLECTING: Duration = Duration::from_millis(50);
+
+/// The line of what is about the whole server. No enclave has this name.
+const SERVER: &str = "";
 
 /// Hands changes to the thread.
 pub(super) struct Writer {
-    jobs: mpsc::Sender<Job>,
+    lines: Arc<Lines<Job>>,
     snapshot: Arc<ArcSwap<Snapshot>>,
     works: Arc<AtomicBool>,
+    life: watch::Receiver<Life>,
     on_new_rights: OnNewRights,
     providers: Vec<String>,
 }
@@ -41,9 +49,26 @@ pub(super) struct Order {
     pub enclave: String,
     /// What to do.
     pub commands: Vec<(Action, Write)>,
+    /// The size of the request, in bytes.
+    pub size: usize,
 }
 
 impl Order {
+    /// The line in which it waits. Who would be refused in any case does not wait.
+    fn line(&self, snapshot: &Snapshot) -> Result<&str, Error> {
+        let caller = &self.author.caller;
+        if let Some((action, command)) = self.commands.iter().find(|(action, _)| action.is_about_server()) {
+            let is_allowed = snapshot.is_sysadmin(caller);
+            return if is_allowed { Ok(SERVER) } else { Err(Error::Denied.of(*action, command.name())) };
+        }
+        let denied = |error: Error| match self.commands.first() {
+            Some((action, command)) => error.of(*action, command.name()),
+            None => error,
+        };
+        snapshot.enter(&self.enclave, caller).map_err(denied)?;
+        Ok(&self.enclave)
+    }
+
     fn changes_rights(&self) -> bool {
         self.commands.iter().any(|(action, _)| action.changes_rights())
     }
@@ -53,10 +78,35 @@ type Done<T> = oneshot::Sender<Result<T, Error>>;
 
 enum Job {
     Apply(Order, Done<()>),
+    Whole(Whole),
+}
+
+/// What is about all data, and is done alone.
+enum Whole {
     Backup(Done<Vec<u8>>),
     Restore(Vec<u8>, Done<()>),
-    Stop(oneshot::Sender<()>),
 }
+
+/// An order, who waits for it, and the room that it takes.
+type Waiting = (Order, Done<()>, Room);
+
+/// What has become of the thread.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Life {
+    Works,
+    /// It was told to end.
+    Finished,
+    /// It has ended by a defect.
+    Failed,
+}
+
+/// The thread that writes has ended by a defect: nothing can be changed any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the thread that writes has ended by a defect, which the log names; nothing can be changed until the server is \
+     started again. What was acknowledged is on disk"
+)]
+pub struct Failed;
 
 impl Writer {
     /// Starts the thread.
@@ -66,12 +116,18 @@ impl Writer {
     pub(super) fn start(keeper: Keeper) -> std::io::Result<Self> {
         let snapshot = Arc::new(ArcSwap::from_pointee(keeper.snapshot().clone()));
         let (works, providers) = (Arc::new(AtomicBool::new(true)), keeper.provider_names());
-        let (jobs, queue) = mpsc::channel(QUEUE);
+        let (lines, (sender, life)) = (Arc::new(Lines::new()), watch::channel(Life::Works));
         let on_new_rights = OnNewRights::default();
-        let thread =
-            Thread { keeper, snapshot: snapshot.clone(), works: works.clone(), on_new_rights: on_new_rights.clone() };
-        std::thread::Builder::new().name("kms".into()).spawn(move || thread.run(queue))?;
-        Ok(Self { jobs, snapshot, works, on_new_rights, providers })
+        let end = End { lines: lines.clone(), works: works.clone(), life: sender, is_orderly: false };
+        let thread = Thread {
+            keeper,
+            snapshot: snapshot.clone(),
+            works: works.clone(),
+            on_new_rights: on_new_rights.clone(),
+            lines: lines.clone(),
+        };
+        std::thread::Builder::new().name("kms".into()).spawn(move || end.after(thread))?;
+        Ok(Self { lines, snapshot, works, life, on_new_rights, providers })
     }
 
     /// The state as it is now. Waits for nobody.
@@ -84,7 +140,7 @@ impl Writer {
         let _ = self.on_new_rights.set(Box::new(act));
     }
 
-    /// Whether the last change could be written.
+    /// Whether the last change could be written, and the next one can be tried.
     pub(super) fn works(&self) -> bool {
         self.works.load(Ordering::Relaxed)
     }
@@ -94,7 +150,9 @@ impl Writer {
     /// # Errors
     /// When a command is refused, or the change could not be written.
     pub(super) async fn apply(&self, order: Order) -> Result<(), Error> {
-        self.ask(|done| Job::Apply(order, done)).await
+        let line = order.line(&self.snapshot())?.to_owned();
+        let size = order.size;
+        self.ask(&line, size, |done| Job::Apply(order, done)).await
     }
 
     /// A backup.
@@ -102,7 +160,7 @@ impl Writer {
     /// # Errors
     /// When the store cannot be read.
     pub(super) async fn backup(&self) -> Result<Vec<u8>, Error> {
-        self.ask(Job::Backup).await
+        self.ask(SERVER, 0, |done| Job::Whole(Whole::Backup(done))).await
     }
 
     /// Puts a backup in the place of everything.
@@ -110,7 +168,7 @@ impl Writer {
     /// # Errors
     /// When it cannot be used, or not be written.
     pub(super) async fn restore(&self, backup: Vec<u8>) -> Result<(), Error> {
-        self.ask(|done| Job::Restore(backup, done)).await
+        self.ask(SERVER, backup.len(), |done| Job::Whole(Whole::Restore(backup, done))).await
     }
 
     /// Names of what this server can unseal with.
@@ -120,18 +178,67 @@ impl Writer {
 
     /// Waits until everything handed over so far is done, and ends the thread.
     pub(super) async fn finish(&self) {
-        let (done, ended) = oneshot::channel();
-        if self.jobs.send(Job::Stop(done)).await.is_ok() {
-            let _ = ended.await;
+        self.lines.close();
+        self.has_become(|life| life != Life::Works).await;
+    }
+
+    /// Waits until the thread has ended by a defect; for ever, if it never does.
+    pub(super) async fn failed(&self) -> Failed {
+        self.has_become(|life| life == Life::Failed).await;
+        Failed
+    }
+
+    async fn has_become(&self, what: impl Fn(Life) -> bool) {
+        if self.life.clone().wait_for(|life| what(*life)).await.is_err() {
+            // The last that the thread says is what has become of it.
+            std::future::pending().await
         }
     }
 
-    async fn ask<T>(&self, job: impl FnOnce(Done<T>) -> Job) -> Result<T, Error> {
+    async fn ask<T>(&self, line: &str, size: usize, job: impl FnOnce(Done<T>) -> Job) -> Result<T, Error> {
         let (done, answer) = oneshot::channel();
-        let gone =
-            || Error::Unavailable(Arc::from(Box::<dyn std::error::Error + Send + Sync>::from("the server stops")));
-        self.jobs.send(job(done)).await.map_err(|_| gone())?;
-        answer.await.map_err(|_| gone())?
+        if self.lines.join(line, size, job(done)).await.is_err() {
+            return Err(self.gone().await);
+        }
+        match answer.await {
+            Ok(answer) => answer,
+            Err(_) => Err(self.gone().await),
+        }
+    }
+
+    /// Why there is no answer: the thread has ended, or is about to.
+    async fn gone(&self) -> Error {
+        self.has_become(|life| life != Life::Works).await;
+        let why: Box<dyn std::error::Error + Send + Sync> =
+            if *self.life.borrow() == Life::Failed { Failed.into() } else { "the server stops".into() };
+        Error::Unavailable(why.into())
+    }
+}
+
+/// Says that the thread has ended, however it did.
+struct End {
+    lines: Arc<Lines<Job>>,
+    works: Arc<AtomicBool>,
+    life: watch::Sender<Life>,
+    is_orderly: bool,
+}
+
+impl End {
+    /// Lets the thread work until it ends. By then the store is closed.
+    fn after(mut self, thread: Thread) {
+        thread.run();
+        self.is_orderly = true;
+    }
+}
+
+impl Drop for End {
+    fn drop(&mut self) {
+        if !self.is_orderly {
+            self.works.store(false, Ordering::Relaxed);
+        }
+        // Before anybody is sent away, who then asks why.
+        self.life.send_replace(if self.is_orderly { Life::Finished } else { Life::Failed });
+        self.lines.abandon();
     }
 }
 
@@ -140,59 +247,62 @@ struct Thread {
     snapshot: Arc<ArcSwap<Snapshot>>,
     works: Arc<AtomicBool>,
     on_new_rights: OnNewRights,
+    lines: Arc<Lines<Job>>,
 }
 
 impl Thread {
-    fn run(mut self, mut queue: mpsc::Receiver<Job>) {
-        let mut jobs = Vec::new();
-        while queue.blocking_recv_many(&mut jobs, TOGETHER) > 0 {
-            let mut together = Together::new(&self.keeper);
-            for job in jobs.drain(..) {
-                // Nobody waits any more for answers that nobody reads.
-                match job {
-                    Job::Apply(order, done) => together.add(&self.keeper, order, done),
-                    Job::Stop(done) => {
-                        self.commit(together);
-                        // The store is closed before anybody thinks that it is.
-                        drop(self);
-                        let _ = done.send(());
-                        return;
-                    }
-                    other => {
-                        self.commit(together);
-                        self.answer(other);
-                        together = Together::new(&self.keeper);
-                    }
-                }
+    fn run(mut self) {
+        let lines = self.lines.clone();
+        let mut next = None;
+        while let Some((job, room)) = next.take().or_else(|| lines.take()) {
+            match job {
+                Job::Apply(order, done) => next = self.collect((order, done, room)),
+                Job::Whole(job) => self.answer(job),
             }
-            self.commit(together);
         }
     }
 
+    /// Carries out an order and those that wait, and writes them together. Hands on what is no order.
+    fn collect(&mut self, first: Waiting) -> Option<(Job, Room)> {
+        let mut together = Together::new(&self.keeper);
+        together.add(&self.keeper, first);
+        let mut other = None;
+        while together.has_room()
+            && other.is_none()
+            && let Some((job, room)) = self.lines.try_take()
+        {
+            match job {
+                Job::Apply(order, done) => together.add(&self.keeper, (order, done, room)),
+                job @ Job::Whole(_) => other = Some((job, room)),
+            }
+        }
+        self.commit(together);
+        other
+    }
+
     fn commit(&mut self, together: Together) {
-        let Together { pending, waiting } = together;
+        let Together { pending, waiting, .. } = together;
         let written = if pending.is_empty() { Ok(()) } else { self.keeper.commit(pending) };
         let written = self.note(written);
         if written.is_ok() {
-            self.publish(waiting.iter().any(|(_, order)| order.changes_rights()));
+            self.publish(waiting.iter().any(|(order, ..)| order.changes_rights()));
         }
-        for (done, order) in waiting {
+        for (order, done, _room) in waiting {
             if written.is_ok() {
                 log(&order);
             }
+            // Nobody waits any more for answers that nobody reads.
             let _ = done.send(written.clone().map_err(Error::Unavailable));
         }
     }
 
-    /// Answers what is no change of the state's parts.
-    fn answer(&mut self, job: Job) {
+    fn answer(&mut self, job: Whole) {
         match job {
-            Job::Apply(..) | Job::Stop(_) => unreachable!("`run` has done it"),
-            Job::Backup(done) => {
+            Whole::Backup(done) => {
                 let backup = self.keeper.backup();
                 let _ = done.send(backup.map_err(|error| Error::Unavailable(Arc::new(error))));
             }
-            Job::Restore(backup, done) => {
+            Whole::Restore(backup, done) => {
                 let restored = self.restore(&backup);
                 let _ = done.send(restored);
             }
@@ -230,26 +340,42 @@ impl Thread {
 /// Requests whose changes are written together.
 struct Together {
     pending: Pending,
-    waiting: Vec<(Done<()>, Order)>,
+    waiting: Vec<Waiting>,
+    since: Instant,
 }
 
 impl Together {
     fn new(keeper: &Keeper) -> Self {
-        Self { pending: keeper.pending(), waiting: Vec::new() }
+        Self { pending: keeper.pending(), waiting: Vec::new(), since: clock::instant() }
     }
 
-    /// Adds an order, unless it is refused: then that is the answer, at once.
-    fn add(&mut self, keeper: &Keeper, order: Order, done: Done<()>) {
-        let mut draft = keeper.draft(&self.pending, order.author);
-        for (action, command) in &order.commands {
-            if let Err(refused) = draft.apply(&order.enclave, *action, command) {
-                let _ = done.send(Err(refused.of(*action, command.name())));
-                return;
+    fn has_room(&self) -> bool {
+        self.waiting.len() < TOGETHER && clock::instant().saturating_duration_since(self.since) < COLLECTING
+    }
+
+    /// Adds an order, unless it is refused: then that is the answer, at once. A panic is a defect, and the end of this
+    /// order only: what it has made so far is thrown away.
+    fn add(&mut self, keeper: &Keeper, (order, done, room): Waiting) {
+        let prepared = catch_unwind(AssertUnwindSafe(|| prepare(keeper, &self.pending, &order)));
+        match prepared.unwrap_or(Err(Error::Defect)) {
+            Ok(prepared) => {
+                self.pending.add(prepared);
+                self.waiting.push((order, done, room));
+            }
+            Err(refused) => {
+                let _ = done.send(Err(refused));
             }
         }
-        self.pending.add(draft);
-        self.waiting.push((done, order));
     }
+}
+
+fn prepare(keeper: &Keeper, pending: &Pending, order: &Order) -> Result<Prepared, Error> {
+    let mut draft = keeper.draft(pending, order.author);
+    for (action, command) in &order.commands {
+        let applied = draft.apply(&order.enclave, *action, command);
+        applied.map_err(|refused| refused.of(*action, command.name()))?;
+    }
+    keeper.prepare(draft)
 }
 
 /// Logs what was changed, all of it: the log takes these lines even when it has to be waited for.

@@ -3,6 +3,7 @@
 mod certificates;
 mod command_line;
 mod crash;
+mod hostile;
 mod log;
 mod records;
 mod scale;

@@ -66,7 +66,7 @@ fn lines(out: &Out, endpoint: &Endpoint, samples: &Samples, rate: Option<f64>) -
     );
     let mut lines = vec![
         format!("{} {}", out.paint(GOOD, "●"), out.paint(STRONG, endpoint.authority())),
-        row("Uptime", span(Duration::from_secs_f64(get("kes_system_up_time").max(0.0)))),
+        row("Uptime", span(Duration::try_from_secs_f64(get("kes_system_up_time").max(0.0)).unwrap_or(Duration::MAX))),
         row("Requests", requests),
         row("Rate", rate.map_or_else(|| "-".to_owned(), |rate| format!("{rate:.1}/s"))),
         row("Latency", latency(samples)),

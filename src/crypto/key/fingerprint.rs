@@ -41,6 +41,7 @@ impl fmt::Display for Fingerprint {
 mod tests {
     use time::macros::datetime;
 
+    use super::super::{Decoded, Origin};
     use super::*;
     use crate::crypto::SecretKey;
 
@@ -52,13 +53,8 @@ mod tests {
     fn tells_keys_apart_and_nothing_else() {
         let made = |byte, algorithm, hmac: Option<u8>| {
             let at = datetime!(2020-01-01 00:00 UTC);
-            let owner = Some("someone".into());
-            Key::new(
-                secret(byte),
-                algorithm,
-                hmac.map(secret),
-                super::super::Origin { created_at: at, created_by: owner },
-            )
+            let origin = Origin { created_at: Some(at), created_by: Some("someone".into()) };
+            Key::new(Decoded { secret: secret(byte), algorithm, hmac: hmac.map(secret), origin })
         };
         let keys = [
             made(1, None, None),

@@ -5,10 +5,11 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use time::macros::datetime;
 
-use super::{Error, Key, Origin, non_empty, secret_key};
+use super::{Decoded, Error, Key, Origin, non_empty, secret_key};
 use crate::crypto::buffer::to_json;
 use crate::crypto::json::{Bytes, fields, object};
 use crate::crypto::{Algorithm, Blob, base64};
+use crate::moment;
 
 /// Stands for a creation time that was never stored.
 pub(super) const UNKNOWN_TIME: OffsetDateTime = datetime!(0001-01-01 00:00 UTC);
@@ -23,7 +24,7 @@ struct Stored {
 
 fields!(Stored { Bytes bytes, Text algorithm, Text created_at, Text created_by });
 
-pub(super) fn parse(value: &[u8]) -> Result<Key, Error> {
+pub(super) fn parse(value: &[u8]) -> Result<Decoded, Error> {
     let stored: Stored = object(value).map_err(|_| Error::Malformed("invalid JSON"))?;
     let algorithm = match stored.algorithm.as_deref() {
         None | Some("") => None,
@@ -33,13 +34,9 @@ pub(super) fn parse(value: &[u8]) -> Result<Key, Error> {
         None => UNKNOWN_TIME,
         Some(time) => OffsetDateTime::parse(&time, &Rfc3339).map_err(|_| Error::Malformed("invalid creation time"))?,
     };
-    let secret = secret_key("secret key", &stored.bytes)?;
-    Ok(Key::new(
-        secret,
-        algorithm,
-        None,
-        Origin { created_at, created_by: non_empty(&stored.created_by.unwrap_or_default()) },
-    ))
+    let created_by = non_empty(&stored.created_by.unwrap_or_default());
+    let origin = Origin { created_at: moment::writable(created_at), created_by };
+    Ok(Decoded { secret: secret_key("secret key", &stored.bytes)?, algorithm, hmac: None, origin })
 }
 
 pub(super) fn encode(key: &Key) -> Blob {
@@ -59,7 +56,8 @@ pub(super) fn encode(key: &Key) -> Blob {
     let stored = Stored {
         bytes: &bytes,
         algorithm: key.algorithm.map(Algorithm::as_str),
-        created_at: time.map(|time| time.format(&Rfc3339).expect("a time that was parsed from RFC 3339")),
+        // Every key has a time that can be written. If one had not, the key would matter more than its age.
+        created_at: time.and_then(|time| time.format(&Rfc3339).ok()),
         created_by: key.created_by(),
     };
     let capacity = 160 + bytes.len() + 6 * key.created_by().map_or(0, str::len);

@@ -6,13 +6,13 @@ use prost::Message;
 use time::OffsetDateTime;
 use zeroize::{Zeroize as _, Zeroizing};
 
-use super::{Error, Key, Origin, non_empty, secret_key};
+use super::{Decoded, Error, Key, Origin, non_empty, secret_key};
 use crate::crypto::{Algorithm, Blob, SecretKey, base64};
+use crate::moment;
 
 const AES256: u32 = 1;
 const CHACHA20: u32 = 2;
 const SHA256: u32 = 1;
-const NANOS: i128 = 1_000_000_000;
 
 #[derive(Clone, PartialEq, Message)]
 struct KeyVersion {
@@ -44,7 +44,7 @@ struct Timestamp {
     nanos: i32,
 }
 
-pub(super) fn parse(value: &[u8]) -> Result<Key, Error> {
+pub(super) fn parse(value: &[u8]) -> Result<Decoded, Error> {
     let message = base64::decode(value).ok_or(Error::Malformed("neither JSON nor base64"))?;
     let stored = KeyVersion::decode(message.as_slice()).map_err(|_| Error::Malformed("invalid protobuf"))?;
     let part = stored.key.as_ref().ok_or(Error::Malformed("it has no secret key"))?;
@@ -59,8 +59,9 @@ pub(super) fn parse(value: &[u8]) -> Result<Key, Error> {
         Some(part) if part.kind == SHA256 => Some(secret_key("HMAC key", &part.key)?),
         Some(_) => return Err(Error::Malformed("its HMAC key has an unknown hash")),
     };
-    let created_at = stored.created_at.unwrap_or_default().into();
-    Ok(Key::new(secret, Some(algorithm), hmac, Origin { created_at, created_by: non_empty(&stored.created_by) }))
+    let Timestamp { seconds, nanos } = stored.created_at.unwrap_or_default();
+    let origin = Origin { created_at: moment::of_unix(seconds, nanos), created_by: non_empty(&stored.created_by) };
+    Ok(Decoded { secret, algorithm: Some(algorithm), hmac, origin })
 }
 
 pub(super) fn encode(key: &Key, algorithm: Algorithm, hmac: &SecretKey) -> Blob {
@@ -89,14 +90,6 @@ impl Drop for KeyPart {
 impl fmt::Debug for KeyPart {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("KeyPart(redacted)")
-    }
-}
-
-/// A time beyond the years that we can show becomes 1970: no reason to refuse the key.
-impl From<Timestamp> for OffsetDateTime {
-    fn from(time: Timestamp) -> Self {
-        let nanos = i128::from(time.seconds) * NANOS + i128::from(time.nanos);
-        Self::from_unix_timestamp_nanos(nanos).unwrap_or(Self::UNIX_EPOCH)
     }
 }
 

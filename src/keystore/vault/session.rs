@@ -25,6 +25,9 @@ const SILENCE: Duration = Duration::from_secs(60);
 /// A token that the server refuses sooner than this after it gave it is no better than a failed login.
 const TOO_SOON: Duration = Duration::from_secs(5);
 
+/// The longest lease that is believed: what is longer cannot be added to a moment. It is more than any token lasts.
+const LONGEST_LEASE: Duration = Duration::from_secs(10 * 365 * 24 * 3_600);
+
 /// A token, and which one it is.
 #[derive(Debug)]
 pub(super) struct Token {
@@ -172,7 +175,7 @@ impl Keeper {
         self.number += 1;
         let token = Arc::new(Token { secret: auth.client_token, number: self.number, since: Instant::now() });
         self.publish.send_replace(State::Valid(token.clone()));
-        let granted = Duration::from_secs(auth.lease_duration);
+        let granted = lease_of(&auth);
         let (mut lease, mut renewable) = (granted, auth.renewable);
         loop {
             self.good_until = (!lease.is_zero()).then(|| Instant::now() + lease);
@@ -184,8 +187,8 @@ impl Keeper {
             }
             match self.login.renew(&token.secret).await {
                 // Close to its maximum a token is given less and less: time for a new one.
-                Ok(auth) if Duration::from_secs(auth.lease_duration) * 2 >= granted => {
-                    lease = Duration::from_secs(auth.lease_duration);
+                Ok(auth) if lease_of(&auth) * 2 >= granted => {
+                    lease = lease_of(&auth);
                     renewable = auth.renewable;
                 }
                 _ => return Ended::Due,
@@ -204,7 +207,28 @@ impl Keeper {
     }
 }
 
+/// How long a token lasts, as the server says.
+fn lease_of(auth: &Auth) -> Duration {
+    Duration::from_secs(auth.lease_duration).min(LONGEST_LEASE)
+}
+
 /// When to renew a token that lasts for `lease`; none: never, it lasts for ever.
 fn renew_after(lease: Duration) -> Option<Duration> {
     (!lease.is_zero()).then(|| (lease * 2 / 3).max(BACKOFF.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lease_of_any_length_can_be_counted_with() {
+        for (lease_duration, lease) in [(0, 0), (3_600, 3_600), (u64::MAX, LONGEST_LEASE.as_secs())] {
+            let auth = Auth { client_token: SecretString::from("token"), lease_duration, renewable: true };
+            let lease = Duration::from_secs(lease);
+            assert_eq!(lease_of(&auth), lease);
+            assert!(Instant::now().checked_add(lease).is_some() && lease.checked_mul(2).is_some());
+            assert_eq!(renew_after(lease_of(&auth)).is_none(), lease.is_zero());
+        }
+    }
 }

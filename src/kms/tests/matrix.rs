@@ -152,7 +152,7 @@ fn outcome(keeper: &mut Keeper, caller: Identity, enclave: &str, action: Action,
             if action == Action::ClusterStatus {
                 return if keeper.snapshot().is_sysadmin(&caller) { Ok(()) } else { Err(Error::Denied) };
             }
-            reads.iter().try_for_each(|(action, read)| reader.answer(*action, read).map(drop))
+            reads.iter().try_for_each(|(action, read)| answer(&reader, *action, read).map(drop))
         }
     }
 }

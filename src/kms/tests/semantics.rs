@@ -135,6 +135,31 @@ fn an_imported_key_is_what_it_was() {
 }
 
 #[test]
+fn a_key_of_a_year_that_cannot_be_written_is_not_taken_in() {
+    let mut keeper = with_enclave();
+    let maker = "97802856".to_owned() + &"ab".repeat(28);
+    let of = |time: &str| stored(3, &maker).replace("2020-01-02T03:04:05Z", time);
+    for time in ["0000-01-01T00:00:00+00:01", "9999-12-31T23:59:59-00:01"] {
+        let refused = root_change(&mut keeper, &[import("k", "", &[], &[(1, &of(time))], 0)]);
+        assert!(matches!(&refused, Err(Error::Invalid(why)) if why.contains("0 to 9999")), "{refused:?}");
+    }
+    // Protobuf, with and without an HMAC key, 2^40 seconds before 1970.
+    for value in [
+        "CiQKIAcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHEAEaCwiAgICAgOD///8B",
+        "CiQKIAcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHEAESJAogBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcQARoLCICAgICA4P///wE=",
+    ] {
+        let refused = root_change(&mut keeper, &[import("k", "", &[], &[(1, value)], 0)]);
+        assert!(matches!(&refused, Err(Error::Invalid(why)) if why.contains("0 to 9999")), "{refused:?}");
+    }
+    root_change(&mut keeper, &[import("k", "", &[], &[(1, &of("0000-01-01T00:00:00Z"))], 0)]).expect("the first year");
+    let request = Read::KeyStatus(KeyVersionRequest { name: "k".into(), version: 0 });
+    let snapshot = keeper.snapshot();
+    let reader = Reader { snapshot, caller: admin().identity, enclave: ENCLAVE, encoding: Encoding::Json };
+    let answer = answer(&reader, Action::KeyStatus, &request).expect("there");
+    assert!(std::str::from_utf8(&answer).expect("text").contains("0000-01-01T00:00:00Z"));
+}
+
+#[test]
 fn an_import_that_makes_no_sense_is_refused() {
     let mut keeper = with_enclave();
     let key = stored(3, "");

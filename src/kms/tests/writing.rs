@@ -2,10 +2,12 @@
 
 use std::sync::mpsc;
 
+use futures_util::FutureExt as _;
+
 use super::*;
 use crate::kms::record::Id;
 use crate::kms::store::{self, Seals};
-use crate::kms::writer::{Order, Writer};
+use crate::kms::writer::{self, Order, Writer};
 
 /// Says that a commit has begun, and does what the test says: carries it out or not.
 struct Obedient {
@@ -56,7 +58,8 @@ impl Controlled {
     }
 
     fn apply(&self, enclave: &str, commands: Vec<(Action, Write)>) -> tokio::task::JoinHandle<Result<(), Error>> {
-        let order = Order { author: Author { caller: admin().identity, now: NOW }, enclave: enclave.into(), commands };
+        let order =
+            Order { author: Author { caller: admin().identity, now: NOW }, enclave: enclave.into(), commands, size: 1 };
         let writer = self.writer.clone();
         tokio::spawn(async move { writer.apply(order).await })
     }
@@ -129,4 +132,63 @@ async fn a_change_happens_also_when_nobody_waits_for_it_any_more() {
     controlled.orders.send(true).expect("the store listens");
     controlled.writer.finish().await;
     assert_eq!(controlled.writer.snapshot().enclaves.iter().count(), 1);
+}
+
+#[tokio::test]
+async fn a_panic_ends_the_order_that_it_comes_from_and_no_other() {
+    let controlled = Controlled::start();
+    let first = controlled.apply("", vec![create_enclave("one")]);
+    controlled.has_begun().await;
+    controlled.orders.send(true).expect("the store listens");
+    first.await.expect("no panic").expect("written");
+    // No client can send this: the message is another command's.
+    let defect = (Action::KeyCreate, Write::EnclaveCreate(name("two")));
+    let defect = controlled.apply("one", vec![create_key("lost"), defect]);
+    assert!(matches!(defect.await.expect("no panic"), Err(Error::Defect)));
+    let after = controlled.apply("one", vec![create_key("kept")]);
+    controlled.has_begun().await;
+    controlled.orders.send(true).expect("the store listens");
+    after.await.expect("no panic").expect("written");
+    let snapshot = controlled.writer.snapshot();
+    let keys: Vec<_> = snapshot.enclaves.values().flat_map(|enclave| enclave.keys.keys()).collect();
+    assert_eq!(keys.iter().map(|key| key.as_str()).collect::<Vec<_>>(), ["kept"]);
+    assert!(controlled.writer.works());
+}
+
+#[tokio::test]
+async fn a_dead_thread_is_known_to_be_dead_and_keeps_nobody_waiting() {
+    let controlled = Controlled::start();
+    let first = controlled.apply("", vec![create_enclave("one")]);
+    controlled.has_begun().await;
+    let second = controlled.apply("", vec![create_enclave("two")]);
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    assert!(controlled.writer.failed().now_or_never().is_none() && controlled.writer.works());
+    let Controlled { writer, orders, .. } = controlled;
+    // Within its commit, where nobody can say any more what is on disk.
+    drop(orders);
+    let why = writer.failed().await.to_string();
+    assert!(why.contains("the thread that writes has ended by a defect"), "{why}");
+    for waiting in [first, second] {
+        let answer = waiting.await.expect("no panic");
+        assert!(matches!(&answer, Err(Error::Unavailable(why)) if why.is::<writer::Failed>()), "{answer:?}");
+    }
+    assert!(!writer.works());
+    let late = Order {
+        author: Author { caller: admin().identity, now: NOW },
+        enclave: String::new(),
+        commands: vec![create_enclave("three")],
+        size: 1,
+    };
+    assert!(matches!(writer.apply(late).await, Err(Error::Unavailable(_))));
+    assert!(matches!(writer.backup().await, Err(Error::Unavailable(_))));
+    writer.finish().await;
+}
+
+#[tokio::test]
+async fn a_thread_that_was_told_to_end_has_not_failed() {
+    let controlled = Controlled::start();
+    controlled.writer.finish().await;
+    assert!(controlled.writer.failed().now_or_never().is_none());
 }

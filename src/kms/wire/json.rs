@@ -37,3 +37,28 @@ impl Serialize for super::Span {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::{Encoding, KeyStatus, Span, Timestamp};
+
+    proptest! {
+        #[test]
+        fn every_moment_and_every_span_has_a_text(
+            seconds: i64,
+            near in -400_000_000_000_i64..400_000_000_000,
+            nanos: i32,
+        ) {
+            for seconds in [seconds, near] {
+                let created_at = Some(Timestamp { seconds, nanos });
+                let json = Encoding::Json.encode(&KeyStatus { created_at, ..KeyStatus::default() });
+                let json: serde_json::Value = serde_json::from_slice(&json).expect("JSON");
+                prop_assert!(json["created_at"].as_str().is_some_and(|time| time.ends_with('Z')));
+                let span = serde_json::to_string(&Span { seconds, nanos });
+                prop_assert!(span.is_ok());
+            }
+        }
+    }
+}

@@ -5,6 +5,7 @@ use serde::Serialize;
 use time::OffsetDateTime;
 
 use super::json;
+use crate::moment;
 
 /// Why a request was not answered.
 #[derive(Clone, PartialEq, Message, Serialize)]
@@ -79,10 +80,9 @@ pub struct Timestamp {
 }
 
 impl Timestamp {
-    /// The moment; 1970 where that is beyond the years that can be shown.
+    /// The moment; 1970 where not every format can write it.
     pub fn to_time(self) -> OffsetDateTime {
-        let nanos = i128::from(self.seconds) * 1_000_000_000 + i128::from(self.nanos);
-        OffsetDateTime::from_unix_timestamp_nanos(nanos).unwrap_or(OffsetDateTime::UNIX_EPOCH)
+        moment::of_unix(self.seconds, self.nanos).unwrap_or(OffsetDateTime::UNIX_EPOCH)
     }
 }
 
