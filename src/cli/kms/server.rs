@@ -4,6 +4,7 @@ mod certificate;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
@@ -143,6 +144,11 @@ impl Program for KeyManager {
         apply_log(&self.telemetry, config.log);
         self.source = source;
         Ok((self.state.clone(), tls))
+    }
+
+    fn failed(&self) -> Pin<Box<dyn Future<Output = anyhow::Error>>> {
+        let state = self.state.clone();
+        Box::pin(async move { state.failed().await.into() })
     }
 
     async fn finish(&mut self) {
