@@ -175,7 +175,7 @@ impl Keeper {
         self.number += 1;
         let token = Arc::new(Token { secret: auth.client_token, number: self.number, since: Instant::now() });
         self.publish.send_replace(State::Valid(token.clone()));
-        let granted = lease_of(&auth);
+        let granted = lease_of(auth.lease_duration);
         let (mut lease, mut renewable) = (granted, auth.renewable);
         loop {
             self.good_until = (!lease.is_zero()).then(|| Instant::now() + lease);
@@ -187,8 +187,8 @@ impl Keeper {
             }
             match self.login.renew(&token.secret).await {
                 // Close to its maximum a token is given less and less: time for a new one.
-                Ok(auth) if lease_of(&auth) * 2 >= granted => {
-                    lease = lease_of(&auth);
+                Ok(auth) if lease_of(auth.lease_duration) * 2 >= granted => {
+                    lease = lease_of(auth.lease_duration);
                     renewable = auth.renewable;
                 }
                 _ => return Ended::Due,
@@ -208,8 +208,8 @@ impl Keeper {
 }
 
 /// How long a token lasts, as the server says.
-fn lease_of(auth: &Auth) -> Duration {
-    Duration::from_secs(auth.lease_duration).min(LONGEST_LEASE)
+fn lease_of(seconds: u64) -> Duration {
+    Duration::from_secs(seconds).min(LONGEST_LEASE)
 }
 
 /// When to renew a token that lasts for `lease`; none: never, it lasts for ever.
@@ -223,12 +223,11 @@ mod tests {
 
     #[test]
     fn a_lease_of_any_length_can_be_counted_with() {
-        for (lease_duration, lease) in [(0, 0), (3_600, 3_600), (u64::MAX, LONGEST_LEASE.as_secs())] {
-            let auth = Auth { client_token: SecretString::from("token"), lease_duration, renewable: true };
+        for (seconds, lease) in [(0, 0), (3_600, 3_600), (u64::MAX, LONGEST_LEASE.as_secs())] {
             let lease = Duration::from_secs(lease);
-            assert_eq!(lease_of(&auth), lease);
+            assert_eq!(lease_of(seconds), lease);
             assert!(Instant::now().checked_add(lease).is_some() && lease.checked_mul(2).is_some());
-            assert_eq!(renew_after(lease_of(&auth)).is_none(), lease.is_zero());
+            assert_eq!(renew_after(lease).is_none(), lease.is_zero());
         }
     }
 }
