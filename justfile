@@ -32,6 +32,10 @@ bench:
 fuzz SECONDS="60":
     fuzz/run {{ SECONDS }}
 
+# test image, packages, chart and release with the tools that they are for; needs `cargo build --release`
+packaging *PARTS:
+    packaging/test {{ PARTS }}
+
 # make the development certificates again
 certs:
     certs/make
