@@ -1,8 +1,8 @@
 //! `Keys`: decoded keys, fetched once, expired by rule.
 //!
-//! A cached key is read without a lock. Of many requests for a key that is not cached, one asks the
-//! keystore and all get its answer. While the keystore does not answer, keys may be served beyond
-//! their time (`offline`).
+//! A cached key is read without a lock. When many requests need a key that is not cached, one of them asks the key
+//! store and all get its answer. While the key store does not answer, cached keys may be served for longer than usual
+//! (`offline`).
 
 mod entries;
 mod health;

@@ -1,6 +1,6 @@
 //! Outbound HTTP: one client, one loader of CA certificates, one limit on what a server may answer.
 //!
-//! Nothing here tries again: who asked knows what may be asked twice.
+//! It never retries a request: only the caller knows whether sending it twice is safe.
 
 pub(crate) mod trust;
 

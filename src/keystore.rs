@@ -1,6 +1,14 @@
-//! Where master keys are kept: the trait every keystore implements, and its error.
+//! Key stores: the trait that every store of master keys implements, and its error.
 //!
-//! Backends move opaque bytes; only `cache::Keys` makes keys of them.
+//! Begin reading at [`KeyStore`]: its doc comments are the contract, and `conformance.rs` tests it. The way of a read:
+//!
+//! 1. `cache::Keys` misses a key and asks its store, a backend in up to three wrappers.
+//! 2. [`Retry`] asks again while a failure may pass by itself, for a limited time.
+//! 3. [`Sealed`] (`seal/`) opens values that are sealed, by the `encrypt` section of the config.
+//! 4. [`Kept`] makes `replace` safe in stores whose readers see only a key's first version.
+//! 5. The backend (`fs`, `vault`, `aws`, …) moves opaque bytes. Only `cache::Keys` makes keys of them.
+//!
+//! [`Section::connect`] puts a store and its seal together; [`Config`] is the list of backends.
 
 pub mod aws;
 pub mod azure;

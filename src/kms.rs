@@ -1,6 +1,18 @@
-//! The key manager: keys in enclaves, kept by itself, and the protocol of its clients.
+//! The key manager: it keeps keys in enclaves, in its own data, and answers the protocol of its clients.
 //!
-//! `docs/key-manager.md` is for its operators; `docs/formats.md` says what is on its disk.
+//! Begin reading at [`routes`], then [`State`]. The way of a request to `/v1/kms/<enclave>`:
+//!
+//! 1. `crate::server` finds the route and the identity of the caller, and reads the body.
+//! 2. `serve.rs` has `command.rs` parse the body into commands. One request has reads or writes, never both.
+//! 3. Reads: `read.rs` answers from one snapshot (`snapshot.rs`), which is immutable, so it waits for no write.
+//! 4. Writes: `writer.rs` queues them for its one thread, which applies each request to a draft (`draft.rs`).
+//! 5. `keeper.rs` encrypts the changed records (`record.rs`) and commits many drafts in one transaction (`store/`).
+//! 6. Only then the writer publishes the new snapshot and answers.
+//!
+//! For every command, a `Standing` that only the snapshot hands out decides what the caller may do.
+//! `loading.rs` reads all records at the start; `seal.rs` opens the root key that they are encrypted under.
+//!
+//! Operators read `docs/key-manager.md`; `docs/formats.md` states the format on disk.
 
 mod account;
 mod backup;

@@ -1,4 +1,4 @@
-//! The process's memory: the allocator's figures, the lock, core dumps.
+//! The process's memory: the allocator's statistics, locking in RAM, core dumps.
 //!
 //! The one module with unsafe code: the allocator's count of live allocations has no safe interface.
 

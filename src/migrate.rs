@@ -1,9 +1,17 @@
-//! Copies keys from one key store to another: plan, check, write, prove, report.
+//! Copies keys from one key store or key manager to another: plan, check, write, prove, report.
 //!
-//! A lost or changed master key makes data unreadable for ever, so this is built like a bank transfer. One plan
-//! and one loop serve every source and every target. The plan is complete before the first write: both sides are
-//! listed, and every selected key is read and parsed. Writes are exclusive or atomic, each is read back, and a run
-//! that ends early has left nothing half-done: another one with [`OnConflict::Skip`] goes on.
+//! Begin reading at [`Migration`]. The way of a key:
+//!
+//! 1. `plan.rs` lists both sides, reads and parses every selected key, and sorts the keys by what the target holds.
+//!    The plan is complete before the first write.
+//! 2. `copy.rs` writes each key that the plan and [`OnConflict`] ask for: a create that never overwrites, or an atomic
+//!    replace. It is the only loop that writes.
+//! 3. [`Target::prove`] reads each key back, or has it decrypt where the target does not give keys back.
+//! 4. `report.rs` records the outcome of each key.
+//!
+//! `source.rs` and `target.rs` are the traits of the two sides; `enclave/` implements both for a key manager.
+//! A run that ends early leaves no key half-written. Another run with [`OnConflict::Skip`] goes on from there.
+//! `reseal.rs` is a run of its own: it changes the seal of the keys in one store.
 
 mod charge;
 mod copy;

@@ -1,4 +1,16 @@
-//! HTTP over mTLS and nothing more: what is served is a [`Service`].
+//! HTTP over mTLS. It knows no keys: the program that it serves is a [`Service`].
+//!
+//! Begin reading at [`Server::run`]. The way of a request:
+//!
+//! 1. [`Server::run`] accepts the socket; `connections.rs` counts it and enforces the limit.
+//! 2. `worker.rs` gives it to the worker thread with the fewest connections.
+//! 3. `connection.rs` does the TLS handshake (`tls/`) and notes the client's identity, then serves HTTP.
+//! 4. `serve.rs` runs the same steps for every request: path, route, method, certificate, policy, name, body.
+//! 5. The handler gets a [`Call`], which only `serve.rs` can make: no handler runs unauthorised.
+//! 6. Its [`Reply`] goes back. `serve.rs` counts the request, writes the audit event and logs.
+//!
+//! A request takes one snapshot of state and TLS when it begins. [`Handle::replace`] swaps it, so that a reload never
+//! shows a request half of two configs.
 
 mod body;
 mod connection;

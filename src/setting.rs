@@ -1,7 +1,8 @@
-//! Settings of the config file that several parts have: types that cannot hold nonsense, and ways to read them.
+//! Settings that several parts of the config file have: types that hold only valid values, and functions that read
+//! them.
 //!
-//! An error never shows the value: it may be a secret, or a secret in the wrong place. The reader of the config
-//! file takes an empty text for an `Option` that is none.
+//! An error never shows the value, because it may be a secret. The reader of the config file takes an empty text for
+//! `None` where the type is an `Option`.
 
 use std::fmt;
 use std::path::PathBuf;

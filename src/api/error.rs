@@ -1,4 +1,4 @@
-//! The one place that says which of our errors is which status and message.
+//! Turns errors into HTTP status and message. No other file of the KES API does.
 
 use std::sync::Arc;
 

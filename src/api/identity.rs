@@ -1,4 +1,4 @@
-//! `/v1/identity/…`: who is known, and as what.
+//! `/v1/identity/…`: describes and lists identities.
 
 use super::State;
 use super::error::no_identity;

@@ -1,4 +1,4 @@
-//! `/v1/key/…`: master keys, and what they encrypt.
+//! `/v1/key/…`: manages master keys, and encrypts and decrypts with them.
 
 use super::State;
 use super::error::{no_hmac, no_randomness, unsupported_algorithm, wrong_key_size};

@@ -1,4 +1,4 @@
-//! `/v1/log/…`: events while they happen.
+//! `/v1/log/…`: streams the error log and the audit log.
 
 use futures_util::stream;
 

@@ -1,4 +1,4 @@
-//! X.509 certificates: what the server and the command line ask of them.
+//! X.509 certificates: reads the fields that the server and the command line need.
 
 use std::net::IpAddr;
 

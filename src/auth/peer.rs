@@ -1,4 +1,4 @@
-//! Who is at the other end of a connection: the identity of a list of client certificates.
+//! The identity of a client: computed from the certificates that it shows.
 
 use std::fmt;
 

@@ -1,4 +1,4 @@
-//! The table of cached keys: read without a lock, written by copying one small part of it.
+//! The table of cached keys. Reads take no lock; a write copies one small part of the table.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher as _, RandomState};

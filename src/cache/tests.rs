@@ -1,4 +1,4 @@
-//! The rules of the cache, with a keystore that does as it is told and a clock that stands still.
+//! Tests the rules of the cache with a scripted key store and a paused clock.
 
 use std::collections::HashMap;
 use std::sync::atomic::AtomicUsize;

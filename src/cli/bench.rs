@@ -1,4 +1,4 @@
-//! `claviger bench`: what a key server carries, seen from a client.
+//! `claviger bench`: measures the throughput and latency of a key server from a client.
 
 mod compare;
 mod load;

@@ -1,4 +1,4 @@
-//! `claviger completions` and `claviger man`: what shells and readers want to know of the command line.
+//! `claviger completions` and `claviger man`: prints shell completions and manual pages.
 
 use std::io::Write as _;
 use std::path::PathBuf;

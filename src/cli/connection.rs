@@ -1,4 +1,4 @@
-//! Which servers a command asks, and who it says it is.
+//! Options of client commands: the servers to ask, and the identity to use.
 
 use std::path::PathBuf;
 

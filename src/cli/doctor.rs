@@ -1,6 +1,6 @@
-//! `claviger doctor`: what is wrong, or will be, with a server's config, its files, its key store and this machine.
+//! `claviger doctor`: finds faults, present or soon to come, in a server's config, files, key store and machine.
 //!
-//! It looks, and changes nothing. A new check is a function that adds to the [`Report`], and a line in [`examine`].
+//! It changes nothing. To add a check, write a function that adds to the [`Report`] and call it in [`examine`].
 
 mod access;
 mod cache;

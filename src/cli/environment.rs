@@ -1,4 +1,4 @@
-//! The environment variables of the command line: nobody else here reads any.
+//! The environment variables of the command line. No other file of `cli` reads any.
 
 use std::ffi::OsString;
 use std::path::PathBuf;

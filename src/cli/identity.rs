@@ -1,4 +1,4 @@
-//! `claviger identity`: API keys, certificates, and whose they are.
+//! `claviger identity`: makes API keys and certificates, and prints their identities.
 
 pub(super) mod files;
 mod new;

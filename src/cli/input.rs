@@ -1,4 +1,4 @@
-//! What commands read beside their arguments: files, standard input, answers on a terminal.
+//! Input of commands other than arguments: files, standard input, and answers on a terminal.
 
 use std::io::{self, Read as _};
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! `claviger key`: keys, and what can be done with them.
+//! `claviger key`: manages keys, and encrypts and decrypts with them.
 
 mod crypto;
 

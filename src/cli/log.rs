@@ -1,4 +1,4 @@
-//! `claviger log`: what a server does, as it happens.
+//! `claviger log`: follows the error log or the audit log of a server.
 
 use std::io::Write as _;
 use std::time::Duration;

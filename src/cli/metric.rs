@@ -1,4 +1,4 @@
-//! `claviger metric`: the figures of a server, again and again.
+//! `claviger metric`: shows the metrics of a server, refreshed at an interval.
 
 mod exposition;
 mod screen;

@@ -1,4 +1,4 @@
-//! Standard output: what scripts read, and what people see on a terminal.
+//! Standard output: plain text or JSON for scripts, formatted text on a terminal.
 
 use std::fmt;
 use std::io::{self, BufWriter, IsTerminal as _, Write};

@@ -1,4 +1,4 @@
-//! Questions on the terminal: for passwords, which are not shown, and before something is destroyed.
+//! Questions on the terminal: hidden passwords, and a confirmation before something is destroyed.
 
 use std::fs::File;
 use std::io::{self, IsTerminal as _, Read as _, Write as _};

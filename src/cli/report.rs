@@ -1,4 +1,4 @@
-//! Errors, as people need them: what failed, and what to do next.
+//! Prints errors: what failed, where, and what to do next.
 
 use std::io::{self, IsTerminal as _, Write as _};
 

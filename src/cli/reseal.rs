@@ -1,4 +1,4 @@
-//! `claviger reseal`: gives the keys of a store another seal, where they are.
+//! `claviger reseal`: changes the seal of the keys in a store, in place.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;

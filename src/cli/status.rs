@@ -1,4 +1,4 @@
-//! `claviger status`: whether a server answers, and how it is.
+//! `claviger status`: whether a server answers, and its health.
 
 use std::io::{self, Write as _};
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Amounts as people read them.
+//! Formats amounts for people: bytes, durations, counts.
 
 use std::time::Duration;
 

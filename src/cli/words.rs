@@ -1,4 +1,4 @@
-//! Words that are no commands here, but are in other programs: what each leads to.
+//! Commands of other programs that this one does not have, and what to use instead.
 
 use std::ffi::OsString;
 

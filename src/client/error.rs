@@ -1,4 +1,4 @@
-//! Why a call has no answer, or not the one that was hoped for.
+//! Errors of a call: no usable answer, or an answer that refuses.
 
 use std::fmt;
 use std::io;

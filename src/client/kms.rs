@@ -1,4 +1,4 @@
-//! The key manager's protocol, from the client's side.
+//! A client of the key manager.
 
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt as _;

@@ -1,5 +1,4 @@
-//! Connections of one's own, for load generators: as many as one wants, and requests that are made once and
-//! sent again and again.
+//! Separate connections for load generators. Each request is built once and sent many times.
 
 use std::sync::Arc;
 

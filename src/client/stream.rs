@@ -1,4 +1,4 @@
-//! Log streams: lines that come as they happen.
+//! Log streams: reads one line after the other as the server sends them.
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use http_body_util::BodyExt as _;

@@ -1,4 +1,4 @@
-//! TLS of a client: whom it takes a server for, and who it is itself.
+//! TLS of a client: which server certificates it trusts, and the certificate that it shows.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! A config file as a tree: nothing twice, merge keys followed, `${NAME}` replaced.
+//! A config file as a tree: duplicate keys refused, merge keys resolved, `${NAME}` replaced.
 
 use std::collections::HashMap;
 

@@ -1,4 +1,4 @@
-//! The environment: what `${NAME}` in the config file stands for. Nothing else of the program reads it.
+//! Environment variables that `${NAME}` in a config file refers to. No other file of `config` reads the environment.
 
 use zeroize::Zeroizing;
 

@@ -1,4 +1,4 @@
-//! What the config file should not say, and where it says so.
+//! A finding in the config file: a warning, and its line and column.
 
 use std::fmt;
 use std::path::PathBuf;

@@ -1,4 +1,4 @@
-//! Older spellings: what the file says that only earlier versions of the archived server knew.
+//! Older spellings: settings that only earlier versions of the archived server read.
 
 use super::path::{Path, Step};
 use super::read::Problem;

@@ -1,7 +1,7 @@
 //! Reads values of the tree into the `Config` of a part: a `serde` deserializer.
 //!
-//! In a section, a key without a value is as if it were not there, and an `Option` is none when its text is empty. What goes
-//! wrong is told with the path to the value, and never with the value.
+//! A key without a value counts as absent, and an empty text in an `Option` is `None`. Errors name the path to the
+//! value and never quote the value.
 
 use serde::de::value::StrDeserializer;
 use serde::de::{

@@ -1,4 +1,4 @@
-//! Rules that span several sections of the config file, and what is allowed but odd.
+//! Rules that span several sections of the config file, and warnings about settings that are allowed but unusual.
 
 use std::collections::HashMap;
 

@@ -1,4 +1,4 @@
-//! YAML as a tree of texts: what the library leaves to its users.
+//! YAML as a tree of texts, with positions: fills the gaps of the YAML library.
 //!
 //! The library reads duplicate keys silently, does not know merge keys, turns scalars into numbers before anybody
 //! asked, and tells the place of a value only in errors. So a file is walked several times, always in the same

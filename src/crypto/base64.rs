@@ -1,5 +1,5 @@
-//! Standard base64 as the archived server reads it: line breaks anywhere are skipped, padding is
-//! needed, the unused bits before it are not looked at.
+//! Standard base64 as the archived server reads it: it skips line breaks anywhere, requires padding, and ignores the
+//! unused bits before the padding.
 
 use base64::Engine as _;
 use base64::alphabet::STANDARD;

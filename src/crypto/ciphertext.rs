@@ -1,4 +1,4 @@
-//! What a master key does: encrypt, decrypt, make data keys and HMACs.
+//! Operations of a master key: encrypt, decrypt, make data keys and HMACs.
 
 mod old;
 

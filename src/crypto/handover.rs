@@ -1,4 +1,4 @@
-//! Secrets on their way to somebody else: sealed by HPKE (RFC 9180) to a public key that its owner has just made.
+//! Sends secrets to one recipient: sealed by HPKE (RFC 9180) to a public key that the recipient made for this transfer.
 
 use std::fmt;
 

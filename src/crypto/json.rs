@@ -1,5 +1,5 @@
-//! JSON objects as the archived server reads them: field names in any case, unknown fields skipped, the
-//! last duplicate wins, `null` where an object, a text or bytes may stand.
+//! JSON objects as the archived server reads them: field names in any case, unknown fields skipped, the last duplicate
+//! wins, and `null` allowed for an object, a text or bytes.
 //!
 //! Stored keys, old ciphertexts and the bodies of requests all come through here.
 

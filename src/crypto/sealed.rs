@@ -1,4 +1,4 @@
-//! Sealed bytes: encrypted and authenticated under a key of our own, bound to the place where they belong.
+//! Sealed bytes: encrypted and authenticated under a local key, and bound to the place where they are stored.
 
 use std::fmt;
 

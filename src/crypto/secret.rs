@@ -1,4 +1,4 @@
-//! Types that hold secrets: wiped on drop, shown by nothing, compared in constant time.
+//! Types that hold secrets: wiped on drop, never printed, compared in constant time.
 
 use std::fmt;
 

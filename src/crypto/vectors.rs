@@ -1,4 +1,4 @@
-//! Tests on what the archived servers wrote: every key file, ciphertext and HMAC in `testdata/`.
+//! Tests with data of the archived servers: every key file, ciphertext and HMAC in `testdata/`.
 
 mod ciphertexts;
 mod hmacs;

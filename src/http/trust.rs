@@ -1,4 +1,4 @@
-//! Which certificates of servers a client believes.
+//! Which server certificates a client trusts.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! AWS Secrets Manager: a secret a key, with the stored key as its `SecretString`.
+//! AWS Secrets Manager: each key is a secret, with the stored key as its `SecretString`.
 
 #[cfg(feature = "aws")]
 pub(in crate::keystore) mod client;

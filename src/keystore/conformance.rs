@@ -1,8 +1,8 @@
-//! The one suite that every keystore passes: a new backend is done when it does.
+//! The one suite that every key store passes. A new backend is done when it passes.
 //!
-//! It works under a random prefix of its own and touches no other key, so it can be run against any
-//! real server. It panics with what the store does wrong. It is always compiled, so that the tests
-//! of the program can use it, too; a release build leaves it out, since nothing there calls it.
+//! It works under a random prefix of its own and touches no other key, so it can run against any real server. It panics
+//! with the fault that it finds. It is always compiled, so that the tests of the program can use it, too; the linker
+//! drops it from a release build, because nothing there calls it.
 
 use std::fmt::Write as _;
 

@@ -1,7 +1,7 @@
-//! The `static` keystore: one key that stands in the config itself. Read-only.
+//! The `static` key store: one key, written in the config itself. Read-only.
 //!
-//! It takes the built-in key of an object store, so that a deployment which outgrew it can go on
-//! reading its data and can move on with `migrate`.
+//! It reads the built-in key format of an object store. A deployment that outgrew a built-in key can go on reading its
+//! data, and can move the key elsewhere with `migrate`.
 
 use std::fmt;
 use std::time::Duration;

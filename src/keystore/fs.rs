@@ -1,7 +1,7 @@
-//! A directory as keystore: one file a key, `<path>/<name>`, mode 0600, with the stored key as it is.
+//! A directory as key store: one file for each key, `<path>/<name>`, mode 0600, which holds the stored key as it is.
 //!
-//! Whatever kills the program or the machine, a name holds a whole key or none, and what was
-//! acknowledged stays. `docs/keystores.md` tells operators about it.
+//! If the program or the machine is killed at any moment, a name holds a whole key or none, and acknowledged changes
+//! stay. Operators read `docs/keystores.md`.
 
 mod directory;
 mod error;

@@ -1,10 +1,10 @@
-//! Replacing a key in stores where readers would not see a second version of it.
+//! Replaces a key in stores whose readers see only a key's first version.
 //!
-//! There the old value is first kept under a reserved name, then the key is deleted and created anew, and
-//! only when that is proven the copy goes. As long as the copy exists, it stands for the name.
+//! The old value is first copied to a reserved name. Then the key is deleted and created anew. The copy is removed once
+//! the new key is proven to be there. While the key is missing, readers get the copy.
 //!
-//! The copy is also what keeps two processes from replacing one key at a time: it is created exclusively, and
-//! names its owner. Whoever finds one that is too old to have a living owner ends what that one began.
+//! The copy also keeps two processes from replacing one key at the same time: it is created exclusively, and names its
+//! owner. A copy older than two minutes has lost its owner; the next process completes or undoes the replacement.
 
 use std::fmt;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};

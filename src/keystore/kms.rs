@@ -1,5 +1,5 @@
-//! The `keystore.kms` section of the config file: an enclave of a key manager, which keys can be moved to and from. It
-//! hands no keys to servers: `migrate` speaks to it by itself.
+//! The `keystore.kms` section of the config file: an enclave of a key manager, as the source or target of `migrate`. A
+//! server cannot use it as its key store.
 
 use std::path::{Path, PathBuf};
 

@@ -1,4 +1,4 @@
-//! Keys in memory, gone with the process: for `server --dev` and tests.
+//! Keys in memory, for `server --dev` and tests. They are lost when the process ends.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -1,4 +1,4 @@
-//! A keystore that is asked again while a failure may pass.
+//! Retries requests to a key store while a failure may pass by itself.
 
 mod patience;
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Sealing: what a key store holds is encrypted under data keys that only a provider can unwrap.
+//! Sealing: the values in a key store are encrypted under data keys that only a provider can unwrap.
 //!
 //! One format for all providers (`record`), one wrapper for all stores ([`Sealed`]). `docs/sealing.md` is the guide,
 //! `docs/formats.md` has the format.

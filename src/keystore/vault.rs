@@ -1,4 +1,4 @@
-//! HashiCorp Vault or OpenBao as keystore: one entry of the K/V engine a key, wrapped by the transit engine
+//! HashiCorp Vault or OpenBao as key store: each key is an entry of the K/V engine, encrypted by the transit engine
 //! where that is configured.
 
 mod api;

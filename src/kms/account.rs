@@ -1,4 +1,4 @@
-//! Identities of an enclave: what each may do at all, and on whose behalf it is there.
+//! Accounts: the identities of an enclave, their privilege, and the owner of each service account.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -1,4 +1,4 @@
-//! Backups: every seal and every record in one file, as encrypted as in the store.
+//! Backups: every seal and every record in one file, encrypted as they are in the store.
 
 use super::record::Id;
 use super::store::Seals;

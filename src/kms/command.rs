@@ -1,4 +1,4 @@
-//! Commands: what clients may ask, by number and by name.
+//! Commands of clients, by number and by name.
 
 use std::borrow::Cow;
 use std::fmt;

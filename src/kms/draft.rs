@@ -1,4 +1,4 @@
-//! Writes: what a request makes of the state, before it is on disk and for all to see.
+//! Writes: applies the commands of a request to a draft, before the change is on disk and visible to others.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! Why a command was refused, and the one place that says what that is for a client.
+//! Why a command was refused, and the status and message that a client gets for it. No other file decides that.
 
 use std::borrow::Cow;
 

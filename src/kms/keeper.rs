@@ -1,4 +1,4 @@
-//! The keeper of the state: reads it from the store at the start, and writes every change of it.
+//! Keeps the state: reads it from the store at the start, and writes every change to the store.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,6 +1,6 @@
-//! Identities over all enclaves: which are known at all, and which are system administrators by what one enclave says.
+//! Identities over all enclaves: which ones have an account anywhere, and which ones are system administrators.
 //!
-//! It is kept beside the enclaves, because every request asks it, however many enclaves there are.
+//! This index is kept beside the enclaves, because every request needs it and there may be many enclaves.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! Reads the whole state from a store: all processors decrypt, then the records are put in order.
+//! Reads the whole state from a store: decrypts on all processors, then puts the records in order.
 
 use std::cmp::Ordering;
 use std::collections::HashMap;

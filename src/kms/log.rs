@@ -1,4 +1,4 @@
-//! `/v1/debug/log`: records of the log, past ones and those that happen, each with its length before it.
+//! `/v1/debug/log`: streams log records, past and new ones, each with its length in front.
 
 use std::net::Ipv4Addr;
 

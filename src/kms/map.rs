@@ -1,6 +1,6 @@
-//! A sorted map that is cheap to copy: a B-tree whose nodes are shared by its copies, until one of them changes.
+//! A sorted map that is cheap to copy: a B-tree whose copies share nodes until one of them changes.
 //!
-//! A lookup among a million keys passes four nodes, and so does a change, which copies them where they are shared.
+//! A lookup among a million keys visits four nodes. A change visits four, too, and copies those that are shared.
 
 use std::borrow::Borrow;
 use std::slice;

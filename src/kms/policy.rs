@@ -1,4 +1,4 @@
-//! Policies of an enclave: what its users may do.
+//! Policies of an enclave: what the users that have them may do.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! Reads: answers from one moment's state, which wait for nobody.
+//! Reads: answers commands from one snapshot, without waiting for writes.
 
 use std::borrow::Borrow;
 use std::collections::BTreeMap;

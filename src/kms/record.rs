@@ -1,4 +1,4 @@
-//! Records: how the state is written, each part on its own, encrypted and bound to its place.
+//! Records: the parts of the state as they are written, each encrypted and bound to its place.
 //!
 //! `docs/formats.md` states the format; `testdata/kms/` holds records that another program made.
 

@@ -1,4 +1,4 @@
-//! Seals: what the root key is encrypted under, and who can open that.
+//! Seals: the root key as each provider has encrypted it, and the providers.
 
 mod hsm;
 mod remote;

@@ -1,4 +1,4 @@
-//! The state at one moment: every enclave and what is in it. Immutable and shared; a copy that differs in a little
+//! The state at one moment: every enclave and what is in it. It is immutable and shared. A copy with a small change
 //! costs little.
 
 use std::sync::Arc;

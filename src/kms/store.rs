@@ -1,4 +1,4 @@
-//! Where records are kept: a trait, and the stores there are.
+//! Storage of records: a trait, and the stores that implement it.
 
 #[cfg(test)]
 mod conformance;

@@ -1,4 +1,4 @@
-//! The state as a whole: what another program wrote, what somebody with a hex editor did, and who may do what.
+//! Tests of the whole state: data of another program, manipulated files, and rights.
 
 mod damage;
 mod limits;

@@ -1,4 +1,4 @@
-//! What goes over the wire: messages, as protobuf or as JSON, and the frames around them.
+//! The wire format: messages as protobuf or JSON, and the frames around them.
 
 /// Makes a message one that holds a secret: that field is wiped when it is dropped, and it shows nothing.
 macro_rules! secret {

@@ -1,5 +1,5 @@
-//! The one thread that changes the state: it makes the changes of many requests durable together, and only then shows
-//! and answers them.
+//! The one thread that changes the state. It makes the changes of many requests durable together. Only then it
+//! publishes the new state and answers the requests.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,4 +1,4 @@
-//! What of a run its stores' providers charge for, said before it is done.
+//! What the providers of the stores charge for a run, computed before the run.
 
 use std::fmt;
 

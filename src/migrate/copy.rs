@@ -1,4 +1,4 @@
-//! The one loop that writes: each key exclusively or atomically, each read back.
+//! The one loop that writes: creates never overwrite, replacements are atomic, and each key is read back.
 
 use futures_util::{StreamExt as _, future, stream};
 use tokio_util::sync::CancellationToken;

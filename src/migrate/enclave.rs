@@ -1,7 +1,7 @@
 //! An enclave of a key manager, as the source or the target of a migration.
 //!
-//! It gives no key back, except ours, to system administrators, sealed. So a key is proven there by what it encrypts and
-//! decrypts.
+//! A key manager gives no key back. (Claviger's does, sealed, to system administrators.) So a key there is proven by
+//! what it encrypts and decrypts.
 
 mod error;
 mod export;

@@ -1,4 +1,4 @@
-//! Which keys: globs over names.
+//! Selects keys by globs over their names.
 
 use globset::{GlobBuilder, GlobMatcher};
 

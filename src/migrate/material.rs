@@ -1,4 +1,4 @@
-//! A key on its way: all that its source has of it.
+//! A key in transit: everything that its source has of it.
 
 use std::fmt;
 

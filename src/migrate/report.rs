@@ -1,4 +1,4 @@
-//! What a run has found and done, for people and for machines. Holds no key material.
+//! The report of a run, for people and machines: what it found and did. It holds no key material.
 
 use std::fmt;
 

@@ -1,4 +1,4 @@
-//! Gives the keys of a store another seal, in place: one `replace` a key, each proven before and after.
+//! Changes the seal of the keys in a store, in place: one `replace` for each key, each proven before and after.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! Pages: how a listing is cut to what a client takes at once.
+//! Pages: cuts a listing into parts that a client can take at once.
 
 use std::borrow::Borrow;
 

@@ -1,4 +1,4 @@
-//! Request bodies: read within a limit, parsed as leniently as clients expect.
+//! Request bodies: reads them within a limit, and parses them as leniently as clients expect.
 
 use std::time::Duration;
 

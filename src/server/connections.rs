@@ -1,4 +1,4 @@
-//! All connections of a server: counted, capped, looked over.
+//! All connections of a server: counts them, limits their number, and ends idle ones.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

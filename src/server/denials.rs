@@ -1,4 +1,4 @@
-//! Denied requests and failed handshakes: counted, and logged without flooding the log.
+//! Denied requests and failed handshakes: counts them, and logs them without flooding the log.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Display;

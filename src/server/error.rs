@@ -1,4 +1,4 @@
-//! Why a request failed: what the client is told, and what only the log is told.
+//! Why a request failed: the message for the client, and the cause for the log only.
 
 use std::borrow::Cow;
 

@@ -1,4 +1,4 @@
-//! Open files: every connection is one.
+//! The limit of open files: every connection takes one.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 

@@ -1,5 +1,4 @@
-//! Request paths: split, judged and decoded once, so that routes, policies and handlers all see the
-//! same string.
+//! Request paths: split, checked and decoded once, so that routes, policies and handlers all see the same string.
 
 use std::borrow::Cow;
 

@@ -1,4 +1,4 @@
-//! What a TLS proxy forwards about its client: a certificate and an address.
+//! What a TLS proxy forwards about its client: the certificate and the IP address.
 
 use std::net::IpAddr;
 

@@ -1,6 +1,6 @@
-//! Routes: what clients may ask, and the functions that answer.
+//! Routes: the requests that clients may send, and the functions that answer them.
 //!
-//! A handler is handed a [`Call`], which only `serve` makes, and only of a request that may be answered.
+//! A handler gets a [`Call`]. Only `serve` makes one, and only for a request that is authorised.
 
 mod name;
 

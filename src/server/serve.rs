@@ -1,4 +1,4 @@
-//! What every request runs through, whatever it asks.
+//! The steps that every request runs through.
 //!
 //! [`serve`] alone does, in this order: path, route, method, certificate, policy, name, body, handler,
 //! reply; then it counts, audits and logs.

@@ -1,4 +1,4 @@
-//! Responses that last: streams end when the server stops, when their reader may no longer read, and when the
+//! Streaming responses. A stream ends when the server stops, when its reader loses the right to read it, and when its
 //! reader cannot keep up.
 
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! A small service behind a real server, asked over real TLS: what no handler can do anything about.
+//! Tests of everything outside of handlers: a small service behind a real server, called over real TLS.
 
 use std::io::Write;
 use std::sync::Mutex;

@@ -1,4 +1,4 @@
-//! TLS: the server certificate, and whom the server takes a client for.
+//! TLS: the server's certificates, and which client certificates it trusts.
 
 mod choice;
 mod trust;

@@ -1,9 +1,8 @@
 //! Workers: threads that serve connections, each with a runtime of its own.
 //!
-//! A connection stays on the thread that got it. So the replies that become ready together leave in
-//! one write, which on HTTP/2 is worth a third of all CPU time (`docs/measurements.md`). The thread
-//! that accepts is a worker, too; each new connection goes to the worker with the fewest. All servers of a process
-//! share its workers.
+//! A connection stays on the thread that got it. So replies that become ready together leave in one write, which on
+//! HTTP/2 saves a third of all CPU time (`docs/measurements.md`). The thread that accepts is a worker, too. Each new
+//! connection goes to the worker with the fewest connections. All servers of a process share its workers.
 
 use std::io;
 use std::pin::Pin;

@@ -1,4 +1,4 @@
-//! Audit events: who asked for what, and what came of it. Never dropped.
+//! Audit events: who asked for what, and the outcome. None is ever dropped.
 
 mod commands;
 

@@ -1,8 +1,8 @@
 //! The log: one JSON object a line on stderr, and the stream of `/v1/log/error`.
 //!
-//! Parts write with the macros of `tracing`; [`Layer`] turns their events into lines. What must not
-//! wait for a slow terminal does not: lines go through a queue, and are dropped and counted when
-//! that is full. Lines of the target [`KEPT`] are waited for.
+//! Code logs with the macros of `tracing`; [`Layer`] turns the events into lines. Lines go through a queue, so that no
+//! request waits for a slow terminal. When the queue is full, lines are dropped and counted. Lines of the target
+//! [`KEPT`] are never dropped; their writer waits instead.
 
 use std::fmt;
 use std::io::Write;

@@ -1,4 +1,4 @@
-//! Event streams: what the log and audit endpoints deliver while it happens, and where wanted what has happened.
+//! Event streams of the log and audit endpoints: new events as they happen, and where asked for past ones first.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};

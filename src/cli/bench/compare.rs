@@ -1,4 +1,4 @@
-//! `claviger bench compare`: one measurement against another.
+//! `claviger bench compare`: compares two measurements.
 
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};

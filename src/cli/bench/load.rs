@@ -1,4 +1,4 @@
-//! The load: connections, requests at a time on each, and what became of every request.
+//! Makes the load: connections, concurrent requests on each, and the outcome of every request.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;

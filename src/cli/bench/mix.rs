@@ -1,4 +1,4 @@
-//! What is asked, and how often in proportion.
+//! The mix of requests: which operations, in which proportions.
 
 use std::fmt;
 

@@ -1,4 +1,4 @@
-//! What a measurement says.
+//! The result of a measurement, as text and as JSON.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write as _};

@@ -1,4 +1,4 @@
-//! Server certificates that are made on the spot.
+//! Makes self-signed server certificates at start.
 
 use std::fs::OpenOptions;
 use std::io::Write as _;

@@ -1,4 +1,4 @@
-//! One address of a process, what is served there, and how that is replaced.
+//! A listener: one address of a process, what is served there, and how a reload replaces it.
 
 use std::net::SocketAddr;
 use std::pin::Pin;

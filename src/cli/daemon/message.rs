@@ -1,4 +1,4 @@
-//! What a server says when it has started.
+//! The message that a server prints when it has started.
 
 use std::fmt::{Display, Write as _};
 use std::io::Write as _;

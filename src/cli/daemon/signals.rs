@@ -1,4 +1,4 @@
-//! What a service manager, or somebody at a terminal, tells the server.
+//! Signals from a service manager or a terminal: reload, shut down, shut down at once.
 
 use futures_util::future::select_all;
 use tokio::signal::unix::{Signal, SignalKind, signal};

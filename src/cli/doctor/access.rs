@@ -1,4 +1,4 @@
-//! `admin`, `policy`, `keys`: who may do what, and rules that hardly mean what they say.
+//! `admin`, `policy`, `keys`: who may do what, and rules that probably do not do what their author meant.
 
 use super::{Report, count};
 use crate::api::{self, operations};

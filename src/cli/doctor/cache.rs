@@ -1,4 +1,4 @@
-//! `cache`: settings that surprise.
+//! `cache`: settings with surprising effects.
 
 use super::Report;
 use crate::cli::units::span;

@@ -1,4 +1,4 @@
-//! `config`: whether the file can be loaded, and what is odd about it.
+//! `config`: whether the file can be loaded, and its warnings.
 
 use std::path::Path;
 

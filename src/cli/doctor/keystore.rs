@@ -1,4 +1,5 @@
-//! `keystore.…`: whether the key store answers and allows what is needed; what else there is to check is the backend's.
+//! `keystore.…`: whether the key store answers and grants the rights that a server needs, and checks of single
+//! backends.
 
 use std::time::Duration;
 

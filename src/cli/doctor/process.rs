@@ -1,4 +1,4 @@
-//! `core.dumps`, `memory.lock`, `clock`: what this machine lets a server do.
+//! `core.dumps`, `memory.lock`, `clock`: whether this machine protects a server's memory and has the right time.
 
 use time::OffsetDateTime;
 use time::macros::datetime;

@@ -1,4 +1,4 @@
-//! `keys.required`: keys that somebody relies on are there, can be read, and work.
+//! `keys.required`: the required keys exist, can be read, and encrypt and decrypt.
 
 use std::path::PathBuf;
 

@@ -1,4 +1,4 @@
-//! `seal.keys`: which keys are sealed by whom.
+//! `seal.keys`: how many keys each seal has sealed.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! Files that are there completely or not at all.
+//! Writes files that appear complete or not at all.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};

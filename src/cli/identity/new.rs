@@ -1,4 +1,4 @@
-//! `claviger identity new`: an API key, and files with its key and certificate.
+//! `claviger identity new`: makes an API key, and where asked files with its private key and certificate.
 
 use std::io::Write as _;
 use std::net::IpAddr;

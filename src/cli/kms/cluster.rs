@@ -1,4 +1,4 @@
-//! The server itself, its nodes and its seals.
+//! Commands about the server itself: status, nodes and seals.
 
 use anyhow::Context as _;
 

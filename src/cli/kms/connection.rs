@@ -1,4 +1,4 @@
-//! Which key manager a command asks, and who it says it is.
+//! Options of client commands: the key manager to ask, and the API key to use.
 
 use anyhow::{Context as _, ensure};
 use secrecy::{ExposeSecret as _, SecretString};

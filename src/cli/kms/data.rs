@@ -1,4 +1,4 @@
-//! All data of a key manager, and its log.
+//! Backup and restore of a key manager's data, and its log.
 
 use std::io::Write as _;
 use std::path::PathBuf;

@@ -1,4 +1,4 @@
-//! Enclaves.
+//! Commands about enclaves.
 
 use anyhow::Context as _;
 

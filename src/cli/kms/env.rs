@@ -1,4 +1,4 @@
-//! `claviger kms env`: everything that an object store needs, made and printed.
+//! `claviger kms env`: sets up an enclave, a key and an identity for an object store, and prints its settings.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;

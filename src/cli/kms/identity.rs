@@ -1,4 +1,4 @@
-//! Identities of an enclave, and the identities of keys at hand.
+//! Commands about the identities of an enclave, and the identity of a given API key or certificate.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;

@@ -1,4 +1,4 @@
-//! `--json` of commands that write JSON whether they are told to or not.
+//! `--json` for commands that always write JSON.
 
 /// So that a script can add the option to every command that has a result.
 #[derive(Debug, clap::Args)]

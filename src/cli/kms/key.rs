@@ -1,4 +1,4 @@
-//! Keys of an enclave, and what can be done with them.
+//! Commands that manage the keys of an enclave, and encrypt and decrypt with them.
 
 use anyhow::{Context as _, ensure};
 use serde_json::json;

@@ -1,4 +1,4 @@
-//! Policies of an enclave.
+//! Commands about the policies of an enclave.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -1,4 +1,4 @@
-//! The text that Prometheus reads, as far as servers write it.
+//! Parses the part of the Prometheus text format that key servers write.
 
 use std::collections::BTreeMap;
 

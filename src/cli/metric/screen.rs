@@ -1,4 +1,4 @@
-//! The figures on a terminal, drawn over and over in the same place.
+//! Draws the metrics on a terminal, each time in the same place.
 
 use std::io::{self, Write as _};
 use std::time::{Duration, Instant};

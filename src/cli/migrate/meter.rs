@@ -1,4 +1,4 @@
-//! Shows how far a run is: a bar on a terminal, otherwise a line a second.
+//! Shows the progress of a run: a bar on a terminal, otherwise one line a second.
 
 use std::io::{IsTerminal as _, Write as _};
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! `--dev`: a server to try things out, gone when it stops.
+//! `--dev`: a server for trying things out. It keeps everything in memory.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};

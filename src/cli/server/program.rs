@@ -1,4 +1,4 @@
-//! What a config makes of the KES API, and how a reload replaces it: what is invalid changes nothing.
+//! Builds the KES API from a config, at start and at a reload. An invalid config changes nothing.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

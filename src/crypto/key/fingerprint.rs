@@ -1,4 +1,4 @@
-//! What a report shows of a key.
+//! Fingerprints: tell keys apart in reports, without revealing them.
 
 use std::fmt;
 

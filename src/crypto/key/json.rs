@@ -1,4 +1,4 @@
-//! The old format of stored keys: JSON, without HMAC key, with or without algorithm.
+//! The old format of stored keys: JSON without an HMAC key, with or without an algorithm.
 
 use serde::Serialize;
 use time::OffsetDateTime;

@@ -1,4 +1,4 @@
-//! The clients of Secrets Manager: which credentials, where to, how patiently.
+//! The clients of Secrets Manager: credentials, endpoint, time limits and retries.
 
 use std::time::Duration;
 

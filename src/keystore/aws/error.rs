@@ -1,4 +1,5 @@
-//! What an answer of the service means, by its own code: HTTP statuses are others where something only looks like it.
+//! What an answer of the service means. The service's own error code decides, because services that imitate it use
+//! other HTTP statuses.
 
 use std::error::Error as StdError;
 

@@ -1,7 +1,7 @@
-//! How fast a service is asked that throttles: as fast as it lets us, and hardly faster.
+//! Adapts the rate of calls to what a throttling service accepts.
 //!
-//! The SDK has such a thing, too, but slows down once for every answer of a burst: with 32 calls in flight, one second
-//! over the quota is followed by minutes of next to nothing.
+//! The SDK has such a limiter, too, but it slows down once for every answer of a burst. With 32 calls in flight, one
+//! second over the quota is followed by minutes of almost no calls.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;

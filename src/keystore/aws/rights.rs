@@ -1,4 +1,4 @@
-//! What the credentials must allow, how to find out that they do, and what tells the store from others.
+//! The rights that the credentials need, how they are checked, and the identity of the store.
 
 use std::error::Error as StdError;
 use std::fmt;

@@ -1,4 +1,4 @@
-//! The directory: where it is, and what is done to the files in it. All of it blocks.
+//! The directory and the operations on its files. All of them block the calling thread.
 
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;

@@ -1,4 +1,4 @@
-//! What goes wrong with a directory of keys, and what the operator can do about it.
+//! Errors of a directory of keys, and what the operator can do about each.
 
 use std::path::PathBuf;
 

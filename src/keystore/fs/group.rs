@@ -1,7 +1,7 @@
-//! One sync of the directory for all that wait for one.
+//! Shares one sync of the directory among all callers that wait for one.
 //!
-//! A sync takes as long for one new name as for a hundred. So whoever comes while one is running waits for the next,
-//! which begins when that has ended and is shared by all that came meanwhile.
+//! A sync takes as long for one new name as for a hundred. A caller that comes while a sync is running waits for the
+//! next one. That begins when the running one has ended, and serves all callers that came meanwhile.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 

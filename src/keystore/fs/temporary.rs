@@ -1,8 +1,8 @@
-//! Files that are being written, and those that a killed process left.
+//! Temporary files: those being written, and those that a killed process left.
 //!
-//! A value is written to `.claviger-<random>`, synced, and only then given its name. As long as its
-//! writer lives it holds a lock on the file, which the kernel drops with the process, however that
-//! ends and in whatever container it ran. So a file that can be locked is nobody's, and may go.
+//! A value is written to `.claviger-<random>`, synced, and only then given its name. Its writer holds a lock on the
+//! file. The kernel releases the lock when the process ends, however it ends and in whatever container it ran. So a
+//! file that can be locked belongs to no process and may be removed.
 
 use std::fmt::Write as _;
 use std::os::fd::OwnedFd;

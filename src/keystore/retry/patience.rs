@@ -1,4 +1,4 @@
-//! How long a store is asked again, and the pauses between.
+//! How long requests to a store are retried, and the pauses between attempts.
 
 use std::time::Duration;
 

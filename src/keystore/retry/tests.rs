@@ -1,4 +1,4 @@
-//! A store that fails as it is told, and what becomes of requests to it.
+//! Tests the retries with a store that fails by a script.
 
 use std::collections::VecDeque;
 use std::sync::Mutex;

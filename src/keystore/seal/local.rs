@@ -1,4 +1,4 @@
-//! Sealing with a key of our own.
+//! Sealing with a local key.
 
 use std::fmt;
 use std::path::{Path, PathBuf};

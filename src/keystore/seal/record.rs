@@ -1,4 +1,4 @@
-//! A sealed value, as it lies in a key store: it says who can open it. `docs/formats.md` has the format.
+//! A sealed value as a key store holds it. It names the provider that can open it. `docs/formats.md` has the format.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,4 +1,4 @@
-//! Requests to a Vault, and what every answer means whatever was asked.
+//! Requests to a Vault, and what answers mean that are the same for all requests.
 
 use std::borrow::Cow;
 use std::collections::HashMap;

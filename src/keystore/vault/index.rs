@@ -1,9 +1,9 @@
-//! Reading what was written, also from a standby that lags behind.
+//! Read-after-write, also when a standby that lags behind answers.
 //!
-//! Clusters whose standbys answer by themselves (OpenBao since 2.5, Vault Enterprise) say with a write how far
-//! their log was then (`X-Vault-Index`). Told that with a later request, a standby that has not come so far has the
-//! leader answer instead. Without it a key that was just created would be missing for a moment, and a token that was
-//! just given refused.
+//! In some clusters standbys answer reads themselves (OpenBao since 2.5, Vault Enterprise). Their answer to a write
+//! says how far the log was then (`X-Vault-Index`). When a later request repeats that index, a standby that has not
+//! come so far forwards the request to the leader. Without it, a key that was just created would be missing for a
+//! moment, and a new token would be refused.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;

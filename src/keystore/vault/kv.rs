@@ -1,4 +1,4 @@
-//! The K/V engine: where a key lies, and what the engine's answers mean.
+//! The K/V engine: the paths of keys, and what the engine's answers mean.
 
 use std::time::Duration;
 

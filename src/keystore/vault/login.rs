@@ -1,4 +1,4 @@
-//! Logging in: where tokens come from.
+//! Logging in: gets and renews tokens.
 
 use hyper::header::HeaderValue;
 use secrecy::{ExposeSecret as _, SecretString};

@@ -1,4 +1,4 @@
-//! Rights: what the token may do, asked before anything depends on it.
+//! Rights: checks what the token may do before anything depends on it.
 
 use std::collections::HashMap;
 

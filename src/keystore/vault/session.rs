@@ -1,7 +1,7 @@
-//! The token: one task gets it, renews it and replaces it; requests borrow it.
+//! The token: one task gets, renews and replaces it; requests borrow it.
 //!
-//! However many requests find that the token is no longer good, there is one login, and the next one
-//! not before the last has had time to fail: no login storms.
+//! When many requests find that the token is no longer valid, there is still only one login. After a failed login the
+//! task waits before it tries again, so that there are no login storms.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! The transit engine: values wrapped by a key that never leaves the Vault.
+//! The transit engine: encrypts values under a key that never leaves the Vault.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! A key in a text, which takes the place of a hardware module.
+//! HSM keys: a key written as text that takes the place of a hardware security module.
 
 use zeroize::Zeroizing;
 

@@ -1,4 +1,4 @@
-//! Whoever seals for key stores, too: a local key, a transit engine, AWS KMS.
+//! Providers that can seal key stores, too: a local key, a transit engine, AWS KMS.
 
 use std::fmt;
 use std::future::Future;

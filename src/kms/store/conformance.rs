@@ -1,4 +1,4 @@
-//! What every store must do; a new one is done when this passes.
+//! Tests what every store must do. A new store is done when this passes.
 
 use super::{Batch, Seals, Store};
 use crate::kms::record::Id;

@@ -1,4 +1,4 @@
-//! A store that is gone when the process ends.
+//! A store in memory, which is lost when the process ends.
 
 use std::collections::BTreeMap;
 

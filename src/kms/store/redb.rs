@@ -1,4 +1,4 @@
-//! The embedded store: one file, written by transactions that are on disk before they are done.
+//! The embedded store: one file. A transaction is on disk when its commit returns.
 
 use std::fs::{self, DirBuilder};
 use std::hash::{BuildHasher as _, RandomState};

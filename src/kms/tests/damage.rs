@@ -1,4 +1,5 @@
-//! What is on disk: as documented, and nothing that was changed, moved, removed or put back is believed.
+//! The data on disk follows its documented format, and records that were changed, moved, removed or put back are
+//! refused.
 
 use super::*;
 use crate::kms::keeper::Error as OpenError;

@@ -1,4 +1,4 @@
-//! Every command, by every kind of caller, in its enclave and in others.
+//! Tries every command as every kind of caller, in its own enclave and in others.
 
 use super::*;
 use crate::kms::command::Request;

@@ -1,6 +1,6 @@
-//! Power cuts: what was synced stays; of what was written since, any sectors do, and the others do not.
+//! Simulates power cuts: synced data stays; of the sectors written since, a random part stays.
 //!
-//! `CUTS` in the environment is their number.
+//! The environment variable `CUTS` sets how many.
 
 use std::collections::BTreeSet;
 use std::io;

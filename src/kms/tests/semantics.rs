@@ -1,4 +1,4 @@
-//! What commands mean, where the protocol leaves no choice.
+//! The meaning of commands, where the protocol leaves no choice.
 
 use super::*;
 use crate::crypto::handover::{Handed, Recipient};

@@ -1,4 +1,4 @@
-//! The thread that writes, on a store that takes its time, or fails.
+//! The writer thread, on a store that is slow or fails.
 
 use std::sync::mpsc;
 

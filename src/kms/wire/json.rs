@@ -1,4 +1,4 @@
-//! What protobuf's JSON writes otherwise than serde: base64, moments and spans as texts, large numbers as texts.
+//! Where protobuf's JSON differs from serde's: bytes as base64, and times, durations and large numbers as texts.
 
 use std::fmt::Display;
 

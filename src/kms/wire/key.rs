@@ -1,4 +1,4 @@
-//! Messages about keys, and what keys do. Those that hold secrets are wiped when dropped, and show nothing.
+//! Messages about keys and their operations. Those that hold secrets are wiped on drop and print nothing.
 
 use prost::Message;
 use serde::Serialize;

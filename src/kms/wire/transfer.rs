@@ -1,4 +1,5 @@
-//! Keys on their way from one server to another. Fields from 1000 on are ours: `docs/formats.md` states them.
+//! Messages that move keys from one server to another. Fields from 1000 on are extensions of Claviger;
+//! `docs/formats.md` states them.
 
 use prost::Message;
 use serde::Serialize;

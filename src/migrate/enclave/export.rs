@@ -1,5 +1,4 @@
-//! An enclave that keys come from: only of our own key manager, which hands them out sealed to a key that is made for each
-//! request.
+//! An enclave as source. Only Claviger's key manager exports keys: sealed to a key pair that is made for each request.
 
 use async_trait::async_trait;
 use futures_util::FutureExt as _;

@@ -1,4 +1,4 @@
-//! An enclave that keys go to.
+//! An enclave as target.
 
 use async_trait::async_trait;
 use futures_util::FutureExt as _;

@@ -1,4 +1,5 @@
-//! Whether an enclave has a key: it decrypts what the key encrypts just now, and the key what the enclave does.
+//! Proves that an enclave has a key: the enclave decrypts what the key encrypts, and the key decrypts what the enclave
+//! encrypts.
 
 use hyper::StatusCode;
 

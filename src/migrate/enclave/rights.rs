@@ -1,4 +1,4 @@
-//! Which rights a migration needs in an enclave, said before anything is done.
+//! Checks the rights that a migration needs in an enclave, before anything is written.
 
 use std::fmt::Write as _;
 

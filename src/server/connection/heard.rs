@@ -1,4 +1,4 @@
-//! A connection's bytes, overheard: hyper does not say when the head of a request begins to arrive.
+//! Notes when bytes arrive on a connection: hyper does not say when the head of a request begins to arrive.
 
 use std::io;
 use std::pin::Pin;

@@ -1,10 +1,10 @@
-//! What may stand at the end of a path.
+//! Names at the end of a path.
 
 use crate::auth::Identity;
 use crate::name::{KeyName, Pattern, PolicyName};
 use crate::server::Error;
 
-/// What may stand at the end of a path.
+/// Names at the end of a path.
 pub trait Name: Sized + Send + 'static {
     /// Parses the decoded rest of the path.
     fn parse(text: &str) -> Result<Self, Error>;

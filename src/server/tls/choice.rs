@@ -1,4 +1,4 @@
-//! Which of the server's certificates a client sees.
+//! Chooses which of the server's certificates a client sees.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! Whom the server takes a client for: the settings `tls.auth`, `tls.ca` and `tls.proxy`.
+//! Which client certificates the server trusts: the settings `tls.auth`, `tls.ca` and `tls.proxy`.
 
 use std::collections::HashSet;
 use std::net::IpAddr;

@@ -1,4 +1,4 @@
-//! Client certificates in the handshake: the signature is always verified, the chain where configured.
+//! Verifies client certificates in the handshake: the signature always, the chain where configured.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! What one request asks for where its path does not say it: commands in their order, each with what it is about.
+//! The commands in one request to the key manager, in order, each with its target: its path does not name them.
 
 use std::borrow::Cow;
 use std::fmt;

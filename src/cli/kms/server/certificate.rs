@@ -1,4 +1,5 @@
-//! The server's certificates: of the config, made once beside the data, or made on the spot.
+//! The server's certificates: those of the config, or one made once and kept beside the data, or one made at each
+//! start.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! The key, as KMS answers for it.
+//! The AWS KMS key: calls to it, and what its answers mean.
 
 use std::error::Error as StdError;
 use std::fmt;
