@@ -160,7 +160,7 @@ pub async fn connect(config: &Config) -> Result<Arc<dyn KeyStore>, Error> {
         Config::Static(config) => Arc::new(fixed::Store::open(config)?),
         // A replaced key must be the first version again: no other is read.
         Config::Vault(config) if config.version == vault::Version::V2 => {
-            Arc::new(Kept::new(vault::Store::connect(config).await?)?)
+            Arc::new(Kept::new(vault::Store::connect(config).await?))
         }
         Config::Vault(config) => Arc::new(vault::Store::connect(config).await?),
         #[cfg(feature = "aws")]

@@ -1,37 +1,51 @@
-//! Replaces a key in stores whose readers see only a key's first version.
+//! Replaces a key in stores whose readers see only a key's first version, and which compare nothing before they delete.
 //!
 //! The old value is first copied to a reserved name. Then the key is deleted and created anew. The copy is removed once
-//! the new key is proven to be there. While the key is missing, readers get the copy.
+//! the new key is proven to be there. While the copy is there, readers get the old value or the new one.
 //!
-//! The copy also keeps two processes from replacing one key at the same time: it is created exclusively, and names its
-//! owner. A copy older than two minutes has lost its owner; the next process completes or undoes the replacement.
+//! The copy also keeps two processes from replacing one key at the same time: it is created exclusively. It notes a hash of
+//! the new value, and is removed only while the old value or the new one is stored under the name. Any other value there
+//! was created by a process that saw the name free for a moment. That process sees the copy and takes its value back.
+//! A copy that has not changed for two minutes has lost its owner; the next process completes or undoes the replacement.
+//! `model.rs` tries all orders of steps.
 
+mod copy;
+#[cfg(test)]
+mod model;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
 use std::fmt;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::future;
-use secrecy::{ExposeSecret as _, SecretString};
-use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use tokio::sync::{Mutex, MutexGuard};
-use tokio::time::Instant;
-use zeroize::Zeroizing;
+use tokio::time::{Instant, sleep};
 
+use self::copy::{Copy, Standing};
 use super::{Access, Charged, Error, KeyStore, Listing};
-use crate::clock;
-use crate::crypto::{Blob, random};
+use crate::crypto::Blob;
 use crate::name::{KeyName, RESERVED_PREFIX};
 
-/// How old a copy is, by the wall clock, when its owner is taken for dead. In seconds.
-const ABANDONED: i64 = 120;
+/// How long a copy has to be watched, and stay as it is, until its owner is taken for dead. No clock that may be wrong
+/// has a say in it.
+const ABANDONED: Duration = Duration::from_secs(120);
 
-/// How long after the copy was written its owner still deletes the key: long before others take it for dead.
+/// How long after the copy was written its owner still deletes anything: long before others take it for dead.
 const LEASE: Duration = Duration::from_secs(60);
 
 /// The pause before a copy is looked at again whose owner may live.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// How long a replacement waits for somebody who has created the key in between, to take that back.
+const TAKEN_BACK: Duration = Duration::from_secs(10);
+
+/// How often it looks.
+const TAKING_BACK: Duration = Duration::from_millis(200);
 
 /// How often a read goes from the key to its copy and back: a replacement may pass it by.
 const READS: usize = 4;
@@ -39,137 +53,195 @@ const READS: usize = 4;
 /// A store of which each name is written once.
 pub struct Kept<S> {
     store: S,
-    /// Tells our copies from those of other processes.
-    owner: String,
-    /// One replacement of a key at a time; several keys may share a lock.
-    locks: [Mutex<()>; 64],
+    /// One replacement of a key at a time; several keys may share a lock. Inside, those that have not come to their end.
+    attempts: [Mutex<Attempts>; 64],
 }
 
-/// What lies under a reserved name: `{"claviger_old":{"name":"…","value":"…","owner":"…","at":…}}`.
-#[derive(Serialize, Deserialize)]
-struct Wrapper<T> {
-    claviger_old: T,
+type Attempts = HashMap<KeyName, Attempt>;
+
+/// A replacement of ours.
+struct Attempt {
+    /// The copy, as it is stored.
+    copy: Blob,
+    /// When that was going to be written.
+    since: Instant,
+    /// Whether the key was told to be deleted. It is told once: a second order could arrive after the new value.
+    deletes: bool,
 }
 
-#[derive(Deserialize)]
-struct Copy {
-    name: String,
-    value: SecretString,
-    owner: String,
-    /// Seconds since 1970.
-    at: i64,
-}
-
-#[derive(Serialize)]
-struct NewCopy<'a> {
-    name: &'a str,
-    value: &'a str,
-    owner: &'a str,
-    at: i64,
-}
-
-impl Copy {
-    fn value(&self) -> Blob {
-        self.value.expose_secret().as_bytes().to_vec().into()
+impl Attempt {
+    fn new(name: &KeyName, old: &Blob, new: &Blob) -> Result<Self, Error> {
+        Ok(Self { copy: Copy::encode(name, old, new)?, since: Instant::now(), deletes: false })
     }
 
-    fn is_abandoned(&self) -> bool {
-        clock::now().unix_timestamp().saturating_sub(self.at) > ABANDONED
+    /// Whether the copy is of `old`, to be replaced by `new`.
+    fn is_of(&self, name: &KeyName, old: &Blob, new: &Blob) -> bool {
+        Copy::parse(&KeyName::kept(name), &self.copy).is_ok_and(|copy| {
+            copy.value().is_same(old) && matches!(copy.standing(Some(new)), Standing::New | Standing::Old)
+        })
+    }
+
+    /// Whether nobody else can be at work on it, so that something may be deleted.
+    fn check_lease(&self) -> Result<(), Error> {
+        if self.since.elapsed() < LEASE {
+            return Ok(());
+        }
+        Err(failed("the key store is too slow to replace a key safely; its old value is kept: run again"))
     }
 }
 
 impl<S: KeyStore> Kept<S> {
     /// Wraps `store`.
-    ///
-    /// # Errors
-    /// When the system has no random bytes.
-    pub fn new(store: S) -> Result<Self, Error> {
-        let mut owner = [0; 8];
-        random::fill(&mut owner).map_err(|error| Error::Failed(error.into()))?;
-        let owner = format!("{:016x}", u64::from_be_bytes(owner));
-        Ok(Self { store, owner, locks: std::array::from_fn(|_| Mutex::new(())) })
+    pub fn new(store: S) -> Self {
+        Self { store, attempts: std::array::from_fn(|_| Mutex::default()) }
     }
 
-    async fn lock(&self, name: &KeyName) -> MutexGuard<'_, ()> {
+    async fn lock(&self, name: &KeyName) -> MutexGuard<'_, Attempts> {
         let mut hasher = DefaultHasher::new();
         name.hash(&mut hasher);
-        let index = hasher.finish() % self.locks.len() as u64;
-        self.locks[usize::try_from(index).expect("less than the locks there are")].lock().await
+        let index = hasher.finish() % self.attempts.len() as u64;
+        self.attempts[usize::try_from(index).expect("less than the locks there are")].lock().await
+    }
+
+    /// What lies under a name, if anything does.
+    async fn stored(&self, name: &KeyName) -> Result<Option<Blob>, Error> {
+        match self.store.get(name).await {
+            Ok(stored) => Ok(Some(stored)),
+            Err(Error::NotFound) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// The copy of the key's old value, if there is one.
     async fn copy_of(&self, name: &KeyName) -> Result<Option<Copy>, Error> {
-        match self.read_copy(&KeyName::kept(name)).await {
-            Ok(copy) if copy.name == name.as_str() => Ok(Some(copy)),
-            // The first 64 bits of two hashes are the same: nobody's copy but the other's.
-            Ok(_) | Err(Error::NotFound) => Ok(None),
-            Err(error) => Err(error),
-        }
-    }
-
-    async fn read_copy(&self, kept: &KeyName) -> Result<Copy, Error> {
-        let blob = self.store.get(kept).await?;
-        let wrapper: Wrapper<Copy> = serde_json::from_slice(blob.expose())
-            .map_err(|_| Error::Failed(format!("'{kept}' is no copy of a key that is being replaced").into()))?;
-        Ok(wrapper.claviger_old)
-    }
-
-    /// Keeps `value` under the reserved name, as nobody else does at the time.
-    async fn keep(&self, name: &KeyName, value: &Blob) -> Result<(), Error> {
         let kept = KeyName::kept(name);
-        match self.store.create(&kept, &self.encode(name, value)?).await {
-            Err(Error::Exists) => {}
-            created => return created,
-        }
-        match self.read_copy(&kept).await? {
-            copy if copy.name != name.as_str() => Err(failed("another key is kept under the same reserved name")),
-            // An earlier attempt of ours.
-            copy if copy.owner == self.owner && copy.value().is_same(value) => Ok(()),
-            copy if copy.is_abandoned() => {
-                self.restore(name, &copy).await?;
-                match self.store.create(&kept, &self.encode(name, value)?).await {
-                    Err(Error::Exists) => Err(failed("another process is replacing this key")),
-                    created => created,
-                }
-            }
-            _ => Err(failed(
-                "another process is replacing this key, or was stopped while it did: try again in two minutes",
-            )),
+        let Some(stored) = self.stored(&kept).await? else { return Ok(None) };
+        // The first 64 bits of two hashes may be the same: then it is nobody's copy but the other's.
+        Ok(Some(Copy::parse(&kept, &stored)?).filter(|copy| copy.name == name.as_str()))
+    }
+
+    /// Removes a value that was just created under a name of which there is a copy. Nobody else does: so it is this one
+    /// that is there when the order arrives.
+    async fn take_back(&self, name: &KeyName, value: &Blob) -> Result<(), Error> {
+        match self.stored(name).await? {
+            Some(stored) if stored.is_same(value) => done(self.store.delete(name).await),
+            _ => Ok(()),
         }
     }
 
-    /// Ends a replacement that was interrupted: the key then has its old or its new value, and the copy is gone.
-    async fn restore(&self, name: &KeyName, copy: &Copy) -> Result<(), Error> {
-        match self.store.get(name).await {
-            // Old or new, it is whole: the copy has served.
-            Ok(_) => self.store.delete(&KeyName::kept(name)).await,
-            Err(Error::NotFound) => self.renew(name, &copy.value()).await,
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Creates the key anew, and makes sure that it is there; then the copy may go.
-    async fn renew(&self, name: &KeyName, value: &Blob) -> Result<(), Error> {
-        match self.store.create(name, value).await {
+    /// Writes the copy of an attempt, as nobody else does at the time, and makes sure that it is there.
+    async fn keep(&self, name: &KeyName, attempt: &Attempt) -> Result<(), Error> {
+        let kept = KeyName::kept(name);
+        match self.store.create(&kept, &attempt.copy).await {
+            // Perhaps it is ours.
             Ok(()) | Err(Error::Exists | Error::Unreachable(_)) => {}
             Err(error) => return Err(error),
         }
-        match self.store.get(name).await {
-            Ok(stored) if stored.is_same(value) => self.store.delete(&KeyName::kept(name)).await,
-            Ok(_) => Err(failed("somebody else created the key; its old value is kept under the reserved name")),
-            Err(Error::NotFound) => Err(Error::Unreachable("the new value was not stored; the old one is kept".into())),
-            Err(error) => Err(error),
+        match self.stored(&kept).await? {
+            Some(stored) if stored.is_same(&attempt.copy) => Ok(()),
+            Some(stored) if Copy::parse(&kept, &stored)?.name != name.as_str() => {
+                Err(failed("another key is kept under the same reserved name"))
+            }
+            Some(_) => Err(failed(
+                "another process is replacing this key, or was stopped while it did: run again when no other runs",
+            )),
+            None => Err(Error::Unreachable("the copy of the old value was not stored; the key is as it was".into())),
         }
     }
 
-    fn encode(&self, name: &KeyName, value: &Blob) -> Result<Blob, Error> {
-        let value = std::str::from_utf8(value.expose()).map_err(|_| failed("the old value is no text"))?;
-        let at = clock::now().unix_timestamp();
-        let copy = Wrapper { claviger_old: NewCopy { name: name.as_str(), value, owner: &self.owner, at } };
-        // Room for every character escaped: a buffer that grows leaves copies behind.
-        let mut json = Zeroizing::new(Vec::with_capacity(256 + 6 * value.len()));
-        serde_json::to_writer(&mut *json, &copy).expect("writing texts to memory does not fail");
-        Ok(json.into())
+    /// Replaces the key of which the attempt's copy is kept.
+    async fn renew(&self, name: &KeyName, value: &Blob, attempt: &mut Attempt) -> Result<(), Error> {
+        let kept = KeyName::kept(name);
+        let copy = Copy::parse(&kept, &attempt.copy)?;
+        let (mut created, mut disturbed) = (false, None);
+        loop {
+            match copy.standing(self.stored(name).await?.as_ref()) {
+                Standing::New => break,
+                Standing::Old if !attempt.deletes => {
+                    attempt.check_lease()?;
+                    attempt.deletes = true;
+                    done(self.store.delete(name).await)?;
+                }
+                Standing::Old => {
+                    return Err(Error::Unreachable("the old value has not been deleted yet; a copy of it is kept".into()));
+                }
+                Standing::Nothing | Standing::Another if !attempt.deletes => {
+                    // Somebody has deleted or replaced it since we looked.
+                    self.remove(&kept, attempt).await?;
+                    return Err(failed("the key has another value than expected"));
+                }
+                Standing::Nothing if created => {
+                    return Err(Error::Unreachable("the new value was not stored; the old one is kept".into()));
+                }
+                Standing::Nothing => match self.store.create(name, value).await {
+                    Ok(()) => created = true,
+                    Err(Error::Exists) => {}
+                    Err(error) => return Err(error),
+                },
+                Standing::Another if disturbed.get_or_insert_with(Instant::now).elapsed() > TAKEN_BACK => {
+                    return Err(copy.conflict(&kept));
+                }
+                Standing::Another => sleep(TAKING_BACK).await,
+            }
+        }
+        self.remove(&kept, attempt).await
+    }
+
+    /// Removes our copy, which has served.
+    async fn remove(&self, kept: &KeyName, attempt: &Attempt) -> Result<(), Error> {
+        attempt.check_lease()?;
+        match self.store.delete(kept).await {
+            // The key is whole all the same. What is left of the copy, the next run removes.
+            Err(Error::Unreachable(_)) => Ok(()),
+            removed => done(removed),
+        }
+    }
+
+    /// Ends a replacement whose owner is dead: the key then has its old or its new value, and the copy is gone.
+    async fn end(&self, kept: &KeyName, stored_copy: &Blob) -> Result<(), Error> {
+        let copy = Copy::parse(kept, stored_copy)?;
+        let name = KeyName::parse(&copy.name).map_err(|_| failed("a copy is of something that is no key"))?;
+        let mut attempts = self.lock(&name).await;
+        let mut standing = copy.standing(self.stored(&name).await?.as_ref());
+        if standing == Standing::Nothing {
+            match self.store.create(&name, &copy.value()).await {
+                Ok(()) | Err(Error::Exists) => {}
+                Err(error) => return Err(error),
+            }
+            standing = copy.standing(self.stored(&name).await?.as_ref());
+        }
+        match standing {
+            Standing::Old | Standing::New => {}
+            Standing::Nothing => return Err(Error::Unreachable("the old value was not stored; it is kept".into())),
+            Standing::Another => return Err(copy.conflict(kept)),
+        }
+        // Somebody else may have ended it meanwhile, and begun another one.
+        if self.stored(kept).await?.is_some_and(|there| there.is_same(stored_copy)) {
+            done(self.store.delete(kept).await)?;
+        }
+        attempts.remove(&name);
+        Ok(())
+    }
+
+    /// The reserved names of copies that are there.
+    async fn copies(&self) -> Result<Vec<KeyName>, Error> {
+        let listing = self.store.list(RESERVED_PREFIX).await?;
+        Ok(listing.foreign.iter().filter_map(|foreign| KeyName::parse_kept(&foreign.name)).collect())
+    }
+}
+
+/// A copy that is watched.
+struct Watched {
+    kept: KeyName,
+    copy: Blob,
+    since: Instant,
+}
+
+/// What is not there has been deleted.
+fn done(deleted: Result<(), Error>) -> Result<(), Error> {
+    match deleted {
+        Err(Error::NotFound) => Ok(()),
+        deleted => deleted,
     }
 }
 
@@ -186,69 +258,100 @@ impl<S: KeyStore> fmt::Display for Kept<S> {
 #[async_trait]
 #[deny(clippy::missing_trait_methods)]
 impl<S: KeyStore> KeyStore for Kept<S> {
+    /// Looks at the name and then for a copy: one of them is there at every moment of a replacement. When the key
+    /// appeared after that, and is being replaced by the time that the write arrives, the look for a copy afterwards
+    /// shows it.
     async fn create(&self, name: &KeyName, value: &Blob) -> Result<(), Error> {
+        match self.store.get(name).await {
+            Ok(_) => return Err(Error::Exists),
+            Err(Error::Unreachable(cause)) => return Err(Error::Unreachable(cause)),
+            // It is not there, or it is no key, and the store knows whether the name is free.
+            Err(_) => {}
+        }
+        if self.copy_of(name).await?.is_some() {
+            return Err(Error::Exists);
+        }
+        let created = self.store.create(name, value).await;
+        if !matches!(created, Ok(()) | Err(Error::Unreachable(_))) {
+            return created;
+        }
         match self.copy_of(name).await? {
-            Some(_) => Err(Error::Exists),
-            None => self.store.create(name, value).await,
+            None => created,
+            Some(copy) => {
+                if copy.standing(Some(value)) == Standing::Another {
+                    self.take_back(name, value).await?;
+                }
+                Err(Error::Exists)
+            }
         }
     }
 
+    /// The key, and whether there is a copy: then what stands under the name may be somebody's who is going to take it
+    /// back.
     async fn get(&self, name: &KeyName) -> Result<Blob, Error> {
         for _ in 0..READS {
-            match self.store.get(name).await {
-                Err(Error::NotFound) => {}
-                found => return found,
-            }
-            match self.copy_of(name).await? {
-                Some(copy) => return Ok(copy.value()),
+            match (self.stored(name).await?, self.copy_of(name).await) {
+                (stored, Ok(Some(copy))) => return Ok(copy.read(stored)),
+                // Who may not read copies, or finds garbage there, reads the key all the same.
+                (Some(stored), Ok(None) | Err(Error::Failed(_))) => return Ok(stored),
+                (_, Err(error)) => return Err(error),
                 // It may have been renewed between the two questions.
-                None if self.store.get(name).await.is_err_and(|error| matches!(error, Error::NotFound)) => {
-                    return Err(Error::NotFound);
+                (None, Ok(None)) => {
+                    if self.stored(name).await?.is_none() {
+                        return Err(Error::NotFound);
+                    }
                 }
-                None => {}
             }
         }
         Err(Error::Unreachable("the key is being replaced again and again".into()))
     }
 
+    /// May be asked again when it was not answered: then it goes on.
     async fn replace(&self, name: &KeyName, expected: &Blob, value: &Blob) -> Result<(), Error> {
-        let _one = self.lock(name).await;
+        let mut attempts = self.lock(name).await;
         if !self.get(name).await?.is_same(expected) {
             return Err(failed("the key has another value than expected"));
         }
-        let begun = Instant::now();
-        self.keep(name, expected).await?;
-        if begun.elapsed() > LEASE {
-            return Err(failed("the key store is too slow to replace a key safely; the key is as it was"));
+        if !attempts.get(name).is_some_and(|attempt| attempt.is_of(name, expected, value)) {
+            attempts.insert(name.clone(), Attempt::new(name, expected, value)?);
         }
-        match self.store.delete(name).await {
-            // It was, when an earlier attempt was interrupted.
-            Ok(()) | Err(Error::NotFound) => self.renew(name, value).await,
-            Err(error) => Err(error),
+        let attempt = attempts.get_mut(name).expect("just looked for, or inserted");
+        let mut replaced = self.keep(name, attempt).await;
+        if replaced.is_ok() {
+            replaced = self.renew(name, value, attempt).await;
         }
+        if !matches!(replaced, Err(Error::Unreachable(_))) {
+            attempts.remove(name);
+        }
+        replaced
     }
 
     async fn settle(&self) -> Result<(), Error> {
-        let listing = self.store.list(RESERVED_PREFIX).await?;
-        for kept in listing.foreign.iter().filter_map(|foreign| KeyName::parse_kept(&foreign.name)) {
-            loop {
-                let copy = match self.read_copy(&kept).await {
-                    Ok(copy) => copy,
-                    // Its owner lives, and has ended it.
-                    Err(Error::NotFound) => break,
-                    Err(error) => return Err(error),
-                };
-                if copy.is_abandoned() {
-                    let name =
-                        KeyName::parse(&copy.name).map_err(|_| failed("a copy is of something that is no key"))?;
-                    let _one = self.lock(&name).await;
-                    self.restore(&name, &copy).await?;
-                    break;
-                }
-                tokio::time::sleep(LOOK_AGAIN).await;
+        let mut watched = Vec::new();
+        for kept in self.copies().await? {
+            if let Some(copy) = self.stored(&kept).await? {
+                watched.push(Watched { kept, copy, since: Instant::now() });
             }
         }
-        Ok(())
+        let mut conflicts = Vec::new();
+        while !watched.is_empty() {
+            sleep(LOOK_AGAIN).await;
+            let mut left = Vec::with_capacity(watched.len());
+            for Watched { kept, copy, since } in watched {
+                match self.stored(&kept).await? {
+                    // Its owner lives, and has ended it.
+                    None => {}
+                    Some(now) if !now.is_same(&copy) => left.push(Watched { kept, copy: now, since: Instant::now() }),
+                    Some(_) if since.elapsed() < ABANDONED => left.push(Watched { kept, copy, since }),
+                    Some(_) => match self.end(&kept, &copy).await {
+                        Err(Error::Failed(cause)) => conflicts.push(cause.to_string()),
+                        ended => ended?,
+                    },
+                }
+            }
+            watched = left;
+        }
+        if conflicts.is_empty() { Ok(()) } else { Err(Error::Failed(conflicts.join("\n").into())) }
     }
 
     async fn delete(&self, name: &KeyName) -> Result<(), Error> {
@@ -261,14 +364,13 @@ impl<S: KeyStore> KeyStore for Kept<S> {
 
     /// Keys of which there is only the copy are listed as well.
     async fn list(&self, prefix: &str) -> Result<Listing, Error> {
-        let copies = self.store.list(RESERVED_PREFIX);
-        let (listing, copies) = future::try_join(self.store.list(prefix), copies).await?;
+        let (listing, copies) = future::try_join(self.store.list(prefix), self.copies()).await?;
         let mut listing = listing;
-        for kept in copies.foreign.iter().filter_map(|foreign| KeyName::parse_kept(&foreign.name)) {
-            match self.read_copy(&kept).await {
-                Ok(copy) if copy.name.starts_with(prefix) => listing.insert(&copy.name),
-                Ok(_) | Err(Error::NotFound) => {}
-                Err(error) => return Err(error),
+        for kept in copies {
+            let Some(stored) = self.stored(&kept).await? else { continue };
+            let copy = Copy::parse(&kept, &stored)?;
+            if copy.name.starts_with(prefix) {
+                listing.insert(&copy.name);
             }
         }
         Ok(listing.sorted())
@@ -307,11 +409,12 @@ impl<S: KeyStore> KeyStore for Kept<S> {
         answers
     }
 
-    /// Copies are looked for before a create, and kept, read, and removed around a replacement.
+    /// Copies are looked for at every read and around every create; they are written, read and removed around a
+    /// replacement.
     fn charges(&self) -> Vec<Charged> {
         let mut charges = self.store.charges();
         for Charged { create, get, replace, .. } in &mut charges {
-            (*replace, *create) = (2 * *create + 2 * *get + 2, *create + *get);
+            (*replace, *create, *get) = (2 * *create + 6 * *get + 2, *create + 3 * *get, 2 * *get);
         }
         charges
     }
@@ -330,124 +433,5 @@ impl<S: KeyStore> KeyStore for Kept<S> {
 
     fn warnings(&self) -> &[String] {
         self.store.warnings()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::keystore::{conformance, mem};
-
-    fn name() -> KeyName {
-        KeyName::parse("my-key").expect("valid")
-    }
-
-    fn blob(text: &str) -> Blob {
-        text.as_bytes().to_vec().into()
-    }
-
-    async fn store() -> Kept<mem::Store> {
-        let store = Kept::new(mem::Store::default()).expect("random bytes");
-        store.create(&name(), &blob("old")).await.expect("created");
-        store
-    }
-
-    async fn assert_holds(store: &Kept<mem::Store>, value: &str) {
-        assert!(store.get(&name()).await.expect("never missing").is_same(&blob(value)));
-        let listing = store.list("my").await.expect("listed");
-        assert_eq!(listing.names, [name()]);
-        assert!(matches!(store.create(&name(), &blob("other")).await, Err(Error::Exists)));
-    }
-
-    async fn has_copy(store: &Kept<mem::Store>) -> bool {
-        store.store.get(&KeyName::kept(&name())).await.is_ok()
-    }
-
-    /// Lets another process, of `age` seconds ago, stop after so many steps of replacing "old" by "new".
-    async fn interrupt(store: &Kept<mem::Store>, steps: usize, age: i64) {
-        let at = clock::now().unix_timestamp() - age;
-        let copy = Wrapper { claviger_old: NewCopy { name: "my-key", value: "old", owner: "another", at } };
-        let copy = serde_json::to_vec(&copy).expect("texts");
-        store.store.create(&KeyName::kept(&name()), &copy.into()).await.expect("kept");
-        if steps > 0 {
-            store.store.delete(&name()).await.expect("deleted");
-        }
-        if steps > 1 {
-            store.store.create(&name(), &blob("new")).await.expect("created");
-        }
-    }
-
-    #[tokio::test]
-    async fn passes_the_suite() {
-        conformance::run(&Kept::new(mem::Store::default()).expect("random bytes")).await;
-    }
-
-    #[tokio::test]
-    async fn a_key_is_replaced_and_its_copy_goes() {
-        let store = store().await;
-        store.replace(&name(), &blob("old"), &blob("new")).await.expect("replaced");
-        assert_holds(&store, "new").await;
-        assert!(!has_copy(&store).await);
-        assert!(store.replace(&name(), &blob("old"), &blob("newer")).await.is_err());
-        assert_holds(&store, "new").await;
-    }
-
-    /// Whatever step a kill follows, the key is there, and who replaces it next ends what was begun.
-    #[tokio::test]
-    async fn an_interrupted_replacement_loses_nothing() {
-        for steps in 0..3 {
-            let store = store().await;
-            interrupt(&store, steps, ABANDONED + 10).await;
-            let expected = if steps > 1 { "new" } else { "old" };
-            assert_holds(&store, expected).await;
-            let leftovers = store.list("").await.expect("listed").foreign;
-            assert_eq!(leftovers.len(), 1, "and it is shown: {leftovers:?}");
-            store.replace(&name(), &blob(expected), &blob("newer")).await.expect("replaced after all");
-            assert_holds(&store, "newer").await;
-            assert!(!has_copy(&store).await, "after {steps} steps");
-        }
-    }
-
-    #[tokio::test]
-    async fn what_was_cut_off_is_ended_when_nobody_can_be_at_work_any_more() {
-        for steps in 0..3 {
-            let store = store().await;
-            interrupt(&store, steps, ABANDONED - 1).await;
-            let began = Instant::now();
-            store.settle().await.expect("settled");
-            assert!(began.elapsed() >= LOOK_AGAIN, "its owner may live");
-            assert_holds(&store, if steps > 1 { "new" } else { "old" }).await;
-            assert!(!has_copy(&store).await, "after {steps} steps");
-        }
-    }
-
-    #[tokio::test]
-    async fn a_replacement_of_another_process_is_left_alone() {
-        for steps in 0..2 {
-            let store = store().await;
-            interrupt(&store, steps, ABANDONED - 60).await;
-            let replaced = store.replace(&name(), &blob("old"), &blob("newer")).await;
-            assert!(matches!(replaced, Err(Error::Failed(_))), "{replaced:?}");
-            assert_holds(&store, "old").await;
-            assert!(has_copy(&store).await, "after {steps} steps");
-        }
-    }
-
-    #[tokio::test]
-    async fn a_replacement_of_ours_can_be_begun_again() {
-        let store = store().await;
-        store.keep(&name(), &blob("old")).await.expect("kept");
-        store.store.delete(&name()).await.expect("deleted");
-        store.replace(&name(), &blob("old"), &blob("new")).await.expect("replaced");
-        assert_holds(&store, "new").await;
-    }
-
-    #[tokio::test]
-    async fn a_deleted_key_does_not_come_back() {
-        let store = store().await;
-        store.keep(&name(), &blob("old")).await.expect("kept");
-        store.delete(&name()).await.expect("deleted");
-        assert!(matches!(store.get(&name()).await, Err(Error::NotFound)));
-        assert!(store.list("").await.expect("listed").names.is_empty());
     }
 }

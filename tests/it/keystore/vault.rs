@@ -5,6 +5,7 @@ mod doctor;
 mod login;
 mod migrate;
 mod outage;
+mod race;
 mod rights;
 mod session;
 mod stored;

@@ -24,6 +24,8 @@ pub enum Rule {
     Redirect,
     /// Nobody answers.
     Hang,
+    /// It is held up until the rule is lifted.
+    Hold,
     /// It arrives, and the connection breaks before the answer.
     LoseAnswer,
     /// So many a second pass. Those beyond are answered with this status and body.
@@ -87,6 +89,11 @@ impl Gate {
         self.shared.rules.lock().expect("no test panicked").push((part.into(), rule));
     }
 
+    /// From now on the rules for this part are gone.
+    pub fn lift(&self, part: &str) {
+        self.shared.rules.lock().expect("no test panicked").retain(|(rule, _)| rule != part);
+    }
+
     /// From now on everything passes.
     pub fn open(&self) {
         self.shared.rules.lock().expect("no test panicked").clear();
@@ -118,6 +125,14 @@ impl Drop for Gate {
 }
 
 impl Shared {
+    /// Waits until no rule holds up a request with this line.
+    async fn held(&self, line: &str) {
+        let holds = |(part, rule): &(String, Rule)| matches!(rule, Rule::Hold) && line.contains(part);
+        while self.rules.lock().expect("no test panicked").iter().any(holds) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
     /// What becomes of a request with this line; none: it passes.
     fn rule(&self, line: &str) -> Option<Rule> {
         let rules = self.rules.lock().expect("no test panicked");
@@ -171,10 +186,14 @@ async fn answer(shared: &Shared, request: Request<Incoming>) -> Result<Response<
     let line = format!("{} {} {action}", request.method(), request.uri());
     let rule = shared.rule(&line);
     let target = format!("http://{}{}", shared.peer, request.uri());
-    shared.seen.lock().expect("no test panicked").push(line);
+    shared.seen.lock().expect("no test panicked").push(line.clone());
     let lost = || std::io::Error::other("lost");
     match rule {
         None => pass(shared.peer, request).await.ok_or_else(lost),
+        Some(Rule::Hold) => {
+            shared.held(&line).await;
+            pass(shared.peer, request).await.ok_or_else(lost)
+        }
         Some(Rule::Answer(status, body) | Rule::Limit(_, status, body) | Rule::Every(_, status, body)) => {
             Ok(response(status, body.into()))
         }
