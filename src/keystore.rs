@@ -40,7 +40,7 @@ use crate::crypto::Blob;
 use crate::name::{KeyName, is_reserved};
 
 pub use self::kept::Kept;
-pub use self::retry::{Retry, patiently};
+pub use self::retry::{Retry, Wait, Waits, patiently};
 pub use self::seal::{Seal, Sealed};
 
 /// The `keystore:` section of the config file: one variant a backend. The only list of backends in the
@@ -223,8 +223,9 @@ pub trait KeyStore: fmt::Display + Send + Sync + 'static {
     async fn replace(&self, name: &KeyName, expected: &Blob, value: &Blob) -> Result<(), Error>;
 
     /// Ends replacements that were cut off, so that nothing but keys is left. Waits, for minutes at most, until nobody can be at
-    /// work on them any more.
-    async fn settle(&self) -> Result<(), Error> {
+    /// work on them any more; what for stands in `waits`.
+    async fn settle(&self, waits: &Waits) -> Result<(), Error> {
+        let _ = waits;
         Ok(())
     }
 

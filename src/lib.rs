@@ -25,3 +25,4 @@ pub mod name; //       names and listing patterns, valid by construction
 pub mod operation; //  methods and paths that belong together
 pub mod setting; //    settings of the config file that several parts have
 pub mod telemetry; //  log, audit, metrics
+pub mod text; //       counts and lists as people read them

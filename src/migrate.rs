@@ -30,6 +30,7 @@ use std::fmt;
 use serde::Serialize;
 
 use crate::keystore::{self, Access};
+use crate::text::first;
 
 pub use charge::Charge;
 pub use copy::{Failure, Outcome, Prove};
@@ -37,7 +38,7 @@ pub use enclave::Enclave;
 pub use glob::{Glob, Malformed, Selection};
 pub use plan::{Class, Counts, Drift, Entry, Plan, Problem};
 pub use progress::{Progress, Step};
-pub use report::{Report, Verdict};
+pub use report::{KeyReport, Report, Verdict};
 pub use source::Source;
 pub use target::Target;
 
@@ -95,17 +96,19 @@ pub enum Error {
     /// The one key that was asked for is not there.
     #[error("the source has no key '{0}'")]
     NoSuchKey(String),
+    /// The pattern is one of no key.
+    #[error("no key of the source matches '{0}'")]
+    NoMatch(String),
+    /// Nothing is left of what the pattern takes.
+    #[error("--exclude leaves no key of the source")]
+    AllExcluded,
     /// Entries that cannot be copied, or not be compared.
-    #[error("{} cannot be used:{}", entries(.0.len()), lines(.0))]
+    #[error("{} cannot be used:{}", if .0.len() == 1 { "1 entry".into() } else { format!("{} entries", .0.len()) }, lines(.0))]
     Unusable(Vec<Problem>),
 }
 
-fn entries(count: usize) -> String {
-    if count == 1 { "1 entry".into() } else { format!("{count} entries") }
-}
-
 fn lines(problems: &[Problem]) -> String {
-    let lines = problems.iter().map(|problem| format!("\n  {problem}"));
+    let lines = first(problems).into_iter().map(|problem| format!("\n  {problem}"));
     lines.collect::<String>() + "\nRepair or remove them, or leave them out with a pattern or --exclude."
 }
 
@@ -124,6 +127,11 @@ pub struct Migration {
 }
 
 impl Migration {
+    /// Ends replacements of the target's keys that were cut off: as long as nobody has, these keys cannot be replaced.
+    pub async fn settle(&self, progress: &Progress) -> Result<(), Error> {
+        self.target.settle(progress.waits()).await.map_err(failed(Side::Target, "made ready to have keys replaced"))
+    }
+
     /// Checks that the two are not one, that both answer, and that the target allows `access`.
     pub async fn check(&self, access: Access) -> Result<(), Error> {
         let identity = self.source.identity().await.map_err(failed(Side::Source, "identified"))?;

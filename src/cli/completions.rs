@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 use clap::Command;
 
+use super::identity::files::{self, OnConflict};
 use super::out::Out;
 
 /// Write a completion script for a shell
@@ -47,8 +48,7 @@ pub(super) fn man(args: &Man, out: &mut Out) -> anyhow::Result<()> {
 fn write_pages(command: &Command, directory: &std::path::Path) -> anyhow::Result<()> {
     let name = command.get_display_name().unwrap_or(command.get_name()).to_owned();
     let path = directory.join(format!("{name}.1"));
-    let written = std::fs::write(&path, page(command.clone())?);
-    written.with_context(|| format!("failed to write '{}'", path.display()))?;
+    files::write(&path, 0o644, &page(command.clone())?, OnConflict::Replace)?;
     let visible = command.get_subcommands().filter(|command| !command.is_hide_set());
     visible.into_iter().try_for_each(|command| write_pages(command, directory))
 }

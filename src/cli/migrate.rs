@@ -14,7 +14,8 @@ pub(super) use self::place::Usage;
 use self::session::{Scope, Session};
 use super::out::Out;
 use crate::keystore::Access;
-use crate::migrate::{OnConflict, Plan, Prove, Report, Verdict};
+use crate::migrate::{KeyReport, OnConflict, Plan, Prove, Report, Side, Verdict};
+use crate::text::{counted, first};
 
 /// Copy keys from one key store to another, or to and from a key manager
 #[derive(Debug, clap::Args)]
@@ -89,6 +90,7 @@ impl Session<'_> {
             self.report.message = Some(refusal(&self.report));
             return Ok(verdict);
         }
+        self.note_replaced(on_conflict);
         if dry_run {
             self.rehearse(&plan, on_conflict).await?;
             self.warn_different(on_conflict);
@@ -114,8 +116,22 @@ impl Session<'_> {
         Ok(())
     }
 
+    /// Ends what was cut off on the target, which takes minutes when nobody else does.
+    async fn settle(&self) -> anyhow::Result<()> {
+        let meter = self.meter();
+        let settled = tokio::select! {
+            settled = self.migration.settle(&self.progress) => settled,
+            () = self.stop.cancelled() => bail!("interrupted before the first key was written"),
+        };
+        meter.stop().await;
+        settled.context("nothing was written")
+    }
+
     async fn copy(&mut self, plan: &Plan, on_conflict: OnConflict, prove: Prove) -> anyhow::Result<()> {
         let started = Instant::now();
+        if on_conflict == OnConflict::Replace && plan.leftovers.iter().any(|(side, _)| *side == Side::Target) {
+            self.settle().await?;
+        }
         self.migration.target.prepare().await.context("the target cannot be made")?;
         self.report.target.identity = self.migration.target.identity().await.ok().flatten();
         let meter = self.meter();
@@ -143,10 +159,9 @@ impl Session<'_> {
         let interrupted = self.stop.is_cancelled();
         let verdict = self.report.verdict_of_outcomes(interrupted);
         self.note(summary(&self.report));
-        for key in &self.report.keys {
-            if let Some(error) = key.error() {
-                self.warn(format_args!("FAILED: {}: {error}", key.name()));
-            }
+        let failed = self.report.keys.iter().filter_map(|key| Some(format!("{}: {}", key.name(), key.error()?)));
+        for failed in first(failed) {
+            self.warn(format_args!("FAILED: {failed}"));
         }
         self.warn_different(on_conflict);
         let counts = self.report.counts;
@@ -165,22 +180,27 @@ impl Session<'_> {
         if on_conflict != OnConflict::Skip {
             return;
         }
-        for key in self.report.names_of("different") {
-            let fingerprints = match key.fingerprints() {
-                (source, Some(target)) => format!("{target}, not {source}"),
-                (source, None) => format!("not {source}"),
-            };
-            let name = key.name();
-            self.warn(format_args!("NOT MIGRATED: {name}: the target holds ANOTHER KEY ({fingerprints})"));
+        for other in first(self.report.names_of("different").map(another_key)) {
+            self.warn(format_args!("NOT MIGRATED: {other}"));
+        }
+    }
+
+    /// Lists the keys of the target that go.
+    fn note_replaced(&self, on_conflict: OnConflict) {
+        if on_conflict != OnConflict::Replace {
+            return;
+        }
+        for other in first(self.report.names_of("different").map(another_key)) {
+            self.note(format_args!("To be REPLACED: {other}"));
         }
     }
 
     /// What was found beside keys.
     pub(super) fn note_oddities(&self) {
         if !self.report.excluded.is_empty() {
-            self.note(format_args!("Excluded: {}", self.report.excluded.join(", ")));
+            self.note(format_args!("Excluded: {}", first(&self.report.excluded).join(", ")));
         }
-        for left in &self.report.leftovers {
+        for left in first(&self.report.leftovers) {
             self.warn(format_args!("Warning: {left}"));
         }
     }
@@ -192,13 +212,13 @@ impl Session<'_> {
             losses.entry(key.lost().join(", ")).or_default().push(key.name());
         }
         for (lost, keys) in losses {
-            self.warn(format_args!("Warning: will be LOST of {}: {lost}", keys.join(", ")));
+            self.warn(format_args!("Warning: will be LOST of {}: {lost}", first(keys).join(", ")));
         }
     }
 
     fn warn_list(&self, what: &str, names: &[String]) {
         if !names.is_empty() {
-            self.warn(format_args!("Warning: {what}: {}", names.join(", ")));
+            self.warn(format_args!("Warning: {what}: {}", first(names).join(", ")));
         }
     }
 }
@@ -213,7 +233,7 @@ fn plan_text(report: &Report, on_conflict: OnConflict, prove: Prove) -> String {
     let charges: String = report.charges.iter().map(|charge| format!("\n{charge}")).collect();
     format!(
         "Source: {} ({}, {} selected)\nTarget: {}{}\nPlan: {} missing on the target, {} identical, {} different\n\
-         To come: {writes} writes and {reads} reads on the target, one listing of the source{charges}",
+         To come: {} and {} on the target, one listing of the source{charges}",
         report.source.store,
         keys(report.source.keys),
         report.keys.len(),
@@ -222,14 +242,25 @@ fn plan_text(report: &Report, on_conflict: OnConflict, prove: Prove) -> String {
         counts.missing,
         counts.identical,
         counts.different,
+        counted(writes, "write"),
+        counted(reads, "read"),
     )
+}
+
+/// The key of the target that is another one than the source's.
+fn another_key(key: &KeyReport) -> String {
+    let fingerprints = match key.fingerprints() {
+        (source, Some(target)) => format!("{target}, not {source}"),
+        (source, None) => format!("not {source}"),
+    };
+    format!("{}: the target holds ANOTHER KEY ({fingerprints})", key.name())
 }
 
 fn refusal(report: &Report) -> String {
     let mut text = String::from("the target holds some of these keys already; nothing was written:");
     for (class, note) in [("different", "holds ANOTHER KEY"), ("identical", "holds the same key")] {
-        for key in report.names_of(class) {
-            text += &format!("\n  {}: {note}", key.name());
+        for key in first(report.names_of(class).map(|key| format!("{}: {note}", key.name()))) {
+            text += &format!("\n  {key}");
         }
     }
     text + "\nUse --merge to copy only what is missing, --force to replace keys that differ."
@@ -282,5 +313,5 @@ fn left_out(count: usize) -> String {
 
 /// "1 key", "2 keys".
 pub(super) fn keys(count: usize) -> String {
-    if count == 1 { "1 key".into() } else { format!("{count} keys") }
+    counted(count, "key")
 }

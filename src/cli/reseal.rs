@@ -13,7 +13,8 @@ use super::migrate::meter::Meter;
 use super::migrate::{Incomplete, keys, session};
 use super::out::Out;
 use crate::migrate::Progress;
-use crate::migrate::reseal::{Done, Readers, Reseal, Todo};
+use crate::migrate::reseal::{Done, Error, Readers, Reseal, Todo};
+use crate::text::{counted, first};
 
 /// Seal the keys of a key store anew, where they are
 #[derive(Debug, clap::Args)]
@@ -64,10 +65,13 @@ pub(super) fn run(args: Args, out: &mut Out) -> anyhow::Result<()> {
     session::block_on(async {
         let old = session::load(&args.config)?;
         let new = session::load(&args.target)?;
-        let reseal = Reseal::open(&old, &new, args.concurrency.into()).await?;
+        let progress = Arc::<Progress>::default();
+        let meter = Meter::start(progress.clone(), args.quiet);
+        let reseal = Reseal::open(&old, &new, args.concurrency.into(), progress.waits()).await?;
+        meter.stop().await;
         let stop = CancellationToken::new();
         session::cancel_on_signal(stop.clone())?;
-        Run { args, reseal, stop, progress: Arc::default() }.run(out).await
+        Run { args, reseal, stop, progress }.run(out).await
     })
 }
 
@@ -101,22 +105,20 @@ impl Run {
     async fn write(&self, todo: &Todo) -> anyhow::Result<Done> {
         let meter = self.meter();
         let mut done = self.reseal.run(todo, &self.progress, &self.stop).await;
-        let others = if done.resealed > 0 && done.resealed == todo.names.len() {
-            self.reseal.others(todo, &self.progress).await
-        } else {
-            Ok(BTreeMap::new())
+        let look = async {
+            if done.resealed > 0 && done.resealed == todo.names.len() {
+                done.others = self.reseal.others(todo, &self.progress).await?;
+                done.copies = self.reseal.copies().await?;
+            }
+            Ok::<_, Error>(done)
         };
+        let looked = look.await;
         meter.stop().await;
-        done.others =
-            others.context("all keys of the plan have the new seal; whether there are others is not known")?;
-        Ok(done)
+        looked.context("all keys of the plan have the new seal; whether there are others is not known")
     }
 
     /// Runs a step that an interruption may end at any moment.
-    async fn before_the_first_write<T>(
-        &self,
-        step: impl Future<Output = Result<T, crate::migrate::reseal::Error>>,
-    ) -> anyhow::Result<T> {
+    async fn before_the_first_write<T>(&self, step: impl Future<Output = Result<T, Error>>) -> anyhow::Result<T> {
         let meter = self.meter();
         let done = tokio::select! {
             done = step => done,
@@ -149,10 +151,12 @@ impl Run {
             false => format!("\nCharged by {}: its part of these", charged.join(" and ")),
         };
         format!(
-            "Sealed by now:{seals}\nPlan: {} to seal anew, as {newest}\nTo come: {} and {count} replacements in the key \
-             store, {count} data keys to wrap and {} to unwrap{charged}\nUntil it ends every server must run with {readers}{cut_off}",
+            "Sealed by now:{seals}\nPlan: {} to seal anew, as {newest}\nTo come: {} and {} in the key store, {} to wrap and \
+             {} to unwrap{charged}\nUntil it ends every server must run with {readers}{cut_off}",
             keys(count),
-            reads(2 * count + if count == 0 { 0 } else { sealed_by.values().sum() }),
+            counted(2 * count + if count == 0 { 0 } else { sealed_by.values().sum() }, "read"),
+            counted(count, "replacement"),
+            counted(count, "data key"),
             3 * count,
         )
     }
@@ -181,7 +185,7 @@ impl Run {
         let gone = todo.sealed_by.keys().filter(|label| **label != todo.newest && !done.others.contains_key(*label));
         let gone: Vec<_> = gone.map(String::as_str).collect();
         let mut said = vec![resealed];
-        if !gone.is_empty() {
+        if !gone.is_empty() && done.copies == 0 {
             said.push(format!("No key in this store is any more: {}.", gone.join("; ")));
         }
         if todo.readers == Readers::Old {
@@ -202,21 +206,22 @@ impl Run {
     }
 }
 
-fn reads(count: usize) -> String {
-    if count == 1 { "1 read".into() } else { format!("{count} reads") }
-}
-
 fn shortfall(todo: &Todo, done: &Done, interrupted: bool) -> anyhow::Result<()> {
     if !done.others.is_empty() {
         let others = done.others.iter().map(|(label, count)| format!("{} ({label})", keys(*count)));
         let others = others.collect::<Vec<_>>().join(", ");
         return Err(Incomplete::new(format!("made meanwhile with another seal: {others}; run again")).into());
     }
+    if done.copies > 0 {
+        let copies = counted(done.copies, "key");
+        let message = format!("of {copies} a copy with the old seal is left; run again, which removes it");
+        return Err(Incomplete::new(message).into());
+    }
     if done.failed.is_empty() && done.not_reached == 0 {
         return Ok(());
     }
-    for (name, error) in &done.failed {
-        let _ = writeln!(std::io::stderr(), "FAILED: {name}: {error}");
+    for failed in first(done.failed.iter().map(|(name, error)| format!("{name}: {error}"))) {
+        let _ = writeln!(std::io::stderr(), "FAILED: {failed}");
     }
     let why = if interrupted { "interrupted" } else { "stopped" };
     let message = format!(

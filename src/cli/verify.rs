@@ -6,7 +6,8 @@ use super::migrate::keys;
 use super::migrate::session::{self, Scope, Session};
 use super::out::Out;
 use crate::keystore::Access;
-use crate::migrate::{Report, Verdict};
+use crate::migrate::{KeyReport, Report, Verdict};
+use crate::text::first;
 
 /// Check that every key of one key store is on another, and the same
 #[derive(Debug, clap::Args)]
@@ -48,21 +49,17 @@ impl Session<'_> {
     }
 }
 
-/// What is not the same on both sides, one a line.
+/// What is not the same on both sides, one a line; of each kind the first ones.
 fn differences(report: &Report) -> String {
-    let mut text = String::new();
-    for key in report.names_of("missing") {
-        text += &format!("missing on the target: {}\n", key.name());
-    }
-    for key in report.names_of("different") {
-        let fingerprints = match key.fingerprints() {
-            (source, Some(target)) => format!("source {source}, target {target}"),
-            (source, None) => format!("source {source}"),
-        };
-        text += &format!("different: {} ({fingerprints})\n", key.name());
-    }
-    for name in &report.only_on_target {
-        text += &format!("only on the target: {name}\n");
-    }
-    text
+    let different = |key: &KeyReport| match key.fingerprints() {
+        (source, Some(target)) => format!("{} (source {source}, target {target})", key.name()),
+        (source, None) => format!("{} (source {source})", key.name()),
+    };
+    let lists = [
+        ("missing on the target", first(report.names_of("missing").map(KeyReport::name))),
+        ("different", first(report.names_of("different").map(different))),
+        ("only on the target", first(&report.only_on_target)),
+    ];
+    let lines = lists.iter().flat_map(|(what, list)| list.iter().map(move |one| format!("{what}: {one}\n")));
+    lines.collect()
 }

@@ -27,9 +27,10 @@ use tokio::sync::{Mutex, MutexGuard};
 use tokio::time::{Instant, sleep};
 
 use self::copy::{Copy, Standing};
-use super::{Access, Charged, Error, KeyStore, Listing};
+use super::{Access, Charged, Error, KeyStore, Listing, Waits};
 use crate::crypto::Blob;
 use crate::name::{KeyName, RESERVED_PREFIX};
+use crate::text::{counted, first};
 
 /// How long a copy has to be watched, and stay as it is, until its owner is taken for dead. No clock that may be wrong
 /// has a say in it.
@@ -163,7 +164,9 @@ impl<S: KeyStore> Kept<S> {
                     done(self.store.delete(name).await)?;
                 }
                 Standing::Old => {
-                    return Err(Error::Unreachable("the old value has not been deleted yet; a copy of it is kept".into()));
+                    return Err(Error::Unreachable(
+                        "the old value has not been deleted yet; a copy of it is kept".into(),
+                    ));
                 }
                 Standing::Nothing | Standing::Another if !attempt.deletes => {
                     // Somebody has deleted or replaced it since we looked.
@@ -326,7 +329,7 @@ impl<S: KeyStore> KeyStore for Kept<S> {
         replaced
     }
 
-    async fn settle(&self) -> Result<(), Error> {
+    async fn settle(&self, waits: &Waits) -> Result<(), Error> {
         let mut watched = Vec::new();
         for kept in self.copies().await? {
             if let Some(copy) = self.stored(&kept).await? {
@@ -334,7 +337,10 @@ impl<S: KeyStore> KeyStore for Kept<S> {
             }
         }
         let mut conflicts = Vec::new();
-        while !watched.is_empty() {
+        while let Some(last) = watched.iter().map(|watched| watched.since).max() {
+            let copies = counted(watched.len(), "replacement");
+            let why = format!("{copies} that another process began: it may still be at work, or have been cut off");
+            let _waiting = waits.begin(why, last + ABANDONED);
             sleep(LOOK_AGAIN).await;
             let mut left = Vec::with_capacity(watched.len());
             for Watched { kept, copy, since } in watched {
@@ -351,7 +357,7 @@ impl<S: KeyStore> KeyStore for Kept<S> {
             }
             watched = left;
         }
-        if conflicts.is_empty() { Ok(()) } else { Err(Error::Failed(conflicts.join("\n").into())) }
+        if conflicts.is_empty() { Ok(()) } else { Err(Error::Failed(first(conflicts).join("\n").into())) }
     }
 
     async fn delete(&self, name: &KeyName) -> Result<(), Error> {

@@ -3,6 +3,7 @@
 mod patience;
 #[cfg(test)]
 mod tests;
+mod waits;
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use time::OffsetDateTime;
 use tokio::time::{Instant, timeout_at};
 
 use self::patience::{Patience, Purpose, no_answer};
+pub use self::waits::{Wait, Waits};
 use super::{Access, Charged, Error, KeyStore, Listing};
 use crate::crypto::Blob;
 use crate::name::KeyName;
@@ -33,13 +35,14 @@ impl Retry {
         Self { store, purpose: Purpose::Request }
     }
 
-    /// For a run of many keys, which had better not end because of one: a store may fail for 60 s.
-    pub fn for_a_run(store: Arc<dyn KeyStore>) -> Self {
-        Self { store, purpose: Purpose::Run }
+    /// For a run of many keys, which had better not end because of one: a store may fail for 60 s. What it waits for
+    /// stands in `waits`.
+    pub fn for_a_run(store: Arc<dyn KeyStore>, waits: Waits) -> Self {
+        Self { store, purpose: Purpose::Run(waits) }
     }
 
     fn patience(&self) -> Patience {
-        Patience::new(self.purpose)
+        Patience::new(&self.purpose)
     }
 
     async fn get_within(&self, patience: &mut Patience, name: &KeyName) -> Result<Blob, Error> {
@@ -130,8 +133,8 @@ impl KeyStore for Retry {
     }
 
     /// Asks once: it waits, and may be asked again.
-    async fn settle(&self) -> Result<(), Error> {
-        self.store.settle().await
+    async fn settle(&self, waits: &Waits) -> Result<(), Error> {
+        self.store.settle(waits).await
     }
 
     /// Reads the key first. When the outcome is unknown and the key then is missing, or is another
@@ -219,15 +222,16 @@ impl KeyStore for Retry {
     }
 }
 
-/// Makes an attempt of a run again while nobody answers, for 60 s from the first failure; gives none up.
+/// Makes an attempt of a run again while nobody answers, for 60 s from the first failure; gives none up. What it waits
+/// for stands in `waits`.
 ///
 /// # Errors
 /// What the last attempt said.
-pub async fn patiently<T, F>(mut attempt: impl FnMut() -> F) -> Result<T, Error>
+pub async fn patiently<T, F>(waits: &Waits, mut attempt: impl FnMut() -> F) -> Result<T, Error>
 where
     F: Future<Output = Result<T, Error>>,
 {
-    let mut patience = Patience::new(Purpose::Run);
+    let mut patience = Patience::new(&Purpose::Run(waits.clone()));
     loop {
         match attempt().await {
             Err(Error::Unreachable(cause)) => patience.pause(cause).await?,

@@ -16,7 +16,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde::Deserialize;
 
-pub use self::store::{Examined, Sealed};
+pub use self::store::{Examined, Resealed, Sealed};
 
 #[cfg(feature = "aws")]
 use self::kms::KmsKey;

@@ -8,6 +8,7 @@ use super::copy::Prove;
 use super::plan::Plan;
 use super::{Migration, OnConflict, Side};
 use crate::keystore::Charged;
+use crate::text::counted;
 
 /// What somebody charges for from the plan on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -25,8 +26,8 @@ pub struct Charge {
 impl fmt::Display for Charge {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { by, side, requests, keys } = self;
-        write!(f, "Charged by {by}: about {requests} requests for the {side}")?;
-        if *keys > 0 { write!(f, ", and {keys} more keys that it keeps") } else { Ok(()) }
+        write!(f, "Charged by {by}: about {} for the {side}", counted(*requests, "request"))?;
+        if *keys > 0 { write!(f, ", and {} that it keeps", counted(*keys, "more key")) } else { Ok(()) }
     }
 }
 

@@ -219,7 +219,7 @@ mod tests {
     use super::super::{Selection, source, target};
     use super::*;
     use crate::crypto::Blob;
-    use crate::keystore::{KeyStore, Listing, mem};
+    use crate::keystore::{KeyStore, Listing, Waits, mem};
     use crate::name::KeyName;
 
     /// A store that forgets what it is given and answers all the same.
@@ -269,7 +269,7 @@ mod tests {
         for n in 1..=3 {
             source.create(&name(n), &value(n)).await.expect("created");
         }
-        let (source, target) = (source::Store::new(Arc::new(source)), target::Store::of(target));
+        let (source, target) = (source::Store::new(Arc::new(source), &Waits::default()), target::Store::of(target));
         let (source, target, selection) = (Box::new(source), Box::new(target), Selection::default());
         Migration { source, target, selection, only_version: None, concurrency: 1 }
     }

@@ -19,7 +19,7 @@ use self::error::explain;
 use crate::auth::enclave::Identity;
 use crate::client::kms::Commands;
 use crate::client::{self, Client};
-use crate::keystore::{self, Error, Listing, patiently};
+use crate::keystore::{self, Error, Listing, Waits, patiently};
 use crate::kms::Action;
 use crate::kms::wire::{EXPORT, ListKeysResponse, ListRequest, WHOLE_KEYS};
 use crate::name::EnclaveName;
@@ -36,6 +36,7 @@ pub struct Enclave {
     /// Where the server says that it is.
     host: String,
     extensions: Vec<String>,
+    waits: Waits,
 }
 
 impl Enclave {
@@ -43,10 +44,10 @@ impl Enclave {
     ///
     /// # Errors
     /// When it does not answer, or is none.
-    pub async fn connect(client: Client, name: EnclaveName, identity: Identity) -> Result<Self, Error> {
-        let version = patiently(|| async { client.kms_version().await.map_err(explain) }).await?;
+    pub async fn connect(client: Client, name: EnclaveName, identity: Identity, waits: &Waits) -> Result<Self, Error> {
+        let version = patiently(waits, || async { client.kms_version().await.map_err(explain) }).await?;
         let (host, extensions) = (version.host, version.extensions);
-        Ok(Self { client, name, identity, host, extensions })
+        Ok(Self { client, name, identity, host, extensions, waits: waits.clone() })
     }
 
     fn has(&self, extension: &str) -> bool {
@@ -68,7 +69,7 @@ impl Enclave {
         action: Action,
         messages: &[impl Message],
     ) -> Result<Result<Vec<M>, client::Error>, Error> {
-        patiently(|| async {
+        patiently(&self.waits, || async {
             let asked = self.client.ask_all(self.name.as_str(), action, messages).await;
             settled(asked)
         })
@@ -93,7 +94,7 @@ impl Enclave {
     /// Changes something, all of it or nothing. Sent again while nobody can say whether it was done: what was done
     /// already is refused then.
     async fn change(&self, commands: impl Fn() -> Commands) -> Result<Result<(), client::Error>, Error> {
-        patiently(|| async { settled(self.client.change(self.name.as_str(), commands()).await) }).await
+        patiently(&self.waits, || async { settled(self.client.change(self.name.as_str(), commands()).await) }).await
     }
 
     async fn list(&self) -> Result<Listing, Error> {

@@ -158,17 +158,22 @@ impl Migration {
         Ok(plan)
     }
 
-    /// A source without any key, or without the one that was asked for, is a mistake.
+    /// A source of which no key is selected is a mistake: that nothing was done is not what was wanted.
     fn expect_keys(&self, plan: &Plan, names: &[KeyName], problems: &[Problem]) -> Result<(), Error> {
-        if plan.source_keys == 0 && problems.is_empty() {
+        if !names.is_empty() || !problems.is_empty() {
+            return Ok(());
+        }
+        if plan.source_keys == 0 {
             return Err(Error::Empty);
         }
-        match self.selection.pattern.as_ref().and_then(|pattern| pattern.plain()) {
-            Some(name) if names.is_empty() && problems.is_empty() && !plan.excluded.iter().any(|left| left == name) => {
-                Err(Error::NoSuchKey(name.into()))
-            }
-            _ => Ok(()),
-        }
+        Err(match &self.selection.pattern {
+            _ if !plan.excluded.is_empty() => Error::AllExcluded,
+            Some(pattern) => match pattern.plain() {
+                Some(name) => Error::NoSuchKey(name.into()),
+                None => Error::NoMatch(pattern.as_str().into()),
+            },
+            None => Error::AllExcluded,
+        })
     }
 
     /// Reads keys on the source.

@@ -2,9 +2,13 @@
 
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
+use crate::keystore::Waits;
+
 /// What a run is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
+    /// Reaching both stores.
+    Connecting,
     /// Listing both stores.
     Listing,
     /// Reading and parsing keys of the source.
@@ -23,6 +27,7 @@ pub struct Progress {
     step: AtomicU8,
     total: AtomicU64,
     done: AtomicU64,
+    waits: Waits,
 }
 
 impl Progress {
@@ -41,12 +46,18 @@ impl Progress {
     /// What is being done now.
     pub fn step(&self) -> Step {
         match self.step.load(Ordering::Acquire) {
-            0 => Step::Listing,
-            1 => Step::Reading,
-            2 => Step::Comparing,
-            3 => Step::Rehearsing,
+            0 => Step::Connecting,
+            1 => Step::Listing,
+            2 => Step::Reading,
+            3 => Step::Comparing,
+            4 => Step::Rehearsing,
             _ => Step::Writing,
         }
+    }
+
+    /// What it waits for.
+    pub fn waits(&self) -> &Waits {
+        &self.waits
     }
 
     /// Keys done in this step, and all of it.

@@ -9,9 +9,10 @@ use tokio_util::sync::CancellationToken;
 use super::progress::{Progress, Step};
 use crate::crypto::{Blob, Key};
 use crate::keystore::seal::Examined;
-use crate::keystore::{self, Access, KeyStore, Retry, Seal, Sealed, patiently};
+use crate::keystore::{self, Access, KeyStore, Retry, Seal, Sealed, Waits, patiently};
 use crate::name::{self, KeyName};
 use crate::telemetry::log::causes;
+use crate::text::{counted, first};
 
 /// Why there is nothing to run. Nothing has been changed.
 #[derive(Debug, thiserror::Error)]
@@ -29,7 +30,7 @@ pub enum Error {
     )]
     OtherStore(String, String),
     /// Entries that nobody can open.
-    #[error("{} cannot be resealed:{}", count(.0.len()), lines(.0))]
+    #[error("{} cannot be resealed:{}", counted(.0.len(), "key"), lines(.0))]
     Unusable(Vec<(String, String)>),
     /// Servers with one config could not read what the other writes.
     #[error(
@@ -40,12 +41,9 @@ pub enum Error {
     Unreadable(String),
 }
 
-fn count(keys: usize) -> String {
-    if keys == 1 { "1 key".into() } else { format!("{keys} keys") }
-}
-
 fn lines(problems: &[(String, String)]) -> String {
-    problems.iter().map(|(name, reason)| format!("\n  '{name}': {reason}")).collect()
+    let lines = first(problems.iter().map(|(name, reason)| format!("'{name}': {reason}")));
+    lines.iter().map(|line| format!("\n  {line}")).collect()
 }
 
 /// A store, and the seals that its keys have and shall have.
@@ -54,6 +52,7 @@ pub struct Reseal {
     old: Seal,
     /// Keys in flight at once.
     concurrency: usize,
+    waits: Waits,
 }
 
 /// What there is to do.
@@ -93,6 +92,8 @@ pub struct Done {
     pub not_reached: usize,
     /// How many keys had another seal when all these had the new one, by its label.
     pub others: BTreeMap<String, usize>,
+    /// Of how many keys there was a copy of the old value still.
+    pub copies: usize,
 }
 
 impl Reseal {
@@ -100,7 +101,12 @@ impl Reseal {
     ///
     /// # Errors
     /// When one cannot be used, or the configs name two stores.
-    pub async fn open(old: &keystore::Section, new: &keystore::Section, concurrency: usize) -> Result<Self, Error> {
+    pub async fn open(
+        old: &keystore::Section,
+        new: &keystore::Section,
+        concurrency: usize,
+        waits: &Waits,
+    ) -> Result<Self, Error> {
         let open = async |section: &keystore::Section| {
             let store = keystore::open(&section.store).await.map_err(|error| Error::Store("key store", error))?;
             let store = store.ok_or(Error::Missing)?;
@@ -116,7 +122,7 @@ impl Reseal {
         };
         let store = Sealed::new(Arc::new(Retry::new(store)), seal(new).await?);
         store.check(Access::Replace).await.map_err(|error| Error::Store("key store", error))?;
-        Ok(Self { store, old: seal(old).await?, concurrency })
+        Ok(Self { store, old: seal(old).await?, concurrency, waits: waits.clone() })
     }
 
     /// Who charges for the requests of a run.
@@ -173,7 +179,7 @@ impl Reseal {
             (true, false) => Readers::Old,
             (false, true) => Readers::New,
             (false, false) => {
-                let which = only_old.iter().map(|(label, keys)| format!("{} ({label})", count(*keys)));
+                let which = only_old.iter().map(|(label, keys)| format!("{} ({label})", counted(*keys, "key")));
                 return Err(Error::Unreadable(which.collect::<Vec<_>>().join(", ")));
             }
         };
@@ -181,7 +187,8 @@ impl Reseal {
     }
 
     async fn examine(&self, name: &KeyName) -> Result<Examined, String> {
-        let examined = patiently(|| self.store.examine(name, &self.old)).await.map_err(|error| causes(&error))?;
+        let examined =
+            patiently(&self.waits, || self.store.examine(name, &self.old)).await.map_err(|error| causes(&error))?;
         Key::parse(&examined.value).map_err(|error| causes(&error))?;
         Ok(examined)
     }
@@ -205,7 +212,7 @@ impl Reseal {
         progress.begin(Step::Rehearsing, todo.names.len());
         let rehearse = |name| async move {
             let examined = self.examine(name).await.map_err(|error| (name.to_string(), error))?;
-            let rehearsed = patiently(|| self.store.rehearse(name, &examined.value)).await;
+            let rehearsed = patiently(&self.waits, || self.store.rehearse(name, &examined.value)).await;
             rehearsed.map_err(|error| (name.to_string(), causes(&error)))
         };
         let mut rehearsed = stream::iter(&todo.names).map(rehearse).buffered(self.concurrency);
@@ -222,7 +229,7 @@ impl Reseal {
     /// # Errors
     /// When the store fails.
     pub async fn settle(&self) -> Result<(), Error> {
-        self.store.settle().await.map_err(|error| Error::Store("key store", error))
+        self.store.settle(&self.waits).await.map_err(|error| Error::Store("key store", error))
     }
 
     /// Gives every key of the plan the new seal. After the first key that fails, or when `stop` is cancelled, no further
@@ -232,13 +239,13 @@ impl Reseal {
         let stop = stop.child_token();
         let mut resealed = stream::iter(&todo.names)
             .take_while(|_| future::ready(!stop.is_cancelled()))
-            .map(|name| async move { (patiently(|| self.store.reseal(name, &self.old, &todo.newest)).await, name) })
+            .map(|name| async move { (self.reseal(name, todo).await, name) })
             .buffer_unordered(self.concurrency);
         let mut done = Done::default();
         while let Some((resealed, name)) = resealed.next().await {
             progress.advance(1);
             match resealed {
-                Ok(_) => done.resealed += 1,
+                Ok(()) => done.resealed += 1,
                 Err(error) => {
                     stop.cancel();
                     done.failed.push((name.clone(), causes(&error)));
@@ -247,6 +254,13 @@ impl Reseal {
         }
         done.not_reached = todo.names.len() - done.resealed - done.failed.len();
         done
+    }
+
+    /// Gives a key the new seal. What takes its place is sealed once, so that asking again is asking for the same.
+    async fn reseal(&self, name: &KeyName, todo: &Todo) -> Result<(), keystore::Error> {
+        let prepared = patiently(&self.waits, || self.store.prepare(name, &self.old, &todo.newest)).await?;
+        let Some(resealed) = prepared else { return Ok(()) };
+        patiently(&self.waits, || self.store.reseal(name, &resealed)).await
     }
 
     /// How many keys have another seal than they shall have, by its label: servers may have made some meanwhile.
@@ -259,6 +273,15 @@ impl Reseal {
         let mut labels = labels.map_err(|error| Error::Store("key store", error))?;
         labels.remove(&todo.newest);
         Ok(labels)
+    }
+
+    /// Of how many keys there is a copy of the old value still, which the old seal has.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn copies(&self) -> Result<usize, Error> {
+        let listing = self.store.list("").await.map_err(|error| Error::Store("key store", error))?;
+        Ok(listing.foreign.iter().filter(|foreign| name::is_reserved(&foreign.name)).count())
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::material::Material;
-use crate::keystore::{Access, Charged, Error, KeyStore, Listing, Retry};
+use crate::keystore::{Access, Charged, Error, KeyStore, Listing, Retry, Waits};
 use crate::name::KeyName;
 
 /// A place that keys are read from. Nothing is ever written there.
@@ -43,8 +43,8 @@ pub struct Store(Retry);
 
 impl Store {
     /// A source that is asked again when a failure may pass.
-    pub fn new(store: Arc<dyn KeyStore>) -> Self {
-        Self(Retry::for_a_run(store))
+    pub fn new(store: Arc<dyn KeyStore>, waits: &Waits) -> Self {
+        Self(Retry::for_a_run(store, waits.clone()))
     }
 }
 

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 
 use super::material::{Material, Numbers};
 use crate::crypto::Blob;
-use crate::keystore::{Access, Charged, Error, Listing};
+use crate::keystore::{Access, Charged, Error, Listing, Waits};
 use crate::name::KeyName;
 
 pub use self::store::Store;
@@ -24,6 +24,12 @@ pub trait Target: fmt::Display + Send + Sync {
 
     /// Makes the place if it does not exist.
     async fn prepare(&mut self) -> Result<(), Error> {
+        Ok(())
+    }
+
+    /// As [`crate::keystore::KeyStore::settle`].
+    async fn settle(&self, waits: &Waits) -> Result<(), Error> {
+        let _ = waits;
         Ok(())
     }
 

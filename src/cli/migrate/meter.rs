@@ -1,13 +1,16 @@
 //! Shows the progress of a run: a bar on a terminal, otherwise one line a second.
 
+use std::fmt;
 use std::io::{IsTerminal as _, Write as _};
 use std::sync::Arc;
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use crate::cli::out::printable;
+use crate::keystore::Wait;
 use crate::migrate::{Progress, Step};
 
 /// How often the bar is drawn.
@@ -50,18 +53,24 @@ impl Drop for Meter {
 }
 
 async fn draw(progress: Arc<Progress>) {
-    let style = ProgressStyle::with_template("{msg} [{bar:30}] {pos}/{len} keys, {per_sec}, {eta} left")
+    let text = ProgressStyle::with_template("{wide_msg}").expect("the template is valid");
+    let bar = ProgressStyle::with_template("{msg} [{bar:30}] {pos}/{len} keys, {rate}, {eta} left")
         .expect("the template is valid")
+        .with_key("rate", |state: &ProgressState, out: &mut dyn fmt::Write| {
+            let _ = write!(out, "{:.0}/s", state.per_sec()); // a text takes everything
+        })
         .progress_chars("=> ");
     let mut shown = None;
     loop {
-        let step = progress.step();
+        let (step, wait) = (progress.step(), progress.waits().first());
         let (done, total) = progress.keys();
-        if shown.as_ref().is_none_or(|(drawn, _)| *drawn != step) {
-            let bar = ProgressBar::new(total).with_style(style.clone()).with_message(verb(step));
-            shown = Some((step, Cleared(bar)));
+        let now = (step, wait.is_some());
+        if shown.as_ref().is_none_or(|(drawn, _)| *drawn != now) {
+            let style = if wait.is_some() || !has_count(step) { &text } else { &bar };
+            shown = Some((now, Cleared(ProgressBar::new(total).with_style(style.clone()))));
         }
         if let Some((_, Cleared(bar))) = &shown {
+            bar.set_message(wait.map_or_else(|| verb(step).into(), |wait| waiting(&wait)));
             bar.set_length(total);
             bar.set_position(done);
             bar.tick();
@@ -89,12 +98,16 @@ async fn print(progress: Arc<Progress>) {
         if step != began.0 {
             began = (step, now - LINE);
         }
-        let _ = writeln!(std::io::stderr(), "{}", line(step, progress.keys(), now - began.1));
+        let text = match progress.waits().first() {
+            Some(wait) => waiting(&wait),
+            None => line(step, progress.keys(), now - began.1),
+        };
+        let _ = writeln!(std::io::stderr(), "{text}");
     }
 }
 
 fn line(step: Step, (done, total): (u64, u64), elapsed: Duration) -> String {
-    if step == Step::Listing {
+    if !has_count(step) {
         return verb(step).into();
     }
     let rate = done as f64 / elapsed.as_secs_f64().max(0.001);
@@ -103,8 +116,19 @@ fn line(step: Step, (done, total): (u64, u64), elapsed: Duration) -> String {
     format!("{}: {done}/{total} keys, {rate:.0}/s, {left}", verb(step))
 }
 
+/// What is waited for, and for how long.
+fn waiting(wait: &Wait) -> String {
+    let left = wait.until.saturating_duration_since(Instant::now()).as_secs();
+    format!("Waiting for up to {left} s: {}", printable(&wait.why))
+}
+
+fn has_count(step: Step) -> bool {
+    !matches!(step, Step::Connecting | Step::Listing)
+}
+
 fn verb(step: Step) -> &'static str {
     match step {
+        Step::Connecting => "Connecting",
         Step::Listing => "Listing",
         Step::Reading => "Reading",
         Step::Comparing => "Comparing",

@@ -11,7 +11,7 @@ use crate::auth::enclave::ApiKey;
 use crate::cli::environment::{self, KMS_API_KEY, KMS_ENCLAVE, KMS_SERVER};
 use crate::client::{Client, Endpoint, Tls, Trust};
 use crate::clock;
-use crate::keystore;
+use crate::keystore::{self, Waits};
 use crate::migrate::{Enclave, Source, Target, source, target};
 use crate::name::EnclaveName;
 
@@ -43,20 +43,20 @@ pub(super) struct Destination {
 
 impl Destination {
     /// Connects to it without creating anything.
-    pub(super) async fn open(self) -> anyhow::Result<Box<dyn Target>> {
-        let Some(file) = &self.target else { return Ok(Box::new(self.enclave().await?)) };
+    pub(super) async fn open(self, waits: &Waits) -> anyhow::Result<Box<dyn Target>> {
+        let Some(file) = &self.target else { return Ok(Box::new(self.enclave(waits).await?)) };
         let section = load(file)?;
         let context = || format!("the target ({})", file.display());
         if let keystore::Config::Kms(config) = &section.store {
-            return Ok(Box::new(enclave(&section, config).await.with_context(context)?));
+            return Ok(Box::new(enclave(&section, config, waits).await.with_context(context)?));
         }
-        let target = target::Store::open(section).await.with_context(context)?;
+        let target = target::Store::open(section, waits).await.with_context(context)?;
         warn(file, target.warnings());
         Ok(Box::new(target))
     }
 
     /// The enclave that options and environment name.
-    async fn enclave(self) -> anyhow::Result<Enclave> {
+    async fn enclave(self, waits: &Waits) -> anyhow::Result<Enclave> {
         let servers = self.server.or_else(|| environment::text(KMS_SERVER));
         let servers = servers.ok_or(Usage("no target: use '--target FILE', or '--server HOST' (MINIO_KMS_SERVER)"))?;
         let servers = Endpoint::parse_list(&servers).context("the address of the key manager")?;
@@ -68,32 +68,36 @@ impl Destination {
             true => Trust::Anybody,
             false => Trust::System { also: environment::ssl_cert_file() },
         };
-        connect(servers, EnclaveName::parse(&name)?, &key, &trust).await
+        connect(servers, EnclaveName::parse(&name)?, &key, &trust, waits).await
     }
 }
 
 /// Connects to where keys come from.
-pub(super) async fn source(file: &Path) -> anyhow::Result<Box<dyn Source>> {
+pub(super) async fn source(file: &Path, waits: &Waits) -> anyhow::Result<Box<dyn Source>> {
     let section = load(file)?;
     let context = || format!("the source ({})", file.display());
     if let keystore::Config::Kms(config) = &section.store {
-        return Ok(Box::new(enclave(&section, config).await.with_context(context)?));
+        return Ok(Box::new(enclave(&section, config, waits).await.with_context(context)?));
     }
     let Some(store) = section.open().await.with_context(context)? else {
         bail!("the source does not exist: the key store of '{}'; nothing was created", file.display());
     };
-    let source = source::Store::new(store);
+    let source = source::Store::new(store, waits);
     warn(file, source.warnings());
     Ok(Box::new(source))
 }
 
 /// The enclave that a config names.
-async fn enclave(section: &keystore::Section, config: &keystore::kms::Config) -> anyhow::Result<Enclave> {
+async fn enclave(
+    section: &keystore::Section,
+    config: &keystore::kms::Config,
+    waits: &Waits,
+) -> anyhow::Result<Enclave> {
     ensure!(section.encrypt.is_none(), "keystore.encrypt is for key stores: a key manager seals its keys by itself");
     ensure!(!config.endpoint.is_empty(), "keystore.kms.endpoint must name a server");
     let servers = config.endpoint.iter().map(|endpoint| Endpoint::parse(endpoint)).collect::<Result<_, _>>()?;
     let trust = Trust::System { also: config.tls.ca.clone().or_else(environment::ssl_cert_file) };
-    connect(servers, config.enclave.clone(), &config.api_key, &trust).await
+    connect(servers, config.enclave.clone(), &config.api_key, &trust, waits).await
 }
 
 async fn connect(
@@ -101,10 +105,11 @@ async fn connect(
     name: EnclaveName,
     key: &SecretString,
     trust: &Trust,
+    waits: &Waits,
 ) -> anyhow::Result<Enclave> {
     let key = ApiKey::parse(key.expose_secret())?;
     let client = Client::new(servers, Tls::with_enclave_key(&key, trust, clock::now())?);
-    Ok(Enclave::connect(client, name, key.identity()).await?)
+    Ok(Enclave::connect(client, name, key.identity(), waits).await?)
 }
 
 /// Says what is dangerous about a store.

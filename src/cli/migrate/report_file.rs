@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, bail};
 
+use crate::crypto::random;
 use crate::keystore;
 use crate::migrate::Report;
 
@@ -13,16 +14,27 @@ use crate::migrate::Report;
 /// written is found before the first key is.
 pub(super) struct ReportFile {
     path: PathBuf,
-    partial: PathBuf,
+    partial: Partial,
     file: File,
+}
+
+/// The name of a file that is being written, which goes unless it gets another one.
+struct Partial(PathBuf);
+
+impl Drop for Partial {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
 }
 
 impl ReportFile {
     /// Creates the file. A directory of keys is no place for it: `stores` are the identities of both.
     pub(super) async fn create(path: PathBuf, stores: &[Option<&str>]) -> anyhow::Result<Self> {
         let name = path.file_name().with_context(|| format!("the report '{}' is no file", path.display()))?;
+        let mut mark = [0; 4];
+        random::fill(&mut mark)?;
         let mut partial = name.to_owned();
-        partial.push(".partial");
+        partial.push(format!(".{:08x}.partial", u32::from_le_bytes(mark)));
         let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(".".as_ref());
         let cannot = || format!("the report '{}' cannot be written", path.display());
         let place = keystore::Config::Fs(keystore::fs::Config { path: directory.into() });
@@ -32,17 +44,18 @@ impl ReportFile {
             bail!("the report '{}' would lie among the keys; choose another directory", path.display());
         }
         let partial = directory.join(partial);
-        let file = File::create(&partial).with_context(cannot)?;
-        Ok(Self { path, partial, file })
+        // New: what somebody else has put there, such as a link, is not written to.
+        let file = File::create_new(&partial).with_context(cannot)?;
+        Ok(Self { path, partial: Partial(partial), file })
     }
 
-    /// Writes the report and gives it its name.
+    /// Writes the report and gives it its name. A link of that name is replaced, not followed.
     pub(super) fn write(self, report: &Report) -> anyhow::Result<()> {
         let mut out = BufWriter::new(self.file);
         serde_json::to_writer_pretty(&mut out, report)?;
         out.write_all(b"\n")?;
         out.into_inner()?.sync_all()?;
-        std::fs::rename(&self.partial, &self.path)?;
+        std::fs::rename(&self.partial.0, &self.path)?;
         Ok(())
     }
 }

@@ -80,8 +80,10 @@ impl<'a> Session<'a> {
     /// Loads both configs and connects to both stores. Creates nothing but the report's file.
     pub(in crate::cli) async fn open(command: &'static str, scope: Scope, out: &'a mut Out) -> anyhow::Result<Self> {
         let started_at = clock::now().format(&Rfc3339)?;
-        let source = place::source(&scope.from).await?;
-        let target = scope.target.open().await?;
+        let progress = Arc::<Progress>::default();
+        let meter = Meter::start(progress.clone(), scope.quiet);
+        let source = place::source(&scope.from, progress.waits()).await?;
+        let target = scope.target.open(progress.waits()).await?;
         let migration = Migration {
             source,
             target,
@@ -90,6 +92,7 @@ impl<'a> Session<'a> {
             concurrency: scope.concurrency.into(),
         };
         let report = Report::begin(command, started_at, &migration).await;
+        meter.stop().await;
         let stores = [&report.source, &report.target].map(|place| place.identity.as_deref());
         let report_file = match scope.report {
             Some(path) => Some(ReportFile::create(path, &stores).await?),
@@ -98,7 +101,7 @@ impl<'a> Session<'a> {
         let stop = CancellationToken::new();
         cancel_on_signal(stop.clone())?;
         let (json, quiet) = (scope.json, scope.quiet);
-        Ok(Self { migration, report, stop, progress: Arc::default(), out, report_file, json, quiet })
+        Ok(Self { migration, report, stop, progress, out, report_file, json, quiet })
     }
 
     /// Checks both stores and makes the plan; says what it holds.

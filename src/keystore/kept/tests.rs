@@ -80,7 +80,7 @@ async fn an_interrupted_replacement_loses_nothing() {
         assert!(has_copy(&store).await, "after {steps} steps");
 
         let began = Instant::now();
-        store.settle().await.expect("settled");
+        store.settle(&Waits::default()).await.expect("settled");
         assert!(began.elapsed() >= ABANDONED, "its owner may live");
         assert_holds(&store, expected).await;
         assert!(!has_copy(&store).await, "after {steps} steps");
@@ -99,7 +99,7 @@ async fn an_owner_that_lives_ends_it_alone() {
         store.store.delete(&kept()).await.expect("deleted");
         Instant::now()
     };
-    let (settled, ended) = future::join(store.settle(), ended).await;
+    let (settled, ended) = future::join(store.settle(&Waits::default()), ended).await;
     settled.expect("nothing is left");
     assert!(ended.elapsed() <= LOOK_AGAIN, "nobody waits for longer than that");
     assert_holds(&store, "new").await;
@@ -116,7 +116,7 @@ async fn a_new_copy_is_watched_anew() {
         interrupt(&store, 1).await;
         Instant::now()
     };
-    let (settled, again) = future::join(store.settle(), again).await;
+    let (settled, again) = future::join(store.settle(&Waits::default()), again).await;
     settled.expect("settled");
     assert!(again.elapsed() >= ABANDONED);
     assert_holds(&store, "old").await;
@@ -131,7 +131,7 @@ async fn a_copy_stays_when_a_value_stands_there_that_it_does_not_know() {
     intrude(&store).await;
     assert_holds(&store, "old").await;
     for _ in 0..2 {
-        let error = store.settle().await.expect_err("it is for an operator");
+        let error = store.settle(&Waits::default()).await.expect_err("it is for an operator");
         let Error::Failed(cause) = &error else { panic!("{error:?}") };
         for part in ["'my-key'", kept().as_str(), "keeps the old value", "run again"] {
             assert!(cause.to_string().contains(part), "{cause}");
@@ -141,7 +141,7 @@ async fn a_copy_stays_when_a_value_stands_there_that_it_does_not_know() {
     }
     // As it says.
     store.store.delete(&name()).await.expect("deleted");
-    store.settle().await.expect("settled");
+    store.settle(&Waits::default()).await.expect("settled");
     assert_holds(&store, "old").await;
     assert!(!has_copy(&store).await);
 }
@@ -157,7 +157,7 @@ async fn copies_without_a_hash_are_ended_where_that_is_safe() {
             store.store.create(&name(), &blob(value)).await.expect("created");
         }
         assert_holds(&store, standing.unwrap_or("old")).await;
-        let settled = store.settle().await;
+        let settled = store.settle(&Waits::default()).await;
         assert_eq!(settled.is_ok(), ends, "{standing:?}: {settled:?}");
         assert_eq!(has_copy(&store).await, !ends);
         assert_holds(&store, standing.unwrap_or("old")).await;
@@ -174,7 +174,7 @@ async fn all_others_are_ended_first() {
         let copy = Copy::encode(&other, &blob("old"), &blob("new")).expect("text");
         store.store.create(&KeyName::kept(&other), &copy).await.expect("kept");
     }
-    store.settle().await.expect_err("one is for an operator");
+    store.settle(&Waits::default()).await.expect_err("one is for an operator");
     assert_eq!(store.list("").await.expect("listed").foreign.len(), 1);
     for other in ["a", "z"].map(|other| KeyName::parse(other).expect("valid")) {
         assert!(store.store.get(&other).await.expect("there").is_same(&blob("old")));

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until, timeout_at};
 
+use super::waits::{Waiting, Waits};
 use crate::keystore::{BoxError, Error};
+use crate::telemetry::log::causes;
 
 /// How long a store is asked again for a request: of the 15 s that it has, so that its client is told.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
@@ -23,10 +25,11 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// What a store is asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(super) enum Purpose {
     Request,
-    Run,
+    /// Somebody shows what it waits for.
+    Run(Waits),
 }
 
 /// What is left of the time, and the next pause.
@@ -36,28 +39,36 @@ pub(super) struct Patience {
     /// When a question is given up.
     pub(super) deadline: Instant,
     pause: Duration,
+    waits: Option<Waits>,
+    waiting: Option<Waiting>,
 }
 
 impl Patience {
-    pub(super) fn new(purpose: Purpose) -> Self {
+    pub(super) fn new(purpose: &Purpose) -> Self {
         let now = Instant::now();
-        match purpose {
-            Purpose::Request => Self { end: Some(now + PATIENCE), deadline: now + PATIENCE, pause: FIRST_PAUSE },
-            Purpose::Run => Self { end: None, deadline: now + LONGEST_QUESTION, pause: FIRST_PAUSE },
-        }
+        let (end, deadline, waits) = match purpose {
+            Purpose::Request => (Some(now + PATIENCE), now + PATIENCE, None),
+            Purpose::Run(waits) => (None, now + LONGEST_QUESTION, Some(waits.clone())),
+        };
+        Self { end, deadline, pause: FIRST_PAUSE, waits, waiting: None }
     }
 
     /// Waits before the next attempt; when there is no time for one, returns the `cause` of the last.
     pub(super) async fn pause(&mut self, cause: BoxError) -> Result<(), Error> {
-        if self.has_paused().await { Ok(()) } else { Err(Error::Unreachable(cause)) }
+        if self.has_paused(&cause).await { Ok(()) } else { Err(Error::Unreachable(cause)) }
     }
 
     /// Waits before the next attempt, if there is time for one.
-    async fn has_paused(&mut self) -> bool {
+    async fn has_paused(&mut self, cause: &BoxError) -> bool {
         let now = Instant::now();
         let end = *self.end.get_or_insert(now + PATIENCE_OF_RUN);
         if now + self.pause >= end {
             return false;
+        }
+        match (&self.waiting, &self.waits) {
+            (Some(waiting), _) => waiting.set(causes(&**cause)),
+            (None, Some(waits)) => self.waiting = Some(waits.begin(causes(&**cause), end)),
+            (None, None) => {}
         }
         sleep_until(now + self.pause).await;
         self.pause = LONGEST_PAUSE.min(2 * self.pause);
@@ -72,7 +83,7 @@ impl Patience {
         let (asked, mut last) = (Instant::now(), None);
         loop {
             match timeout_at(self.deadline, question()).await {
-                Ok(Err(Error::Unreachable(cause))) if self.has_paused().await => last = Some(cause),
+                Ok(Err(Error::Unreachable(cause))) if self.has_paused(&cause).await => last = Some(cause),
                 Ok(answer) => return answer,
                 // What it said before tells more than its silence now.
                 Err(_) => return Err(last.map_or_else(|| no_answer(asked), Error::Unreachable)),

@@ -349,13 +349,13 @@ async fn a_sign_of_life_is_asked_for_once() {
 #[tokio::test(start_paused = true)]
 async fn a_run_waits_a_minute_from_the_first_failure() {
     let began = Instant::now();
-    let got = Retry::for_a_run(Scripted::new(&[Step::LoseRequest; 1_000])).get(&name()).await;
+    let got = Retry::for_a_run(Scripted::new(&[Step::LoseRequest; 1_000]), Waits::default()).get(&name()).await;
     assert!(matches!(got, Err(Error::Unreachable(_))));
     let took = began.elapsed();
     assert!((PATIENCE_OF_RUN - LONGEST_PAUSE..=PATIENCE_OF_RUN).contains(&took), "{took:?}");
     // More than a request would wait for.
     let store = Scripted::holding(&blob("ours"), &[Step::LoseRequest; 20]).await;
-    let value = Retry::for_a_run(store).get(&name()).await.expect("answers at last");
+    let value = Retry::for_a_run(store, Waits::default()).get(&name()).await.expect("answers at last");
     assert!(value.is_same(&blob("ours")));
 }
 
@@ -374,13 +374,13 @@ async fn a_question_that_is_given_up_ends_with_what_was_said_before() {
 async fn an_attempt_of_a_run_is_made_again_for_a_minute() {
     let name = name();
     let store = Scripted::holding(&blob("ours"), &[Step::LoseRequest; 20]).await;
-    let value = patiently(|| store.get(&name)).await.expect("answers at last");
+    let value = patiently(&Waits::default(), || store.get(&name)).await.expect("answers at last");
     assert!(value.is_same(&blob("ours")));
     let (began, store) = (Instant::now(), Scripted::new(&[Step::LoseRequest; 1_000]));
-    assert!(matches!(patiently(|| store.get(&name)).await, Err(Error::Unreachable(_))));
+    assert!(matches!(patiently(&Waits::default(), || store.get(&name)).await, Err(Error::Unreachable(_))));
     let took = began.elapsed();
     assert!((PATIENCE_OF_RUN - LONGEST_PAUSE..=PATIENCE_OF_RUN).contains(&took), "{took:?}");
     let store = Scripted::new(&[Step::Refuse]);
-    assert!(matches!(patiently(|| store.get(&name)).await, Err(Error::Failed(_))));
+    assert!(matches!(patiently(&Waits::default(), || store.get(&name)).await, Err(Error::Failed(_))));
     assert_eq!(store.calls(), ["get"]);
 }

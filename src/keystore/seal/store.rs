@@ -11,7 +11,7 @@ use time::OffsetDateTime;
 
 use super::Seal;
 use crate::crypto::Blob;
-use crate::keystore::{Access, Charged, Error, KeyStore, Listing};
+use crate::keystore::{Access, Charged, Error, KeyStore, Listing, Waits};
 use crate::name::KeyName;
 
 /// Seals what goes into a store, opens what comes out of it.
@@ -30,6 +30,14 @@ pub struct Examined {
     pub value: Blob,
     /// Whether only the old seal opens it.
     pub needs_old: bool,
+}
+
+/// A key with another seal than it has.
+#[derive(Debug)]
+pub struct Resealed {
+    stored: Blob,
+    sealed: Blob,
+    value: Blob,
 }
 
 impl Sealed {
@@ -62,23 +70,34 @@ impl Sealed {
         Ok(Examined { stored, label, value, needs_old })
     }
 
-    /// Brings a key to the newest seal, in one `replace`. Says whether it had another one.
+    /// What a key has to be replaced by to have the newest seal; none when it has that.
     ///
     /// # Errors
-    /// When it cannot be opened or sealed, when the new seal does not open again, or when the store fails; the key then
-    /// is as it was, or whole and new.
-    pub async fn reseal(&self, name: &KeyName, old: &Seal, newest: &str) -> Result<bool, Error> {
+    /// When it cannot be opened or sealed, or when the new seal does not open again.
+    pub async fn prepare(&self, name: &KeyName, old: &Seal, newest: &str) -> Result<Option<Resealed>, Error> {
         let Examined { stored, label, value, .. } = self.examine(name, old).await?;
         if label == newest {
-            return Ok(false);
+            return Ok(None);
         }
         let sealed = self.seal_and_prove(name, &value).await?;
-        self.store.replace(name, &stored, &sealed).await?;
-        match self.get(name).await {
-            Ok(there) if there.is_same(&value) => Ok(true),
-            Ok(_) => Err(Error::Failed("the key was replaced by somebody else meanwhile".into())),
-            Err(error) => Err(error),
+        Ok(Some(Resealed { stored, sealed, value }))
+    }
+
+    /// Brings a key to the newest seal, in one `replace`. May be asked again when there was no answer: then it is the
+    /// same value that takes the key's place.
+    ///
+    /// # Errors
+    /// When the store fails, or somebody else replaced the key; it then is as it was, or whole and new.
+    pub async fn reseal(&self, name: &KeyName, new: &Resealed) -> Result<(), Error> {
+        let replaced = self.store.replace(name, &new.stored, &new.sealed).await;
+        let there = self.store.get(name).await?;
+        if !there.is_same(&new.sealed) {
+            return replaced.and(Err(Error::Failed("the key was replaced by somebody else meanwhile".into())));
         }
+        if self.seal.open(name, there).await?.is_same(&new.value) {
+            return Ok(());
+        }
+        Err(Error::Failed("the new seal opens to another value".into()))
     }
 
     /// How many keys have which seal, as [`Seal::label`] says it. Reads all of them, so many at once, and opens none.
@@ -144,8 +163,8 @@ impl KeyStore for Sealed {
         self.store.replace(name, &stored, &self.seal.seal(name, value).await?).await
     }
 
-    async fn settle(&self) -> Result<(), Error> {
-        self.store.settle().await
+    async fn settle(&self, waits: &Waits) -> Result<(), Error> {
+        self.store.settle(waits).await
     }
 
     async fn delete(&self, name: &KeyName) -> Result<(), Error> {
@@ -302,8 +321,10 @@ mod tests {
         for (old, new) in steps {
             let newest = new.newest().await.expect("seals");
             let store = Sealed::new(raw.clone(), new);
-            assert!(store.reseal(&key, &old, &newest).await.expect("resealed"));
-            assert!(!store.reseal(&key, &old, &newest).await.expect("nothing to do"), "it is the newest");
+            let resealed = store.prepare(&key, &old, &newest).await.expect("opens").expect("it has another one");
+            store.reseal(&key, &resealed).await.expect("resealed");
+            store.reseal(&key, &resealed).await.expect("an answer that was lost is asked for again");
+            assert!(store.prepare(&key, &old, &newest).await.expect("opens").is_none(), "it is the newest");
             assert_eq!(store.get(&key).await.expect("there").expose(), b"value");
             assert_eq!(Seal::label(&raw.get(&key).await.expect("there")).expect("whole"), newest);
         }

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 
 use super::{Other, Target, There};
 use crate::crypto::{Blob, Key};
-use crate::keystore::{self, Access, Charged, Error, KeyStore, Listing, Retry};
+use crate::keystore::{self, Access, Charged, Error, KeyStore, Listing, Retry, Waits};
 use crate::migrate::material::Material;
 use crate::name::KeyName;
 
@@ -17,6 +17,7 @@ pub struct Store {
     store: Option<Arc<dyn KeyStore>>,
     /// What rehearsals are made with while there is no store.
     rehearsal: Option<Arc<dyn KeyStore>>,
+    waits: Waits,
 }
 
 impl Store {
@@ -24,13 +25,13 @@ impl Store {
     ///
     /// # Errors
     /// When it, or who seals its keys, cannot be used.
-    pub async fn open(config: keystore::Section) -> Result<Self, Error> {
-        let store = config.open().await?.map(patient);
+    pub async fn open(config: keystore::Section, waits: &Waits) -> Result<Self, Error> {
+        let store = config.open().await?.map(|store| patient(store, waits));
         let rehearsal = match store {
             Some(_) => None,
-            None => Some(patient(config.rehearsal().await?)),
+            None => Some(patient(config.rehearsal().await?, waits)),
         };
-        Ok(Self { config, store, rehearsal })
+        Ok(Self { config, store, rehearsal, waits: waits.clone() })
     }
 
     /// A place that does not exist holds no key.
@@ -47,8 +48,8 @@ impl Store {
 }
 
 /// The same store, asked again when a failure may pass.
-fn patient(store: Arc<dyn KeyStore>) -> Arc<dyn KeyStore> {
-    Arc::new(Retry::for_a_run(store))
+fn patient(store: Arc<dyn KeyStore>, waits: &Waits) -> Arc<dyn KeyStore> {
+    Arc::new(Retry::for_a_run(store, waits.clone()))
 }
 
 /// The one value of a key; a key store has no place for more, see [`Target::losses`].
@@ -91,9 +92,16 @@ impl Target for Store {
 
     async fn prepare(&mut self) -> Result<(), Error> {
         if self.store.is_none() {
-            self.store = Some(patient(self.config.connect().await?));
+            self.store = Some(patient(self.config.connect().await?, &self.waits));
         }
         Ok(())
+    }
+
+    async fn settle(&self, waits: &Waits) -> Result<(), Error> {
+        match &self.store {
+            Some(store) => store.settle(waits).await,
+            None => Ok(()),
+        }
     }
 
     async fn identity(&self) -> Result<Option<String>, Error> {
@@ -171,6 +179,6 @@ impl Store {
     pub(in crate::migrate) fn of(store: Arc<dyn KeyStore>) -> Self {
         let path = "nowhere".into();
         let config = keystore::Section { store: keystore::Config::Fs(keystore::fs::Config { path }), encrypt: None };
-        Self { config, store: Some(store), rehearsal: None }
+        Self { config, store: Some(store), rehearsal: None, waits: Waits::default() }
     }
 }

@@ -74,6 +74,8 @@ fn a_rehearsal_writes_nothing_and_ends_as_the_run_would() {
         let run = stores.migrate(args).expect(code);
         assert!(run.stderr.contains("1 missing on the target, 1 identical, 1 different"), "{}", run.stderr);
         assert_eq!(run.stdout.contains("Dry run: nothing was written."), code != 1, "{}", run.stdout);
+        let replaced = "To be REPLACED: key-00002: the target holds ANOTHER KEY (";
+        assert_eq!(run.stderr.contains(replaced), args.contains(&"--force"), "{}", run.stderr);
     }
     assert!(stores.snapshot("dst") == before);
 }

@@ -33,7 +33,31 @@ fn the_report_lists_every_key() {
     for side in ["source", "target"] {
         assert!(report[side]["identity"].as_str().expect("a text").contains("inode"), "{report}");
     }
-    assert!(!stores.path("report.json.partial").exists());
+    let entries = std::fs::read_dir(stores.path("")).expect("readable").flatten();
+    assert!(entries.into_iter().all(|entry| !entry.file_name().to_string_lossy().contains(".partial")));
+}
+
+/// Whoever may write to the report's directory cannot have another file overwritten.
+#[test]
+fn a_report_follows_no_link() {
+    let stores = Stores::with_keys(1);
+    stores.write("mine", "mine");
+    for link in ["report.json", "report.json.partial"] {
+        std::os::unix::fs::symlink("mine", stores.path(link)).expect("a link");
+    }
+    stores.migrate(&["--report", "report.json"]).expect(0);
+    assert_eq!(stores.read("mine"), "mine");
+    assert!(stores.read("report.json").contains("\"verdict\": \"complete\""));
+    assert!(std::fs::symlink_metadata(stores.path("report.json")).expect("there").is_file());
+}
+
+#[test]
+fn a_run_that_fails_leaves_no_half_report() {
+    let stores = Stores::with_keys(1);
+    stores.migrate(&["nope", "--report", "report.json"]).expect(1);
+    let entries = std::fs::read_dir(stores.path("")).expect("readable").flatten();
+    assert!(entries.into_iter().all(|entry| !entry.file_name().to_string_lossy().contains(".partial")));
+    assert!(stores.read("report.json").contains("no key"));
 }
 
 #[test]

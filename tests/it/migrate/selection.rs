@@ -23,12 +23,65 @@ fn a_malformed_pattern_is_a_usage_error() {
 }
 
 #[test]
-fn a_name_must_be_there_and_a_glob_need_not_match() {
+fn a_pattern_that_selects_nothing_is_an_error() {
     let stores = Stores::with_keys(1);
-    assert!(stores.migrate(&["nope"]).expect(1).stderr.contains("the source has no key 'nope'"));
-    let run = stores.migrate(&["nope*"]).expect(0);
-    assert_eq!(run.stdout, "Starting key migration:\n\nMigration succeeded! No keys migrated.\n");
-    stores.migrate(&["key-00000"]).expect(0);
+    stores.write("dst/nope-2", &key(2));
+    let cases = [
+        (&["nope"][..], "the source has no key 'nope'"),
+        (&["nope*"], "no key of the source matches 'nope*'"),
+        (&["key-00001?"], "no key of the source matches 'key-00001?'"),
+        (&["--exclude", "key-*"], "--exclude leaves no key of the source"),
+        (&["key*", "--exclude", "key-*"], "--exclude leaves no key of the source"),
+    ];
+    for (args, expected) in cases {
+        for run in [stores.migrate(args), stores.verify(args)] {
+            let run = run.expect(1);
+            assert!(run.stderr.contains(expected), "{args:?}: {}", run.stderr);
+            assert!(!run.stdout.contains("succe") && !run.stdout.contains("Verified"), "{args:?}: {}", run.stdout);
+        }
+    }
+    assert_eq!(stores.keys("dst").len(), 1);
+    stores.migrate(&["key-0000?"]).expect(0);
+}
+
+/// Ten, and how many more; the report has all of them.
+#[test]
+fn long_lists_end_after_ten() {
+    const KEYS: usize = 1_200;
+    let stores = Stores::with_keys(KEYS);
+    stores.migrate(&["-q"]).expect(0);
+    let list = |run: &super::support::Run, part: &str| {
+        let text = format!("{}{}", run.stdout, run.stderr);
+        let listed = text.lines().filter(|line| line.contains(part)).count();
+        assert!(text.lines().count() < 60, "{text}");
+        (listed, text.contains("… and 1,190 more"))
+    };
+    assert_eq!(list(&stores.migrate(&["--report", "all.json"]).expect(1), ": holds the same key"), (10, true));
+    let report: serde_json::Value = serde_json::from_str(&stores.read("all.json")).expect("JSON");
+    assert_eq!(report["keys"].as_array().expect("a list").len(), KEYS);
+
+    for n in 0..KEYS {
+        stores.write(&format!("dst/key-{n:05}"), &key(n + KEYS));
+    }
+    assert_eq!(list(&stores.migrate(&[]).expect(1), ": holds ANOTHER KEY"), (10, true));
+    assert_eq!(list(&stores.migrate(&["--merge"]).expect(3), "NOT MIGRATED: key-"), (10, true));
+    let dry = stores.migrate(&["--force", "--dry-run"]).expect(0);
+    assert_eq!(list(&dry, "To be REPLACED: key-"), (10, true));
+    assert_eq!(list(&stores.verify(&[]).expect(3), "different: key-"), (10, true));
+    stores.write("src/zzz", &key(1));
+    let excluded = stores.migrate(&["--exclude", "key-*"]).expect(0);
+    assert_eq!(list(&excluded, "Excluded: key-00000, key-00001, "), (1, true));
+
+    let extra = stores.run(&["verify", "--from", "src.yml", "--to", "dst.yml", "zzz"]).expect(0);
+    assert_eq!(list(&extra, "only on the target"), (0, false));
+    for n in 0..KEYS {
+        stores.write(&format!("src/key-{n:05}"), "no key");
+    }
+    assert_eq!(list(&stores.migrate(&[]).expect(1), "' on the source: "), (10, true));
+    for n in 0..KEYS {
+        std::fs::remove_file(stores.path(&format!("src/key-{n:05}"))).expect("removed");
+    }
+    assert_eq!(list(&stores.verify(&[]).expect(0), "only on the target: key-"), (10, true));
 }
 
 #[test]

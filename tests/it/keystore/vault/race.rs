@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use claviger::crypto::Blob;
-use claviger::keystore::{Error, KeyStore};
+use claviger::keystore::{Error, KeyStore, Waits};
 use claviger::name::KeyName;
 
 use super::{Place, connect};
+use crate::support::block_on;
 use crate::support::gate::{Gate, Rule};
 use crate::support::openbao::OpenBao;
-use crate::support::block_on;
 
 fn blob(text: &str) -> Blob {
     text.as_bytes().to_vec().into()
@@ -155,7 +155,7 @@ fn a_create_that_comes_late_and_dies_leaves_the_old_value() {
         }
 
         // A later run watches it for two minutes, and keeps it.
-        let error = direct.settle().await.expect_err("it is for an operator");
+        let error = direct.settle(&Waits::default()).await.expect_err("it is for an operator");
         assert!(claviger::telemetry::log::causes(&error).contains("keeps the old value"), "{error:?}");
         assert_reads(&*direct, "old").await;
         assert_eq!(race.entries().len(), 2, "the key's entry and the copy");
