@@ -4,6 +4,8 @@
 
 pub(crate) mod trust;
 
+use std::error::Error as StdError;
+use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,9 +21,9 @@ use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use rustls::ClientConfig;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::CertificateDer;
+use rustls::{CertificateError, ClientConfig};
 use tokio::sync::Semaphore;
 use zeroize::Zeroizing;
 
@@ -60,6 +62,8 @@ pub struct Tls {
     pub key: Option<PathBuf>,
     /// PEM file, or directory of such, with the CAs of the server; none: the system's roots.
     pub ca: Option<PathBuf>,
+    /// Where `ca` is set, for whoever has to.
+    pub setting: &'static str,
     /// Take any server for the right one. For tests: whoever is in between reads everything.
     pub insecure_skip_verify: bool,
 }
@@ -87,6 +91,9 @@ pub enum Error {
     /// No connection, or it broke.
     #[error("no connection to {0}")]
     Connection(String, #[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The server shows a certificate that we do not believe.
+    #[error("the certificate of {0} is not trusted: name the CA that issued it, or this very certificate, under {1}")]
+    Untrusted(String, &'static str, #[source] rustls::Error),
     /// No complete answer in time.
     #[error("{0} did not answer within {1:?}")]
     Timeout(String, Duration),
@@ -122,6 +129,7 @@ struct Shared {
 struct Inner {
     client: legacy::Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
     files: Vec<Option<Modified>>,
+    setting: &'static str,
 }
 
 impl Client {
@@ -139,7 +147,7 @@ impl Client {
         let inner = self.0.inner.load_full();
         let answered = tokio::time::timeout(limit.time, inner.exchange(request, &host, limit.bytes)).await;
         let answer = answered.unwrap_or_else(|_| Err(Error::Timeout(host, limit.time)));
-        if matches!(answer, Err(Error::Connection(..))) {
+        if matches!(answer, Err(Error::Connection(..) | Error::Untrusted(..))) {
             self.0.reload(&inner);
         }
         answer
@@ -181,15 +189,35 @@ impl Inner {
             .http2_keep_alive_interval(PING)
             .http2_keep_alive_timeout(CONNECT)
             .build(connector);
-        Ok(Self { client, files })
+        Ok(Self { client, files, setting: tls.setting })
     }
 
     async fn exchange(&self, request: Request<Full<Bytes>>, host: &str, max: usize) -> Result<Answer, Error> {
         let response = self.client.request(request).await;
-        let response = response.map_err(|error| Error::Connection(host.to_owned(), error.into()))?;
+        let response = response.map_err(|error| match untrusted(&error) {
+            Some(why) => Error::Untrusted(host.to_owned(), self.setting, why),
+            None => Error::Connection(host.to_owned(), error.into()),
+        })?;
         let (status, headers) = (response.status(), response.headers().clone());
         Ok(Answer { status, headers, body: read(response, host, max).await? })
     }
+}
+
+/// Why a certificate is not believed, if that is what went wrong and another CA would help.
+fn untrusted(error: &(dyn StdError + 'static)) -> Option<rustls::Error> {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        // An error of the system hides the one that it was made of.
+        let hidden = error.downcast_ref::<io::Error>().and_then(|error| error.get_ref());
+        let tls = hidden.and_then(|hidden| hidden.downcast_ref()).or_else(|| error.downcast_ref());
+        if let Some(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::Other(_))) =
+            tls
+        {
+            return tls.cloned();
+        }
+        cause = error.source();
+    }
+    None
 }
 
 async fn read(response: Response<Incoming>, host: &str, max: usize) -> Result<Zeroizing<Vec<u8>>, Error> {
@@ -233,8 +261,8 @@ impl Tls {
             .expect("the provider has suites for TLS 1.2 and 1.3");
         let verifier = match (self.insecure_skip_verify, &self.ca) {
             (true, _) => Verifier::anybody(provider),
-            (false, Some(ca)) => Verifier::known(load_ca(ca)?, Vec::new(), provider),
-            (false, None) => Verifier::known(Vec::new(), system_authorities(), provider),
+            (false, Some(ca)) => Verifier::known(load_ca(ca)?, provider),
+            (false, None) => Verifier::known(system_authorities(), provider),
         };
         let builder = builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier));
         match (&self.cert, &self.key) {

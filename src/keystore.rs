@@ -108,6 +108,21 @@ impl Section {
         self.seal(Arc::new(mem::Store::default())).await
     }
 
+    /// What of the section works, and is dangerous.
+    pub fn warnings(&self) -> Vec<String> {
+        let seal = self.encrypt.iter().flat_map(seal::Config::warnings);
+        self.store_warnings().into_iter().chain(seal).collect()
+    }
+
+    /// [`Section::warnings`] about the store alone. Once it is open, it says the same and more.
+    pub fn store_warnings(&self) -> Vec<String> {
+        match &self.store {
+            Config::Vault(config) => config.warnings(),
+            Config::Aws(config) => config.secretsmanager.endpoint.warning().into_iter().collect(),
+            _ => Vec::new(),
+        }
+    }
+
     async fn seal(&self, store: Arc<dyn KeyStore>) -> Result<Arc<dyn KeyStore>, Error> {
         Ok(Arc::new(Sealed::new(store, Seal::connect(self.encrypt.as_ref()).await?)))
     }
@@ -147,7 +162,8 @@ impl Config {
             Self::Gemalto(config) => config.files(),
             Self::Entrust(config) => config.files(),
             Self::Kms(config) => config.files(),
-            Self::Fs(_) | Self::Static(_) | Self::Aws(_) | Self::Gcp(_) | Self::Azure(_) => Vec::new(),
+            Self::Aws(config) => config.files(),
+            Self::Fs(_) | Self::Static(_) | Self::Gcp(_) | Self::Azure(_) => Vec::new(),
         }
     }
 }

@@ -5,6 +5,7 @@
 //! `None` where the type is an `Option`.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use hyper::Uri;
@@ -24,6 +25,19 @@ impl Url {
         // A password has no place in it: it would be shown with the address.
         let has_user = url.authority().is_some_and(|authority| authority.as_str().contains('@'));
         (is_http && has_host && !has_user).then(|| Self(text.trim_end_matches('/').to_owned()))
+    }
+
+    /// What is dangerous about keys that go to this address: nothing encrypts them on their way to another machine.
+    pub fn warning(&self) -> Option<String> {
+        let url: Uri = self.0.parse().ok()?;
+        let host = url.host().unwrap_or_default();
+        let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+        let is_here = host.eq_ignore_ascii_case("localhost") || address.is_ok_and(|address| address.is_loopback());
+        (url.scheme_str() == Some("http") && !is_here).then(|| {
+            format!(
+                "http: anybody between here and '{self}' can read and change every key; write an address with https://"
+            )
+        })
     }
 
     /// The address, without a final slash.
@@ -116,6 +130,21 @@ mod tests {
         for bad in ["", "127.0.0.1:1", "vault.example", "ftp://x", "https://", "/path", "https://u:p@x", "https://a b"]
         {
             assert_eq!(Url::parse(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn plain_http_to_another_machine_is_dangerous() {
+        for (url, is_dangerous) in [
+            ("http://vault.example:8200", true),
+            ("http://10.0.0.1:8200", true),
+            ("http://[2001:db8::1]", true),
+            ("https://vault.example:8200", false),
+            ("http://127.0.0.1:8200", false),
+            ("http://[::1]:8200", false),
+            ("http://localhost:8200", false),
+        ] {
+            assert_eq!(Url::parse(url).expect(url).warning().is_some(), is_dangerous, "{url}");
         }
     }
 }

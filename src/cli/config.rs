@@ -36,6 +36,9 @@ pub(super) fn run(args: &Args, out: &mut Out) -> anyhow::Result<()> {
     for warning in warnings {
         writeln!(out, "Warning: {warning}")?;
     }
+    for warning in config.keystore.warnings() {
+        writeln!(out, "Warning: {}: {}", config.keystore_place(""), printable(&warning))?;
+    }
     let keystore = config.keystore.store.name();
     if !keystore::BUILT.contains(&keystore) {
         writeln!(out, "Warning: {}: {}", config.keystore_place(""), keystore::not_built(keystore))?;

@@ -65,6 +65,9 @@ pub(super) fn run(args: Args, out: &mut Out) -> anyhow::Result<()> {
     session::block_on(async {
         let old = session::load(&args.config)?;
         let new = session::load(&args.target)?;
+        for warning in new.store_warnings() {
+            let _ = writeln!(std::io::stderr(), "Warning: {}: {warning}", args.target.display());
+        }
         let progress = Arc::<Progress>::default();
         let meter = Meter::start(progress.clone(), args.quiet);
         let reseal = Reseal::open(&old, &new, args.concurrency.into(), progress.waits()).await?;

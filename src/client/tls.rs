@@ -110,8 +110,9 @@ fn config(trust: &Trust, client: Option<Arc<dyn ResolvesClientCert>>) -> Result<
 
 fn verifier(trust: &Trust, provider: Arc<CryptoProvider>) -> Result<Verifier, Error> {
     let Trust::System { also } = trust else { return Ok(Verifier::anybody(provider)) };
-    let given = also.as_deref().map(load_file).transpose()?.unwrap_or_default();
-    Ok(Verifier::known(given, system_authorities(), provider))
+    let mut trusted = also.as_deref().map(load_file).transpose()?.unwrap_or_default();
+    trusted.extend(system_authorities());
+    Ok(Verifier::known(trusted, provider))
 }
 
 fn load_file(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {

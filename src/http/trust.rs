@@ -23,8 +23,8 @@ pub(crate) struct Verifier {
 struct Known {
     /// None when there is no authority at all.
     authorities: Option<Arc<WebPkiServerVerifier>>,
-    /// Certificates that were given, not found: they may be a server's own.
-    given: Vec<CertificateDer<'static>>,
+    /// All of them: each may be a server's own.
+    trusted: Vec<CertificateDer<'static>>,
 }
 
 impl Verifier {
@@ -33,27 +33,21 @@ impl Verifier {
         Self { known: None, provider }
     }
 
-    /// Believes servers with one of the `given` certificates, or with one of an authority that is in `given`
-    /// or in `found`.
-    pub(crate) fn known(
-        given: Vec<CertificateDer<'static>>,
-        found: Vec<CertificateDer<'static>>,
-        provider: Arc<CryptoProvider>,
-    ) -> Self {
+    /// Believes servers with one of these certificates, or with one that an authority among them has issued.
+    pub(crate) fn known(trusted: Vec<CertificateDer<'static>>, provider: Arc<CryptoProvider>) -> Self {
         let mut roots = RootCertStore::empty();
         // What the system holds beside usable ones is no business of ours.
-        roots.add_parsable_certificates(found);
-        roots.add_parsable_certificates(given.iter().cloned());
+        roots.add_parsable_certificates(trusted.iter().cloned());
         let authorities = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone()).build().ok();
-        Self { known: Some(Known { authorities, given }), provider }
+        Self { known: Some(Known { authorities, trusted }), provider }
     }
 }
 
 impl Known {
-    /// Whether the certificate is one that was given, and valid for this server now. Such a one need not be
+    /// Whether the certificate is a trusted one itself, and valid for this server now. Such a one need not be
     /// fit for anything else: what `openssl req -x509` makes calls itself an authority.
-    fn is_given(&self, certificate: &CertificateDer<'_>, name: &ServerName<'_>, now: UnixTime) -> bool {
-        self.given.iter().any(|given| given == certificate)
+    fn is_trusted(&self, certificate: &CertificateDer<'_>, name: &ServerName<'_>, now: UnixTime) -> bool {
+        self.trusted.iter().any(|trusted| trusted == certificate)
             && is_valid_at(certificate, now)
             && ParsedCertificate::try_from(certificate)
                 .is_ok_and(|parsed| rustls::client::verify_server_name(&parsed, name).is_ok())
@@ -89,7 +83,7 @@ impl ServerCertVerifier for Verifier {
     ) -> Result<ServerCertVerified, rustls::Error> {
         match &self.known {
             None => Ok(ServerCertVerified::assertion()),
-            Some(known) if known.is_given(certificate, name, now) => Ok(ServerCertVerified::assertion()),
+            Some(known) if known.is_trusted(certificate, name, now) => Ok(ServerCertVerified::assertion()),
             Some(Known { authorities: Some(authorities), .. }) => {
                 authorities.verify_server_cert(certificate, intermediates, name, ocsp, now)
             }

@@ -6,6 +6,8 @@ pub(in crate::keystore) mod config;
 #[cfg(feature = "aws")]
 pub(in crate::keystore) mod error;
 #[cfg(feature = "aws")]
+pub(in crate::keystore) mod http;
+#[cfg(feature = "aws")]
 mod pace;
 #[cfg(feature = "aws")]
 mod rights;

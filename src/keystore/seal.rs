@@ -96,8 +96,18 @@ impl Config {
                 config.file().map(|file| ("local.file".into(), file)).into_iter().collect()
             }
             ProviderConfig::Vault(config) => config.files(),
-            ProviderConfig::Aws(_) => Vec::new(),
+            ProviderConfig::Aws(config) => config.tls.ca.iter().map(|ca| ("aws.tls.ca".into(), ca.as_path())).collect(),
         }
+    }
+
+    /// What is dangerous about those who wrap data keys.
+    pub fn warnings(&self) -> Vec<String> {
+        let of_provider = |provider: &ProviderConfig| match provider {
+            ProviderConfig::Local(_) => Vec::new(),
+            ProviderConfig::Vault(config) => config.warnings(),
+            ProviderConfig::Aws(config) => config.endpoint.warning().into_iter().collect(),
+        };
+        [&self.provider].into_iter().chain(&self.also).flat_map(of_provider).collect()
     }
 }
 
@@ -274,7 +284,7 @@ async fn connect(config: &ProviderConfig) -> Result<Box<dyn Provider>, Error> {
         ProviderConfig::Local(config) => Box::new(Local::open(config)?),
         ProviderConfig::Vault(config) => Box::new(TransitKey::connect(config).await?),
         #[cfg(feature = "aws")]
-        ProviderConfig::Aws(config) => Box::new(KmsKey::connect(config).await),
+        ProviderConfig::Aws(config) => Box::new(KmsKey::connect(config).await?),
         #[cfg(not(feature = "aws"))]
         ProviderConfig::Aws(_) => return Err(Error::Failed(super::not_built("aws").into())),
     })

@@ -61,6 +61,7 @@ impl Store {
     pub async fn connect(config: &Config) -> Result<Self, Error> {
         let Config { endpoint, tls, namespace, login, .. } = config;
         let engine = config.engine.trim_matches('/').to_owned();
+        let tls = tls.for_http("keystore.vault.tls.ca");
         let connection = Connection::open(endpoint, tls, namespace.as_deref(), login, &engine)?;
         let transit = config.transit.as_ref().map(|transit| Transit {
             connection: connection.clone(),
@@ -70,14 +71,7 @@ impl Store {
         let prefix = config.prefix.as_deref().unwrap_or_default().trim_matches('/').to_owned();
         let kv = Kv { connection, engine, prefix, version: config.version };
         kv.check_version().await?;
-        let mut warnings = Vec::new();
-        if config.tls.insecure_skip_verify {
-            warnings.push(format!(
-                "insecure_skip_verify: anybody between here and '{}' can read and change every key; remove it, and name \
-                 the CAs of the key store under tls.ca",
-                config.endpoint
-            ));
-        }
+        let mut warnings = config.warnings();
         warnings.extend(rights::warning_of_update(&kv).await?);
         Ok(Self { kv, transit, warnings })
     }
@@ -93,17 +87,24 @@ impl Store {
 }
 
 impl Tls {
-    fn for_http(&self) -> http::Tls {
+    /// `setting` is where the CAs are set.
+    fn for_http(&self, setting: &'static str) -> http::Tls {
         let Self { client, ca, insecure_skip_verify } = self;
         let (key, cert) = client.clone().unzip();
-        http::Tls { cert, key, ca: ca.clone(), insecure_skip_verify: *insecure_skip_verify }
+        http::Tls { cert, key, ca: ca.clone(), setting, insecure_skip_verify: *insecure_skip_verify }
     }
 }
 
 impl Connection {
     /// Logs in, in the background; `engine` is one that the token is for.
-    fn open(endpoint: &Url, tls: &Tls, namespace: Option<&str>, login: &Login, engine: &str) -> Result<Self, Error> {
-        let client = http::Client::new(tls.for_http()).map_err(failed)?;
+    fn open(
+        endpoint: &Url,
+        tls: http::Tls,
+        namespace: Option<&str>,
+        login: &Login,
+        engine: &str,
+    ) -> Result<Self, Error> {
+        let client = http::Client::new(tls).map_err(failed)?;
         let api = Api::new(client, endpoint.as_str());
         let namespace = login::header(namespace.unwrap_or_default())?;
         let login = login::Login { api: api.clone(), way: login.clone(), namespace: namespace.clone() };

@@ -32,21 +32,25 @@ pub(super) async fn check(
     required: Option<&required::Keys>,
     report: &mut Report,
 ) {
+    for warning in section.config.encrypt.iter().flat_map(keystore::seal::Config::warnings) {
+        risk(&warning, report);
+    }
     let store = match section.config.open().await {
         Ok(Some(store)) => store,
         Ok(None) => {
             missing(section, report);
             return required.map_or((), |keys| required::nowhere(keys, report));
         }
-        Err(error) => return unreachable(section, &error, report),
+        Err(error) => {
+            section.config.store_warnings().iter().for_each(|warning| risk(warning, report));
+            return unreachable(section, &error, report);
+        }
     };
     match answers(&*store).await {
         Ok(()) => report.ok(REACH, format!("{store} answers")),
         Err(error) => return unreachable(section, &error, report),
     }
-    for warning in store.warnings() {
-        report.warning("keystore.risk", warning.clone(), "do as the message says");
-    }
+    store.warnings().iter().for_each(|warning| risk(warning, report));
     match &section.config.store {
         Config::Fs(config) => fs::check(config, &*store, access, report).await,
         Config::Static(_) => {}
@@ -58,6 +62,10 @@ pub(super) async fn check(
     if let Some(keys) = required {
         required::check(&*store, keys, report).await;
     }
+}
+
+fn risk(warning: &str, report: &mut Report) {
+    report.warning("keystore.risk", warning.to_owned(), "do as the message says");
 }
 
 async fn answers(store: &dyn KeyStore) -> Result<(), Error> {

@@ -178,6 +178,9 @@ pub(in crate::cli) fn load(path: &Path) -> anyhow::Result<keystore::Section> {
     for warning in warnings {
         let _ = writeln!(std::io::stderr(), "Warning: {warning}");
     }
+    for warning in keystore.encrypt.iter().flat_map(keystore::seal::Config::warnings) {
+        let _ = writeln!(std::io::stderr(), "Warning: {}: {warning}", path.display());
+    }
     Ok(keystore)
 }
 

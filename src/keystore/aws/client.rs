@@ -10,10 +10,12 @@ use aws_sdk_secretsmanager::Client;
 use aws_sdk_secretsmanager::config::{Builder, Credentials, Region};
 use secrecy::ExposeSecret as _;
 
-use super::config::{self, Endpoint, SecretsManager};
+use super::config::{self, Config, Endpoint};
+use super::http;
+use crate::keystore::Error;
 
 /// The time for one attempt: of the 10 seconds that a store is asked for, so that there is a second one.
-const ATTEMPT: Duration = Duration::from_secs(4);
+pub(super) const ATTEMPT: Duration = Duration::from_secs(4);
 
 /// How often a page of a listing is asked for at most: when one fails, not all of them are to be read again.
 const ATTEMPTS: u32 = 4;
@@ -30,10 +32,12 @@ pub(super) struct Clients {
 
 impl Clients {
     /// Reads the environment and the shared files of AWS. Credentials are looked for when they are needed.
-    pub(super) async fn new(config: &SecretsManager) -> Self {
+    pub(super) async fn new(Config { secretsmanager: config, tls }: &Config) -> Result<Self, Error> {
+        let http = http::client(tls, "keystore.aws.tls.ca")?;
         let shared = load(&config.region, &config.endpoint, config.credentials.as_ref()).await;
         let build = |shared: &SdkConfig, attempts| {
-            let builder = Builder::from(shared).retry_config(RetryConfig::standard().with_max_attempts(attempts));
+            let builder = Builder::from(shared).http_client(http.clone());
+            let builder = builder.retry_config(RetryConfig::standard().with_max_attempts(attempts));
             match &config.endpoint {
                 Endpoint::Url(url) => builder.endpoint_url(url.as_str()),
                 Endpoint::Region | Endpoint::Fips => builder,
@@ -41,11 +45,11 @@ impl Clients {
         };
         let mut anonymous = shared.to_builder();
         anonymous.set_credentials_provider(None);
-        Self {
+        Ok(Self {
             calls: Client::from_conf(build(&shared, 1).build()),
             listing: Client::from_conf(build(&shared, ATTEMPTS).build()),
             unsigned: Client::from_conf(build(&anonymous.build(), 1).allow_no_auth().build()),
-        }
+        })
     }
 }
 

@@ -1,10 +1,12 @@
 //! The `keystore.aws` section of the config file.
 
+use std::path::Path;
+
 use secrecy::SecretString;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
-use crate::setting::{self, Url};
+use crate::setting::{self, ServerTls, Url};
 
 /// The `keystore.aws:` section of the config file.
 #[derive(Debug, Deserialize)]
@@ -12,6 +14,16 @@ use crate::setting::{self, Url};
 pub struct Config {
     /// AWS Secrets Manager.
     pub secretsmanager: SecretsManager,
+    /// Certificates.
+    #[serde(default)]
+    pub tls: ServerTls,
+}
+
+impl Config {
+    /// The files that the section names, and the keys that name them.
+    pub fn files(&self) -> Vec<(&'static str, &Path)> {
+        self.tls.ca.iter().map(|ca| ("tls.ca", ca.as_path())).collect()
+    }
 }
 
 /// The `keystore.aws.secretsmanager:` section.
@@ -43,6 +55,14 @@ pub enum Endpoint {
 }
 
 impl Endpoint {
+    /// What is dangerous.
+    pub fn warning(&self) -> Option<String> {
+        match self {
+            Self::Url(url) => url.warning(),
+            Self::Region | Self::Fips => None,
+        }
+    }
+
     /// What the settings `endpoint` and `fips` say.
     pub(in crate::keystore) fn of(url: Option<Url>, fips: bool) -> Result<Self, &'static str> {
         match (url, fips) {

@@ -40,19 +40,22 @@ pub struct Store {
     pub(super) place: Place,
     pub(super) prefix: Prefix,
     pub(super) kms_key: Option<String>,
+    warnings: Vec<String>,
 }
 
 impl Store {
     /// Makes sure that something answers. Credentials are looked for when they are needed.
     pub async fn connect(config: &Config) -> Result<Self, Error> {
+        let clients = Clients::new(config).await?;
         let config = &config.secretsmanager;
         let store = Self {
-            clients: Clients::new(config).await,
+            clients,
             reads: Pace::new(),
             writes: Pace::new(),
             place: Place::new(config),
             prefix: config.prefix.clone(),
             kms_key: config.kmskey.clone(),
+            warnings: config.endpoint.warning().into_iter().collect(),
         };
         store.sign_of_life().await?;
         Ok(store)
@@ -254,5 +257,9 @@ impl KeyStore for Store {
 
     async fn identity(&self) -> Result<String, Error> {
         rights::identity(self).await
+    }
+
+    fn warnings(&self) -> &[String] {
+        &self.warnings
     }
 }

@@ -9,7 +9,7 @@ use serde::Deserialize;
 pub(super) use self::key::KmsKey;
 
 use crate::keystore::aws::config::{Credentials, Endpoint, address, credentials};
-use crate::setting::{self, Url};
+use crate::setting::{self, ServerTls, Url};
 
 /// The `keystore.encrypt.aws:` section.
 #[derive(Debug, Deserialize)]
@@ -23,6 +23,8 @@ pub struct Config {
     pub key: String,
     /// How to log in; none: the standard AWS provider chain finds credentials.
     pub credentials: Option<Credentials>,
+    /// Certificates.
+    pub tls: ServerTls,
 }
 
 /// The section as it is written.
@@ -39,13 +41,15 @@ struct Section {
     key: String,
     #[serde(default, deserialize_with = "credentials")]
     credentials: Option<Credentials>,
+    #[serde(default)]
+    tls: ServerTls,
 }
 
 impl TryFrom<Section> for Config {
     type Error = &'static str;
 
     fn try_from(section: Section) -> Result<Self, Self::Error> {
-        let Section { endpoint, fips, region, key, credentials } = section;
-        Ok(Self { endpoint: Endpoint::of(endpoint, fips)?, region, key, credentials })
+        let Section { endpoint, fips, region, key, credentials, tls } = section;
+        Ok(Self { endpoint: Endpoint::of(endpoint, fips)?, region, key, credentials, tls })
     }
 }

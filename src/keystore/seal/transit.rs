@@ -18,6 +18,10 @@ use crate::name::KeyName;
 pub struct Config(vault::TransitOnly);
 
 impl Config {
+    pub(super) fn warnings(&self) -> Vec<String> {
+        self.0.warnings()
+    }
+
     pub(super) fn files(&self) -> Vec<(String, &Path)> {
         self.0.files().into_iter().map(|(key, file)| (format!("vault.{key}"), file)).collect()
     }

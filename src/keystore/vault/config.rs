@@ -154,6 +154,11 @@ impl Config {
     pub fn files(&self) -> Vec<(&'static str, &Path)> {
         files(&self.tls, &self.login)
     }
+
+    /// What is dangerous.
+    pub fn warnings(&self) -> Vec<String> {
+        warnings(&self.endpoint, &self.tls)
+    }
 }
 
 /// A transit key, where it is, and how to log in there: the `keystore.encrypt.vault:` section.
@@ -177,6 +182,21 @@ impl TransitOnly {
     pub fn files(&self) -> Vec<(&'static str, &Path)> {
         files(&self.tls, &self.login)
     }
+
+    /// What is dangerous.
+    pub fn warnings(&self) -> Vec<String> {
+        warnings(&self.endpoint, &self.tls)
+    }
+}
+
+fn warnings(endpoint: &Url, tls: &Tls) -> Vec<String> {
+    let skips = tls.insecure_skip_verify.then(|| {
+        format!(
+            "insecure_skip_verify: anybody between here and '{endpoint}' can read and change every key; remove it, and \
+             name the CAs of the key store under tls.ca"
+        )
+    });
+    skips.into_iter().chain(endpoint.warning()).collect()
 }
 
 fn files<'a>(tls: &'a Tls, login: &'a Login) -> Vec<(&'static str, &'a Path)> {

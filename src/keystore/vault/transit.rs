@@ -29,9 +29,10 @@ impl Transit {
     pub async fn connect(config: &TransitOnly) -> Result<Self, Error> {
         let TransitOnly { endpoint, namespace, transit, login, tls } = config;
         let engine = transit.engine.trim_matches('/').to_owned();
+        let tls = tls.for_http("the 'tls.ca' beside its 'endpoint'");
         let connection = Connection::open(endpoint, tls, namespace.as_deref(), login, &engine)?;
-        if tls.insecure_skip_verify {
-            tracing::warn!(%endpoint, "insecure_skip_verify: anybody between here and there can read every key");
+        for warning in config.warnings() {
+            tracing::warn!("{warning}");
         }
         Ok(Self { connection, engine, key: transit.key.clone() })
     }

@@ -1,5 +1,6 @@
 //! The real moto, which answers like AWS.
 
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use serde_json::{Value, json};
@@ -46,7 +47,12 @@ impl Moto {
 
     /// The same over TLS, with the development certificate.
     pub fn start_tls() -> Self {
-        let [certificate, key] = ["server.crt", "server.key"].map(|file| certs(file).display().to_string());
+        Self::start_tls_with(&certs("server.crt"), &certs("server.key"))
+    }
+
+    /// The same with this certificate.
+    pub fn start_tls_with(certificate: &Path, key: &Path) -> Self {
+        let [certificate, key] = [certificate, key].map(|file| file.display().to_string());
         Self::launch("https", &["--ssl", "--ssl-cert", &certificate, "--ssl-key", &key])
     }
 

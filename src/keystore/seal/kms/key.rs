@@ -17,6 +17,7 @@ use crate::crypto::{SecretKey, base64};
 use crate::keystore::aws::client;
 use crate::keystore::aws::config::Endpoint;
 use crate::keystore::aws::error;
+use crate::keystore::aws::http;
 use crate::keystore::seal::{Provider, Wrapped, not_authentic};
 use crate::keystore::{Access, Charged, Error};
 use crate::name::KeyName;
@@ -35,14 +36,18 @@ pub(in crate::keystore::seal) struct KmsKey {
 
 impl KmsKey {
     /// Prepares everything; asks nothing yet.
-    pub(in crate::keystore::seal) async fn connect(config: &Config) -> Self {
-        let Config { endpoint, region, key, credentials } = config;
+    pub(in crate::keystore::seal) async fn connect(config: &Config) -> Result<Self, Error> {
+        let Config { endpoint, region, key, credentials, tls } = config;
+        if let Some(warning) = endpoint.warning() {
+            tracing::warn!("{warning}");
+        }
         let shared = client::load(region, endpoint, credentials.as_ref()).await;
-        let mut builder = Builder::from(&shared).retry_config(RetryConfig::standard());
+        let http = http::client(tls, "the 'tls.ca' beside its 'region'")?;
+        let mut builder = Builder::from(&shared).http_client(http).retry_config(RetryConfig::standard());
         if let Endpoint::Url(url) = endpoint {
             builder = builder.endpoint_url(url.as_str());
         }
-        Self { client: Client::from_conf(builder.build()), region: region.clone(), key: key.clone() }
+        Ok(Self { client: Client::from_conf(builder.build()), region: region.clone(), key: key.clone() })
     }
 
     async fn encrypt(&self, name: &str, data_key: &SecretKey) -> Result<Wrapped, Error> {

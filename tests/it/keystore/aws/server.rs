@@ -1,11 +1,13 @@
 //! The real server on it.
 
+use std::path::Path;
 use std::process::Command;
 
 use serde_json::{Value, json};
 
 use super::super::{admin, ask, wait_for_log};
 use super::{section, section_of};
+use crate::support::certificates;
 use crate::support::gate::{Gate, Rule};
 use crate::support::metadata;
 use crate::support::moto::{Moto, REGION};
@@ -69,6 +71,46 @@ fn serves_keys_over_tls_with_rights_that_just_suffice() {
     block_on(async { assert_eq!(admin(&server).get("/v1/ready").await.status, 200) });
     moto.enforce(false);
     a_key_lives_and_dies(&server, &moto, "kes/app-key");
+}
+
+/// What `openssl req -x509` makes: a server's own certificate that calls itself an authority.
+#[test]
+fn a_self_made_certificate_is_good_enough_when_it_is_the_trusted_one() {
+    let files = tempfile::tempdir().expect("a temporary directory");
+    let [certificate, key] = ["self.crt", "self.key"].map(|file| files.path().join(file));
+    let mut params = certificates::authority("self-made");
+    params.subject_alt_names = vec![rcgen::SanType::IpAddress("127.0.0.1".parse().expect("an address"))];
+    let made = certificates::self_signed(params);
+    let write = |path: &Path, tag: &str, der: &[u8]| {
+        std::fs::write(path, pem::encode(&pem::Pem::new(tag, der))).expect("written");
+    };
+    write(&certificate, "CERTIFICATE", &made.chain[0]);
+    write(&key, "PRIVATE KEY", made.key.secret_der());
+    let (moto, trusted) = (Moto::start_tls_with(&certificate, &key), certificate.display().to_string());
+    let (section, tls) = (section(&moto.endpoint(), "kes/"), json!({ "ca": trusted }));
+
+    let server = serve(&section, &[("SSL_CERT_FILE", &trusted)]);
+    block_on(async {
+        let session = session(&server).await;
+        assert_eq!(ask(&session, "PUT", "/v1/key/create/app-key").await, (200, String::new()));
+    });
+    let of = |store: Value| dev_config("").replace("{ fs: { path: keys } }", &store.to_string());
+    let aws = |tls: &Value| of(json!({ "aws": { "secretsmanager": section, "tls": tls } }));
+    let server = TestServer::start_in(tempfile::tempdir().expect("a temporary directory"), &aws(&tls));
+    block_on(async {
+        let session = session(&server).await;
+        assert_eq!(ask(&session, "GET", "/v1/key/describe/app-key").await, (200, String::new()));
+    });
+
+    // Where it is not, the setting is named that makes it one.
+    let vault =
+        |tls: &Value| of(json!({ "vault": { "endpoint": moto.endpoint(), "token": { "value": "t" }, "tls": tls } }));
+    for (config, setting) in [(aws(&json!({})), "keystore.aws.tls.ca"), (vault(&json!({})), "keystore.vault.tls.ca")] {
+        let said = TestServer::refuses(files.path(), &config);
+        assert!(said.contains(&format!("or this very certificate, under {setting}")), "{said}");
+    }
+    let said = TestServer::refuses(files.path(), &vault(&tls));
+    assert!(said.contains("is not what a Vault says"), "it is believed, and no Vault: {said}");
 }
 
 #[test]

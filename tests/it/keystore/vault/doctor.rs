@@ -82,6 +82,45 @@ fn dangers_are_named() {
     assert!(risks[0].2.contains("anybody between") && risks[1].2.contains("has no compare-and-set"), "{risks:#?}");
 }
 
+/// An address in plain HTTP that is not this machine's, whatever the network makes of it.
+#[test]
+fn plain_http_is_dangerous() {
+    let bao = OpenBao::shared();
+    let place = Place::new(&bao, 2);
+    let endpoint = bao.endpoint().replace("127.0.0.1", "0.0.0.0");
+    let section = place.by_role(&endpoint);
+    let danger = format!("http: anybody between here and '{endpoint}' can read and change every key");
+    let (exit, checks) = examine(&config(&section, NO_CACHE), &[]);
+    let risks: Vec<_> = checks.iter().filter(|(id, ..)| id == "keystore.risk").collect();
+    assert_eq!((exit, risks.len()), (Some(0), 1), "{checks:#?}");
+    assert!(risks[0].2.contains(&danger), "{risks:#?}");
+
+    let server = serve(&section, NO_CACHE);
+    super::super::wait_for_log(&server, &["WARN", &danger]);
+
+    // Also where nobody answers, of an AWS, and of who seals.
+    let seal = json!({ "vault": { "endpoint": endpoint, "key": "seal", "token": { "value": "t" } } });
+    let aws = json!({ "secretsmanager": { "endpoint": "http://10.0.0.1", "region": "x" } });
+    for (store, dangers) in [
+        (json!({ "vault": section }), vec![danger.as_str()]),
+        (json!({ "aws": aws }), vec!["http: anybody between here and 'http://10.0.0.1'"]),
+        (json!({ "fs": { "path": "keys" }, "encrypt": seal }), vec![danger.as_str()]),
+    ] {
+        let directory = tempfile::tempdir().expect("a directory");
+        let text =
+            super::config(&section, NO_CACHE).replace(&json!({ "vault": section }).to_string(), &store.to_string());
+        std::fs::write(directory.path().join("config.yml"), text).expect("written");
+        for file in ["server.key", "server.crt"] {
+            std::fs::copy(crate::support::certs(file), directory.path().join(file)).expect("copied");
+        }
+        let checked = Program::named("claviger", directory.path()).run(&["config", "check", "config.yml"]);
+        assert_eq!(checked.exit, Some(0), "{}{}", checked.stdout, checked.stderr);
+        for danger in dangers {
+            assert!(checked.stdout.contains(danger), "{}", checked.stdout);
+        }
+    }
+}
+
 #[test]
 #[ignore = "runs OpenBao: tests/run"]
 fn required_keys_are_tried_out() {
