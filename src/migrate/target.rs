@@ -5,6 +5,7 @@ mod store;
 use std::fmt;
 
 use async_trait::async_trait;
+use zeroize::Zeroizing;
 
 use super::material::{Material, Numbers};
 use crate::crypto::Blob;
@@ -109,6 +110,20 @@ pub struct Other {
     pub keep: Option<String>,
     /// The value, where the target gives it back.
     pub(super) value: Option<Blob>,
+    /// What tells whether it is still this key, where the target does not.
+    pub(super) witness: Option<Witness>,
+}
+
+/// Something that a key encrypted, and that no other key decrypts.
+pub(super) struct Witness {
+    pub(super) ciphertext: Vec<u8>,
+    pub(super) plaintext: Zeroizing<Vec<u8>>,
+}
+
+impl fmt::Debug for Witness {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Witness(…)")
+    }
 }
 
 impl Other {

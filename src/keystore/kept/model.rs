@@ -108,7 +108,9 @@ impl Actor {
         F: Future<Output = Result<(), Error>> + 'static,
     {
         let handle = Handle { store: store.clone(), fate: Arc::default(), waits: Arc::default() };
-        let work = Some(Box::pin(work(Kept::new(handle.clone()))) as Pin<Box<_>>);
+        // Unconstrained: the runtime would interrupt it now and then.
+        let work = tokio::task::unconstrained(work(Kept::new(handle.clone())));
+        let work = Some(Box::pin(work) as Pin<Box<_>>);
         let mut actor = Self { who, handle, work, answer: None };
         actor.poll();
         actor

@@ -5,7 +5,7 @@ use futures_util::FutureExt as _;
 use time::OffsetDateTime;
 
 use super::probe::Probed;
-use super::{BATCH, Enclave, explain, in_parts};
+use super::{BATCH, Enclave, explain, in_parts, settled};
 use crate::client::{self, kms::Commands};
 use crate::crypto::Algorithm;
 use crate::keystore::{Access, Error, Listing};
@@ -45,6 +45,11 @@ impl Enclave {
         Ok(done.map(|()| vec![(); keys.len()]))
     }
 }
+
+/// How often a replacement is sent whose answer is lost. The questions before each wait for the server to be back.
+const REPLACES: usize = 5;
+
+const CHANGED: &str = "the key has been replaced by another one since the plan was made; it was left as it is";
 
 /// Why a key whose latest version has this number must not be replaced, if so.
 fn rotated(name: &KeyName, latest: u32) -> Option<String> {
@@ -105,7 +110,9 @@ impl Target for Enclave {
         let found = |((name, _), probed): (&(&KeyName, &Material), Result<Probed, Error>)| {
             Ok(match probed? {
                 Probed { is_same: true, .. } => There::Same,
-                Probed { latest, .. } => There::Other(Other { keep: rotated(name, latest), ..Other::default() }),
+                Probed { latest, witness, .. } => {
+                    There::Other(Other { keep: rotated(name, latest), witness, ..Other::default() })
+                }
             })
         };
         keys.iter().zip(probed).map(found).collect()
@@ -122,19 +129,32 @@ impl Target for Enclave {
     }
 
     /// One request, which is done as a whole or not at all: at no moment is there neither. Not for a key that has been
-    /// rotated since it was found.
+    /// rotated or replaced since it was found; whether it was is asked anew before the request is sent again.
     async fn replace(&self, name: &KeyName, found: &Other, key: &Material) -> Result<(), Error> {
-        let keep = match &found.keep {
-            Some(reason) => Some(reason.clone()),
-            None => rotated(name, self.latest(name).await?),
-        };
-        if let Some(reason) = keep {
-            return Err(Error::Failed(reason.into()));
+        if let Some(reason) = &found.keep {
+            return Err(Error::Failed(reason.clone().into()));
         }
         let import = self.request(name, key)?;
         let delete = DeleteKeyRequest { name: name.to_string(), version: 0, all_versions: true };
-        let commands = || Commands::one(Action::KeyDelete, &delete).and(Action::KeyImport, &import);
-        self.change(commands).await?.map_err(explain)
+        let mut lost = None;
+        for _ in 0..REPLACES {
+            if let Some(witness) = &found.witness
+                && !self.decrypts_witness(name, witness).await?
+            {
+                // Perhaps ours is there: what was lost was the answer.
+                let arrived = lost.is_some() && self.probe(&[(name, key)]).await.pop().expect("an answer")?.is_same;
+                return if arrived { Ok(()) } else { Err(Error::Failed(CHANGED.into())) };
+            }
+            if let Some(reason) = rotated(name, self.latest(name).await?) {
+                return Err(Error::Failed(reason.into()));
+            }
+            let commands = Commands::one(Action::KeyDelete, &delete).and(Action::KeyImport, &import);
+            match settled(self.client.change(self.name.as_str(), commands).await) {
+                Ok(answer) => return answer.map_err(explain),
+                Err(error) => lost = Some(error),
+            }
+        }
+        Err(lost.unwrap_or_else(|| Error::Failed(CHANGED.into())))
     }
 
     async fn prove(&self, keys: &[(&KeyName, &Material)]) -> Vec<Result<bool, Error>> {

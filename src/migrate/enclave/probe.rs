@@ -3,7 +3,7 @@
 
 use hyper::StatusCode;
 
-use super::{Enclave, Refused};
+use super::{Enclave, Refused, explain};
 use crate::client;
 use crate::crypto::{Key, SecretKey};
 use crate::keystore::Error;
@@ -12,6 +12,7 @@ use crate::kms::wire::{
     DecryptRequest, DecryptResponse, GenerateKeyRequest, GenerateKeyResponse, MacRequest, MacResponse,
 };
 use crate::migrate::material::Material;
+use crate::migrate::target::Witness;
 use crate::name::KeyName;
 
 /// What the ciphertexts are bound to: no object has it.
@@ -31,12 +32,14 @@ struct Probe {
 }
 
 /// What has been found out about a key.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub(super) struct Probed {
     /// Whether the enclave has it as it is.
     pub(super) is_same: bool,
     /// The number of the latest version there.
     pub(super) latest: u32,
+    /// What the key that is there has encrypted.
+    pub(super) witness: Option<Witness>,
 }
 
 type Answer = Result<Probed, Error>;
@@ -44,7 +47,8 @@ type Answer = Result<Probed, Error>;
 impl Enclave {
     /// Whether the enclave has each of these keys, as they are; an answer for each, in their order.
     pub(super) async fn probe(&self, keys: &[(&KeyName, &Material)]) -> Vec<Answer> {
-        let mut answers: Vec<Answer> = keys.iter().map(|_| Ok(Probed { is_same: true, latest: 0 })).collect();
+        let mut answers: Vec<Answer> =
+            keys.iter().map(|_| Ok(Probed { is_same: true, latest: 0, witness: None })).collect();
         let mut probes = Vec::with_capacity(keys.len());
         for (at, (name, key)) in keys.iter().enumerate() {
             match self.probes(at, name, key) {
@@ -56,6 +60,21 @@ impl Enclave {
         let probes = self.decrypts(probes, &mut answers).await;
         self.signs(probes, &mut answers).await;
         answers
+    }
+
+    /// Whether the key is still the one that has encrypted this.
+    pub(super) async fn decrypts_witness(&self, name: &KeyName, witness: &Witness) -> Result<bool, Error> {
+        let request = DecryptRequest {
+            name: name.to_string(),
+            version: 0,
+            ciphertext: witness.ciphertext.clone(),
+            associated_data: CONTEXT.to_vec(),
+        };
+        match self.ask::<DecryptResponse>(Action::KeyDecrypt, &[request]).await? {
+            Ok(replies) => Ok(replies.iter().all(|reply| reply.plaintext == *witness.plaintext)),
+            Err(refused) if refused.status() == Some(StatusCode::BAD_REQUEST) => Ok(false),
+            Err(refused) => Err(explain(refused)),
+        }
     }
 
     /// The number of the latest version of a key.
@@ -97,6 +116,8 @@ impl Enclave {
         for (probe, reply) in probes.iter().zip(&replies) {
             if let (0, Ok(reply), Ok(answer)) = (probe.number, reply, &mut answers[probe.at]) {
                 answer.latest = reply.version;
+                let plaintext = reply.plaintext.clone().into();
+                answer.witness = Some(Witness { ciphertext: reply.ciphertext.clone(), plaintext });
             }
         }
         sift(probes, replies, answers, |probe, reply| {

@@ -68,7 +68,7 @@ fn compare(key: &Material, stored: Blob) -> Result<There, Error> {
         Ok(theirs) if ours.is_same(&theirs) => There::Same,
         Ok(theirs) => {
             let fingerprint = Some(theirs.fingerprint().to_string());
-            There::Other(Other { fingerprint, keep: None, value: Some(stored) })
+            There::Other(Other { fingerprint, value: Some(stored), ..Other::default() })
         }
         Err(error) => There::NoKey(error.to_string()),
     })

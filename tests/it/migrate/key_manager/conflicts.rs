@@ -1,5 +1,10 @@
 //! Keys that the key manager has already.
 
+use std::io::{BufRead as _, BufReader};
+use std::process::Stdio;
+
+use rustix::process::{Pid, Signal, kill_process};
+
 use super::{Desk, KeyManager, report};
 
 /// Three keys, of which the enclave has the first, and another one under the name of the second.
@@ -45,6 +50,34 @@ fn a_key_that_was_rotated_there_is_not_replaced_even_by_force() {
     assert!(forced.stderr.contains("it has been rotated there up to version 2"), "{forced:?}");
     assert_eq!(manager.minkms(&["ls-key", "--versions", "key-00000", "--json"]).ok(), before);
     assert_eq!(manager.keys(), 2, "nothing was written");
+}
+
+/// Even `--force` replaces the key that was there when the plan was made, and no other.
+#[test]
+fn a_key_that_was_replaced_since_the_plan_is_not_replaced_even_by_force() {
+    const KEYS: usize = 400;
+    let (manager, desk) = (KeyManager::start(), Desk::with_keys(KEYS));
+    desk.run(&manager, &["migrate", "--from", "src.yml", "--quiet"]).ok();
+    for n in 0..KEYS {
+        desk.write(&format!("src/key-{n:05}"), &crate::migrate::support::key(n + KEYS));
+    }
+    let program = manager.program("claviger", desk.path(), &manager.root);
+    let mut run = program.command(&["migrate", "--from", "src.yml", "--force", "--concurrency", "1"]);
+    let mut run = run.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("it starts");
+    let mut said = BufReader::new(run.stderr.take().expect("piped")).lines().map(|line| line.expect("text"));
+    assert!(said.any(|line| line.starts_with("To come: 400 writes")), "there is a plan");
+    let pid = Pid::from_child(&run);
+    kill_process(pid, Signal::STOP).expect("it runs");
+    let last = format!("key-{:05}", KEYS - 1);
+    manager.minkms(&["rm-key", &last, "--all", "--yes"]).ok();
+    manager.minkms(&["add-key", &last]).ok();
+    kill_process(pid, Signal::CONT).expect("it runs");
+    let said: Vec<_> = said.collect();
+    assert_eq!(run.wait().expect("our child").code(), Some(3), "{said:?}");
+    let failed = format!("FAILED: {last}: the key has been replaced by another one since the plan was made");
+    assert!(said.iter().any(|line| line.starts_with(&failed)), "{said:?}");
+    let verified = desk.run(&manager, &["verify", "--from", "src.yml"]);
+    assert!(verified.stdout.starts_with(&format!("different: {last} ")), "{verified:?}");
 }
 
 #[test]
