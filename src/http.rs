@@ -205,19 +205,17 @@ impl Inner {
 
 /// Why a certificate is not believed, if that is what went wrong and another CA would help.
 fn untrusted(error: &(dyn StdError + 'static)) -> Option<rustls::Error> {
-    let mut cause = Some(error);
-    while let Some(error) = cause {
-        // An error of the system hides the one that it was made of.
-        let hidden = error.downcast_ref::<io::Error>().and_then(|error| error.get_ref());
-        let tls = hidden.and_then(|hidden| hidden.downcast_ref()).or_else(|| error.downcast_ref());
-        if let Some(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::Other(_))) =
-            tls
-        {
-            return tls.cloned();
+    match error.downcast_ref() {
+        Some(why @ rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::Other(_))) => {
+            Some(why.clone())
         }
-        cause = error.source();
+        Some(_) => None,
+        // An error of the system hides the one that it was made of.
+        None => match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+            Some(hidden) => untrusted(hidden),
+            None => untrusted(error.source()?),
+        },
     }
-    None
 }
 
 async fn read(response: Response<Incoming>, host: &str, max: usize) -> Result<Zeroizing<Vec<u8>>, Error> {

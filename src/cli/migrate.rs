@@ -291,20 +291,27 @@ fn shortfall(report: &Report, interrupted: bool) -> String {
     let planned = done + stopped;
     if interrupted && stopped > 0 {
         return format!(
-            "interrupted: {done} of {planned} keys were migrated, and none half; run again with --merge to go on"
+            "interrupted: {done} of {} migrated, and none half; run again with --merge to go on",
+            were(planned)
         );
     }
     if stopped > 0 {
         return format!(
-            "{done} of {planned} keys were migrated, {} failed, {} were not begun; when the cause is gone, run again \
-             with --merge to go on",
-            counts.failed, counts.not_reached
+            "{done} of {} migrated, {} failed, {} not begun; when the cause is gone, run again with --merge to go on",
+            were(planned),
+            counts.failed,
+            counts.not_reached
         );
     }
     if counts.not_migrated > 0 {
         return left_out(counts.not_migrated);
     }
     format!("{} appeared on the source during the run; run again with --merge", keys(report.appeared.len()))
+}
+
+/// "1 key was", "2 keys were".
+fn were(count: usize) -> String {
+    format!("{} {}", keys(count), if count == 1 { "was" } else { "were" })
 }
 
 fn left_out(count: usize) -> String {

@@ -360,10 +360,15 @@ impl<S: KeyStore> KeyStore for Kept<S> {
         if conflicts.is_empty() { Ok(()) } else { Err(Error::Failed(first(conflicts).join("\n").into())) }
     }
 
+    /// Not while there are two values: whoever wants to be rid of the one means the key's entry, and would lose the copy.
     async fn delete(&self, name: &KeyName) -> Result<(), Error> {
-        // The copy first: it would stand for the name.
-        if self.copy_of(name).await?.is_some() {
-            self.store.delete(&KeyName::kept(name)).await?;
+        if let Some(copy) = self.copy_of(name).await? {
+            let kept = KeyName::kept(name);
+            if copy.is_in_conflict(self.stored(name).await?.as_ref()) {
+                return Err(copy.conflict(&kept));
+            }
+            // First: it would stand for the name.
+            self.store.delete(&kept).await?;
         }
         self.store.delete(name).await
     }

@@ -1,7 +1,6 @@
 //! Changes the seal of the keys in a store, in place: one `replace` for each key, each proven before and after.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 use futures_util::{StreamExt as _, future, stream};
 use tokio_util::sync::CancellationToken;
@@ -9,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use super::progress::{Progress, Step};
 use crate::crypto::{Blob, Key};
 use crate::keystore::seal::Examined;
-use crate::keystore::{self, Access, KeyStore, Retry, Seal, Sealed, Waits, patiently};
+use crate::keystore::{self, Access, KeyStore, Listing, Seal, Sealed, Waits, patiently};
 use crate::name::{self, KeyName};
 use crate::telemetry::log::causes;
 use crate::text::{counted, first};
@@ -120,8 +119,8 @@ impl Reseal {
         let seal = async |section: &keystore::Section| {
             Seal::connect(section.encrypt.as_ref()).await.map_err(|error| Error::Store("seal", error))
         };
-        let store = Sealed::new(Arc::new(Retry::new(store)), seal(new).await?);
-        store.check(Access::Replace).await.map_err(|error| Error::Store("key store", error))?;
+        let store = Sealed::new(store, seal(new).await?);
+        patiently(waits, || store.check(Access::Replace)).await.map_err(|error| Error::Store("key store", error))?;
         Ok(Self { store, old: seal(old).await?, concurrency, waits: waits.clone() })
     }
 
@@ -136,8 +135,9 @@ impl Reseal {
     /// When one cannot be opened or is no key, or servers could not read all keys while it runs.
     pub async fn plan(&self, progress: &Progress) -> Result<Todo, Error> {
         progress.begin(Step::Listing, 0);
-        let listing = self.store.list("").await.map_err(|error| Error::Store("key store", error))?;
-        let newest = self.store.seal().newest().await.map_err(|error| Error::Store("seal", error))?;
+        let listing = self.list().await?;
+        let newest = patiently(&self.waits, || self.store.seal().newest()).await;
+        let newest = newest.map_err(|error| Error::Store("seal", error))?;
         let (copies, foreign): (Vec<_>, Vec<_>) =
             listing.foreign.into_iter().partition(|foreign| name::is_reserved(&foreign.name));
         let mut todo = Todo {
@@ -186,6 +186,10 @@ impl Reseal {
         Ok(todo)
     }
 
+    async fn list(&self) -> Result<Listing, Error> {
+        patiently(&self.waits, || self.store.list("")).await.map_err(|error| Error::Store("key store", error))
+    }
+
     async fn examine(&self, name: &KeyName) -> Result<Examined, String> {
         let examined =
             patiently(&self.waits, || self.store.examine(name, &self.old)).await.map_err(|error| causes(&error))?;
@@ -195,7 +199,8 @@ impl Reseal {
 
     async fn old_opens_new(&self) -> Result<bool, Error> {
         let name = KeyName::parse("claviger").expect("a name");
-        let sealed = self.store.seal().seal(&name, &Blob::from(Vec::new())).await;
+        let sealed = patiently(&self.waits, || async { self.store.seal().seal(&name, &Blob::from(Vec::new())).await });
+        let sealed = sealed.await;
         let sealed = sealed.map_err(|error| Error::Store("seal", error))?;
         match self.old.open(&name, sealed).await {
             Ok(_) => Ok(true),
@@ -269,7 +274,7 @@ impl Reseal {
     /// When the store fails.
     pub async fn others(&self, todo: &Todo, progress: &Progress) -> Result<BTreeMap<String, usize>, Error> {
         progress.begin(Step::Listing, 0);
-        let labels = self.store.labels(self.concurrency).await;
+        let labels = patiently(&self.waits, || self.store.labels(self.concurrency)).await;
         let mut labels = labels.map_err(|error| Error::Store("key store", error))?;
         labels.remove(&todo.newest);
         Ok(labels)
@@ -280,7 +285,7 @@ impl Reseal {
     /// # Errors
     /// When the store fails.
     pub async fn copies(&self) -> Result<usize, Error> {
-        let listing = self.store.list("").await.map_err(|error| Error::Store("key store", error))?;
+        let listing = self.list().await?;
         Ok(listing.foreign.iter().filter(|foreign| name::is_reserved(&foreign.name)).count())
     }
 }

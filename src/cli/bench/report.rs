@@ -11,6 +11,7 @@ use super::mix::Op;
 use crate::cli::out::{BAD, HEADING, LABEL, Out, STRONG, printable};
 use crate::cli::units::span;
 use crate::client::link::Protocol;
+use crate::text::counted;
 
 /// A measurement, as people and `bench compare` read it.
 #[derive(Debug, Serialize, Deserialize)]
@@ -71,11 +72,11 @@ impl Report {
         let server = out.paint(STRONG, &self.server);
         writeln!(
             out,
-            "{server}  version {}, HTTP/{}, {} connections x {} streams, {:.1} s\n",
+            "{server}  version {}, HTTP/{}, {} x {}, {:.1} s\n",
             printable(&self.version),
             self.http,
-            self.connections,
-            self.streams,
+            counted(self.connections, "connection"),
+            counted(self.streams, "stream"),
             self.seconds
         )?;
         let heading = format!(

@@ -96,6 +96,11 @@ impl Copy {
         }
     }
 
+    /// Whether `stored` is for certain somebody else's.
+    pub(super) fn is_in_conflict(&self, stored: Option<&Blob>) -> bool {
+        self.new.is_some() && self.standing(stored) == Standing::Another
+    }
+
     /// Why a replacement cannot be ended under whose name another value stands.
     pub(super) fn conflict(&self, kept: &KeyName) -> Error {
         let name = &self.name;
@@ -103,13 +108,14 @@ impl Copy {
             Some(_) => format!(
                 "'{name}' holds a value that is neither the old nor the new one of a replacement that was cut off; \
                  somebody created it meanwhile. '{kept}' keeps the old value, which Claviger's servers use. Save both \
-                 entries, delete '{name}', and run again: that restores the old value"
+                 entries, delete '{name}' in the key store itself (not through a server), and run again: that restores \
+                 the old value"
             ),
             None => format!(
                 "'{kept}' keeps the old value of '{name}', and does not say which value replaces it: an older version of \
                  Claviger began this replacement. Save both entries. If '{name}' is the right key (compare it with the \
-                 source by 'claviger verify'), delete '{kept}'; otherwise delete '{name}', and run again: that restores \
-                 the old value"
+                 source by 'claviger verify'), delete '{kept}' in the key store itself; otherwise delete '{name}' there \
+                 (not through a server), and run again: that restores the old value"
             ),
         };
         Error::Failed(what.into())

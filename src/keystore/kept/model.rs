@@ -15,6 +15,9 @@ const OLD: &str = "old";
 const NEW: &str = "new";
 const ANOTHER: &str = "another";
 
+/// A second creator, whose value is the old one.
+const OTHER: &str = "other";
+
 fn name() -> KeyName {
     KeyName::parse("my-key").expect("valid")
 }
@@ -92,12 +95,14 @@ impl KeyStore for Handle {
     }
 }
 
+type Work = Pin<Box<dyn Future<Output = Result<(), Error>>>>;
+
 /// A process.
 struct Actor {
     who: &'static str,
     handle: Handle,
     /// None: it has ended.
-    work: Option<Pin<Box<dyn Future<Output = Result<(), Error>>>>>,
+    work: Option<Work>,
     /// None: it crashed.
     answer: Option<Result<(), Error>>,
 }
@@ -110,7 +115,7 @@ impl Actor {
         let handle = Handle { store: store.clone(), fate: Arc::default(), waits: Arc::default() };
         // Unconstrained: the runtime would interrupt it now and then.
         let work = tokio::task::unconstrained(work(Kept::new(handle.clone())));
-        let work = Some(Box::pin(work) as Pin<Box<_>>);
+        let work = Some(Box::pin(work) as Work);
         let mut actor = Self { who, handle, work, answer: None };
         actor.poll();
         actor
@@ -242,10 +247,10 @@ async fn run(choices: &mut Choices, store: &Arc<mem::Store>, actors: &mut Vec<Ac
 }
 
 /// Nothing is lost, and nobody has created what was there.
-async fn assert_whole(store: &Arc<mem::Store>, actors: &[Actor], created: bool, story: &str) {
+async fn assert_whole(store: &Arc<mem::Store>, actors: &[Actor], story: &str) {
     let read = Kept::new(store.clone()).get(&name()).await;
     let answer = |who| actors.iter().find(|actor| actor.who == who).and_then(|actor| actor.answer.as_ref());
-    if !created {
+    if matches!(answer(OTHER), Some(Err(Error::Exists))) {
         // The creator was first, and its key is nobody's to replace.
         assert!(read.is_ok_and(|read| read.is_same(&blob(ANOTHER))), "{story}");
         assert!(!matches!(answer("replacer"), Some(Ok(()))), "{story}");
@@ -285,67 +290,59 @@ impl KeyStore for Arc<mem::Store> {
     }
 }
 
+/// Tries every order of the steps of these actors; returns how many there are.
+async fn try_all(faults: usize, actors: impl AsyncFn(&Arc<mem::Store>) -> Vec<Actor>) -> usize {
+    let mut choices = Choices::default();
+    for orders in 1.. {
+        let store = Arc::new(mem::Store::default());
+        let mut actors = actors(&store).await;
+        let story = run(&mut choices, &store, &mut actors, faults).await;
+        assert_whole(&store, &actors, &story).await;
+        if !choices.advance() {
+            return orders;
+        }
+    }
+    unreachable!("it ends")
+}
+
+fn creator(store: &Arc<mem::Store>) -> Actor {
+    Actor::new("creator", store, |kept| create(kept, blob(ANOTHER)))
+}
+
+fn replacer(store: &Arc<mem::Store>) -> Actor {
+    Actor::new("replacer", store, replace)
+}
+
 /// A key that is there is replaced while somebody creates it.
 #[tokio::test(start_paused = true)]
 async fn an_existing_key_survives_every_order_of_steps() {
-    let (mut choices, mut orders) = (Choices::default(), 0);
-    loop {
-        let store = Arc::new(mem::Store::default());
+    let orders = try_all(1, async |store| {
         store.create(&name(), &blob(OLD)).await.expect("created");
-        let mut actors = vec![
-            Actor::new("creator", &store, |kept| create(kept, blob(ANOTHER))),
-            Actor::new("replacer", &store, replace),
-        ];
-        let story = run(&mut choices, &store, &mut actors, 1).await;
-        assert_whole(&store, &actors, true, &story).await;
-        orders += 1;
-        if !choices.advance() {
-            break;
-        }
-    }
-    println!("{orders} orders");
+        vec![creator(store), replacer(store)]
+    });
+    assert!(orders.await > 2_000);
 }
 
 /// The creator has seen the name free: then another one creates the key, and a third replaces it.
 #[tokio::test(start_paused = true)]
 async fn a_create_that_comes_late_destroys_nothing() {
-    let (mut choices, mut orders) = (Choices::default(), 0);
-    loop {
-        let store = Arc::new(mem::Store::default());
-        let mut creator = Actor::new("creator", &store, |kept| create(kept, blob(ANOTHER)));
+    let orders = try_all(1, async |store| {
+        let mut creator = creator(store);
         // The name, and the copy: it sees neither.
         creator.step(Fate::Answered).await;
         creator.step(Fate::Answered).await;
         store.create(&name(), &blob(OLD)).await.expect("created");
-        let mut actors = vec![creator, Actor::new("replacer", &store, replace)];
-        let story = run(&mut choices, &store, &mut actors, 1).await;
-        assert_whole(&store, &actors, true, &story).await;
-        orders += 1;
-        if !choices.advance() {
-            break;
-        }
-    }
-    println!("{orders} orders");
+        vec![creator, replacer(store)]
+    });
+    assert!(orders.await > 20_000);
 }
 
-/// Nothing is there at first, and both create it; one of them knows of no copies, as the archived server.
+/// Nothing is there at first, and two create it; one of them knows of no copies, as the archived server.
 #[tokio::test(start_paused = true)]
 async fn of_two_creators_one_has_created_the_key_that_is_then_replaced() {
-    let (mut choices, mut orders) = (Choices::default(), 0);
-    loop {
-        let store = Arc::new(mem::Store::default());
-        let mut actors = vec![
-            Actor::new("creator", &store, |kept| create(kept, blob(ANOTHER))),
-            Actor::new("other", &store, |kept| async move { kept.store.create(&name(), &blob(OLD)).await }),
-            Actor::new("replacer", &store, replace),
-        ];
-        let story = run(&mut choices, &store, &mut actors, 0).await;
-        let created = matches!(actors[1].answer, Some(Ok(())));
-        assert_whole(&store, &actors, created, &story).await;
-        orders += 1;
-        if !choices.advance() {
-            break;
-        }
-    }
-    println!("{orders} orders");
+    let orders = try_all(0, async |store| {
+        let other = Actor::new(OTHER, store, |kept| async move { kept.store.create(&name(), &blob(OLD)).await });
+        vec![creator(store), other, replacer(store)]
+    });
+    assert!(orders.await > 5_000);
 }

@@ -139,6 +139,9 @@ async fn a_copy_stays_when_a_value_stands_there_that_it_does_not_know() {
         assert_holds(&store, "old").await;
         assert!(has_copy(&store).await);
     }
+    let deleted = store.delete(&name()).await;
+    assert!(matches!(deleted, Err(Error::Failed(_))), "the copy would go, too: {deleted:?}");
+    assert_holds(&store, "old").await;
     // As it says.
     store.store.delete(&name()).await.expect("deleted");
     store.settle(&Waits::default()).await.expect("settled");

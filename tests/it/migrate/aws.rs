@@ -111,7 +111,7 @@ fn force_makes_a_new_version_that_counts() {
     let run = stores.migrate(&["--force"]).expect(0);
     // A create and a read of one; two reads, two calls and a read of the other.
     assert!(
-        run.stderr.contains("Charged by AWS Secrets Manager: about 7 requests for the target, and 1 more keys"),
+        run.stderr.contains("Charged by AWS Secrets Manager: about 7 requests for the target, and 1 more key that"),
         "{}",
         run.stderr
     );

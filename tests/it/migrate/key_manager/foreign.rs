@@ -92,7 +92,7 @@ fn what_it_cannot_take_is_said_before_anything_is_written() {
     let count = desk.keys("src").len();
     let dry = desk.run(&manager, &["migrate", "--from", "src.yml", "--server", &server, "--dry-run"]);
     assert_eq!(dry.exit, Some(0), "{dry:?}");
-    assert!(dry.stderr.contains("head-import-chacha: creation time, HMAC key, owner"), "{dry:?}");
+    assert!(dry.stderr.contains("head-create-noaes, … and 2 more: creation time, HMAC key, owner"), "{dry:?}");
     assert_eq!(manager.keys(), 0);
     let run = desk.run(&manager, &["migrate", "--from", "src.yml", "--server", &server, "--json"]);
     assert_eq!(run.exit, Some(0), "{run:?}");
