@@ -63,7 +63,7 @@ pub use self::writer::Failed;
 /// A megabyte as clients count.
 const MB: u64 = 1_000_000;
 
-/// The largest backup that is taken back, in bytes.
+/// The largest backup that can be restored, in bytes.
 const BACKUP: u64 = 1_024 * MB;
 
 /// The key manager's paths. Read this table to know the limits of every operation.
@@ -85,7 +85,7 @@ pub fn routes() -> Vec<Route<State>> {
     ]
 }
 
-/// How long the log may take the last changes when the server ends.
+/// How long the server waits at its end for the log to accept the last changes.
 const LAST_LINES: Duration = Duration::from_secs(5);
 
 /// Everything the handlers need.
@@ -104,14 +104,14 @@ impl State {
     /// A state that serves what `keeper` has.
     ///
     /// # Errors
-    /// When there is no thread to be had.
+    /// When the system cannot start a thread.
     pub fn new(keeper: Keeper, telemetry: Arc<Telemetry>, started: Instant) -> std::io::Result<Arc<Self>> {
         let (router, writer) = (Router::new(routes(), &BTreeMap::new()), Writer::start(keeper)?);
         let (server, host) = (OnceLock::new(), OnceLock::new());
         Ok(Arc::new(Self { router, writer, telemetry, started, server, host }))
     }
 
-    /// Tells the state at which `host:port` clients reach it. Only the first call counts.
+    /// Sets the `host:port` at which clients reach the server. Only the first call counts.
     pub fn set_host(&self, host: String) {
         let _ = self.host.set(host);
     }
@@ -120,9 +120,9 @@ impl State {
         self.host.get().cloned().unwrap_or_default()
     }
 
-    /// Waits until every change is written that somebody has asked for.
+    /// Waits until every requested change is written.
     ///
-    /// The thread that writes may wait for the log. When that takes nothing any more, the server ends without it.
+    /// The writer thread may wait for the log. When the log accepts no more lines, the server ends without it.
     pub async fn finish(&self) {
         tokio::select! {
             () = self.writer.finish() => {}
@@ -152,7 +152,7 @@ impl Service for State {
         &self.router
     }
 
-    /// Lets system administrators in. What others may do stands in commands, and is decided for each.
+    /// Admits system administrators. The rights of other identities are decided for each command.
     fn authorize(
         &self,
         peer: Result<Identity, peer::Error>,

@@ -9,7 +9,7 @@ use super::Error;
 use crate::auth::enclave::Identity;
 use crate::name::PolicyName;
 
-/// What an identity may do at all. The numbers are those of the wire.
+/// The privilege of an identity. The numbers are those of the wire format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Privilege {
     /// What its policy allows.
@@ -21,10 +21,10 @@ pub(super) enum Privilege {
 }
 
 impl Privilege {
-    /// Parses the name of a privilege; none given is the least.
+    /// Parses the name of a privilege. An empty text means [`Privilege::User`].
     ///
     /// # Errors
-    /// When it is none.
+    /// When there is no such privilege.
     pub(super) fn parse(text: &str) -> Result<Self, Error> {
         match text {
             "SysAdmin" => Ok(Self::SysAdmin),
@@ -39,7 +39,7 @@ impl Privilege {
         [Self::SysAdmin, Self::Admin, Self::User].into_iter().find(|privilege| privilege.number() == number)
     }
 
-    /// The number on the wire.
+    /// The number in the wire format.
     pub(super) fn number(self) -> u32 {
         self as u32
     }
@@ -62,7 +62,7 @@ pub struct Account {
     pub(super) identity: Identity,
     pub(super) privilege: Privilege,
     pub(super) policy: Option<PolicyName>,
-    /// The identity that owns a service account: the account has its rights, and goes with it.
+    /// The owner of a service account. The account has the rights of its owner and is removed with it.
     pub(super) parent: Option<Identity>,
     pub(super) created_at: OffsetDateTime,
     pub(super) created_by: String,
@@ -70,7 +70,7 @@ pub struct Account {
 }
 
 impl Account {
-    /// Whether a request for `other` is the one that made this account, from the same caller.
+    /// Whether `other` results from the same request, from the same caller, as this account.
     pub(super) fn was_made_as(&self, other: &Self) -> bool {
         let made = |account: &Self| (account.identity, account.privilege, account.parent);
         made(self) == made(other) && (&self.created_by, &self.tags) == (&other.created_by, &other.tags)

@@ -3,10 +3,10 @@
 use super::record::Id;
 use super::store::Seals;
 
-/// What a backup begins with.
+/// The first bytes of every backup.
 const MAGIC: &[u8] = b"claviger kms backup v1\n";
 
-/// What a part is.
+/// The kinds of parts.
 const SEAL: u8 = 1;
 const RECORD: u8 = 2;
 const END: u8 = 3;
@@ -14,7 +14,7 @@ const END: u8 = 3;
 /// What is in a backup.
 pub(super) type Content = (Seals, Vec<(Id, Vec<u8>)>);
 
-/// The bytes are no backup.
+/// The bytes are not a backup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("this is no whole backup of a key manager")]
 pub struct Malformed;
@@ -53,7 +53,7 @@ impl Writer {
 /// Reads a backup.
 ///
 /// # Errors
-/// When it is none, or not all of one.
+/// When the bytes are not a backup, or are incomplete.
 pub(super) fn parse(bytes: &[u8]) -> Result<Content, Malformed> {
     let mut rest = bytes.strip_prefix(MAGIC).ok_or(Malformed)?;
     let (mut seals, mut records) = (Seals::new(), Vec::new());

@@ -16,14 +16,14 @@ use crate::telemetry::audit::{Commands, shown};
 /// Makes the list of all actions: variant, number, name in policies.
 macro_rules! actions {
     ($($action:ident = $number:literal $name:literal,)*) => {
-        /// What a command does. The numbers are those of the wire.
+        /// What a command does. The numbers are those of the wire format.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
         #[repr(u16)]
         #[expect(missing_docs, reason = "their names say it")]
         pub enum Action { $($action = $number,)* }
 
         impl Action {
-            /// All that there are.
+            /// All actions.
             pub const ALL: &[Self] = &[$(Self::$action),*];
 
             /// The action with this number.
@@ -79,12 +79,12 @@ impl Action {
         Self::ALL.iter().copied().find(|action| action.as_str() == name)
     }
 
-    /// The number on the wire.
+    /// The number in the wire format.
     pub fn number(self) -> u16 {
         self as u16
     }
 
-    /// Whether it is about the whole server and no enclave.
+    /// Whether it is about the whole server rather than an enclave.
     pub fn is_about_server(self) -> bool {
         self.number() < Self::KeyCreate.number()
     }
@@ -138,7 +138,7 @@ pub(super) enum Read {
 /// A command that changes something.
 #[derive(Debug)]
 pub enum Write {
-    /// What only several servers need.
+    /// Part of clustering, which this server does not have.
     ClusterNodes,
     ClusterAddHsm(HsmRequest),
     ClusterRemoveHsm(HsmRequest),
@@ -155,7 +155,7 @@ pub enum Write {
 }
 
 impl Read {
-    /// What it is about: a name, or the prefix of names. Empty for what has none.
+    /// The name or the prefix of names that it is about; empty when it has none.
     pub(super) fn name(&self) -> &str {
         match self {
             Self::ClusterStatus | Self::KeyExport(_) => "",
@@ -174,14 +174,14 @@ impl Read {
         }
     }
 
-    /// How many keys it hands out.
+    /// How many keys it exports.
     fn exported(&self) -> usize {
         if let Self::KeyExport(request) = self { request.names.len() } else { 0 }
     }
 
     fn tell(&self, action: Action, commands: &mut Commands) {
         match self {
-            // Each key that is handed out.
+            // One entry for each exported key.
             Self::KeyExport(request) => request.names.iter().for_each(|name| commands.add(action.as_str(), name, "")),
             read => commands.add(action.as_str(), read.name(), ""),
         }
@@ -189,7 +189,7 @@ impl Read {
 }
 
 impl Write {
-    /// What it changes, by name. Empty for what has no name.
+    /// The name of what it changes; empty when it has none.
     pub(super) fn name(&self) -> &str {
         match self {
             Self::ClusterNodes => "",
@@ -205,7 +205,7 @@ impl Write {
         }
     }
 
-    /// What else there is to know of the change.
+    /// Details of the change for the log.
     fn detail(&self) -> Cow<'static, str> {
         match self {
             Self::KeyCreate(request) if request.add_version => "new version".into(),
@@ -219,7 +219,7 @@ impl Write {
         }
     }
 
-    /// Adds it to what the log and audit events say.
+    /// Adds the command to the log line and the audit event.
     pub(super) fn tell(&self, action: Action, commands: &mut Commands) {
         commands.add(action.as_str(), self.name(), self.detail());
     }
@@ -233,9 +233,9 @@ pub(super) const COMMANDS: usize = 1_000;
 /// A request: commands of one kind.
 #[derive(Debug)]
 pub(super) enum Request {
-    /// Answered from one moment's state.
+    /// All answered from one snapshot.
     Read(Vec<(Action, Read)>),
-    /// All applied, or none.
+    /// Either all applied, or none.
     Write(Vec<(Action, Write)>),
 }
 
@@ -245,7 +245,7 @@ enum Command {
 }
 
 impl Request {
-    /// What it asks for, command by command.
+    /// Its commands, for the log and the audit event.
     pub(super) fn tell(&self, enclave: &str) -> Commands {
         let mut commands = Commands::of(enclave);
         match self {
@@ -289,7 +289,7 @@ impl Request {
     }
 }
 
-/// What the commands in a request's body are to do, in their order; whether anybody may do that is another matter.
+/// The actions of the commands in a request's body, in order. It checks no rights.
 ///
 /// # Errors
 /// When the body is malformed, holds nothing, too much, or reads and writes.

@@ -38,26 +38,26 @@ const TAGS: usize = 8_192;
 /// Who changes something, and when.
 #[derive(Debug, Clone, Copy)]
 pub struct Author {
-    /// Who.
+    /// The identity that changes it.
     pub caller: Identity,
-    /// When.
+    /// The time of the change.
     pub now: OffsetDateTime,
 }
 
-/// What seals are made of.
+/// What is needed to make seals.
 #[derive(Debug)]
 pub struct Unsealed {
     pub(super) root: SecretKey,
     pub(super) providers: Arc<Providers>,
-    /// Whether the administrator is worked out from the HSM key of the environment.
+    /// Whether the administrator is derived from the HSM key in the environment.
     pub(super) admin_is_derived: bool,
 }
 
-/// A state that is being made.
+/// A changed copy of the state that is not visible yet.
 pub struct Draft<'a> {
-    /// As it will be.
+    /// The state with the changes applied.
     pub snapshot: Snapshot,
-    /// What differs.
+    /// The changed records; `None`: removed.
     pub changed: BTreeMap<Place, Option<Record>>,
     /// The seals, and whether they differ.
     pub seals: Seals,
@@ -69,7 +69,7 @@ pub struct Draft<'a> {
 }
 
 impl<'a> Draft<'a> {
-    /// A draft that differs in nothing yet.
+    /// A draft without changes.
     pub fn new(snapshot: Snapshot, seals: Seals, unsealed: &'a Unsealed, author: Author) -> Self {
         Self { snapshot, changed: BTreeMap::new(), seals, seals_changed: false, unsealed, author, steps: 0 }
     }
@@ -77,7 +77,7 @@ impl<'a> Draft<'a> {
     /// Applies one command of a request for `enclave`.
     ///
     /// # Errors
-    /// When it is refused. The draft is of no use then.
+    /// When the command is refused. The draft must not be used then.
     pub fn apply(&mut self, enclave: &str, action: Action, command: &Write) -> Result<(), Error> {
         if self.steps > STEPS {
             return Err(Error::invalid("the commands are too much work for one request: send them in several"));
@@ -171,7 +171,7 @@ impl<'a> Draft<'a> {
     }
 }
 
-/// A command within an enclave.
+/// Applies a command within an enclave.
 struct Inside<'d, 'a> {
     draft: &'d mut Draft<'a>,
     enclave: Enclave,
@@ -244,12 +244,12 @@ impl Inside<'_, '_> {
         Ok(())
     }
 
-    /// A key of which nothing but its bytes and maybe its type is known.
+    /// A key of which only the bytes are known, and maybe the type.
     fn imported(&self, request: &ImportKeyRequest) -> Result<Key, Error> {
         let Author { caller, now } = self.draft.author;
         let secret = SecretKey::from_slice(&request.key).ok_or_else(|| Error::invalid("a key has 32 bytes"))?;
         let algorithm = if request.kind.is_empty() { Algorithm::preferred() } else { algorithm(&request.kind)? };
-        // Its HMAC key, if it has one, stays where it comes from: another one would make HMACs that nobody knows.
+        // Without an HMAC key: the key's own one is not imported, and a new one would make different HMACs.
         Ok(Key::import(secret, algorithm, now, &caller.to_hex())?.without_hmac())
     }
 
@@ -291,7 +291,7 @@ impl Inside<'_, '_> {
         Ok(())
     }
 
-    /// Takes the policy away from everybody who has it, too: another one of this name is another policy.
+    /// Also takes the policy away from everybody who has it, so that a later policy of this name gives them no rights.
     fn delete_policy(&mut self, name: &str) -> Result<(), Error> {
         self.authorize(name)?;
         let name = self.enclave.policy(name)?.name.clone();
@@ -317,8 +317,8 @@ impl Inside<'_, '_> {
         Ok(())
     }
 
-    /// Makes an account, and never changes one: where the identity is known, the request must be the one that made it
-    /// known, by the same caller. Then everything stays as it is, the policy too.
+    /// Makes an account, and never changes one. Where the identity has an account, the request must equal the one that
+    /// made it, from the same caller. Then everything stays as it is, also the policy.
     fn create_identity(&mut self, request: &CreateIdentityRequest) -> Result<(), Error> {
         self.authorize(&request.identity)?;
         let Author { caller, now } = self.draft.author;
@@ -334,7 +334,7 @@ impl Inside<'_, '_> {
             false => (Privilege::parse(&request.privilege)?, None),
             true => (Privilege::User, Some(self.parent_of(&identity)?)),
         };
-        // Nobody makes others more powerful than themselves.
+        // A caller cannot give more privilege than it has.
         if !self.standing.privilege().covers(privilege) {
             return Err(Error::Denied);
         }
@@ -348,7 +348,7 @@ impl Inside<'_, '_> {
         Ok(())
     }
 
-    /// The identity that owns a service account which the caller makes.
+    /// The identity that will own a service account made by the caller.
     fn parent_of(&mut self, identity: &Identity) -> Result<Identity, Error> {
         let caller = self.draft.author.caller;
         if caller == *identity || !self.service_accounts_of(identity).is_empty() {
@@ -391,8 +391,8 @@ impl Inside<'_, '_> {
         wanted
     }
 
-    /// Nobody changes or removes an account that is more powerful. What the identity may do elsewhere does not matter,
-    /// and must not be learnt here.
+    /// Refuses to change or remove an account with more privilege than the caller's. Only this enclave counts: the
+    /// answer must not reveal what the identity may do in others.
     fn may_touch(&self, identity: &Identity) -> Result<(), Error> {
         let theirs = self.draft.snapshot.local_standing(&self.enclave, identity).privilege();
         if self.standing.privilege().covers(theirs) { Ok(()) } else { Err(Error::Denied) }

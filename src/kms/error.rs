@@ -13,10 +13,10 @@ use crate::telemetry::audit::shown;
 /// Why a command, and with it its whole request, was refused.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Not allowed; or not there, and the caller may not know that.
+    /// Not allowed; or it does not exist and the caller must not learn that.
     #[error("access denied: insufficient permissions")]
     Denied,
-    /// The same of one command of a request, which the log names.
+    /// Like `Denied`, with the command of the request that was refused. Only the log names it.
     #[error("access denied: insufficient permissions")]
     DeniedCommand(String),
     /// The name of the enclave is taken.
@@ -34,48 +34,48 @@ pub enum Error {
     /// No such policy.
     #[error("policy does not exist")]
     NoPolicy,
-    /// The identity has an account in the enclave that is not as it is asked for.
+    /// The identity has an account in the enclave that differs from the requested one.
     #[error("identity already exists")]
     IdentityExists,
     /// No such identity.
     #[error("identity does not exist")]
     NoIdentity,
-    /// Encrypted by another key, with other associated data, or changed since.
+    /// The ciphertext was made by another key or with other associated data, or was changed.
     #[error("invalid ciphertext")]
     InvalidCiphertext,
-    /// The key comes from a server that knew no HMAC keys, or was imported without one.
+    /// The key has no HMAC key: it was made by a server without them, or imported without one.
     #[error("key does not support HMAC")]
     NoHmac,
-    /// The request makes no sense.
+    /// The request is invalid.
     #[error("{0}")]
     Invalid(Cow<'static, str>),
     /// The state forbids it.
     #[error("{0}")]
     Conflict(Cow<'static, str>),
-    /// A part of the protocol that this server has no use for.
+    /// A part of the protocol that this server does not support.
     #[error("{0}")]
     Unsupported(&'static str),
-    /// The change may be written or not: the disk says no.
+    /// The disk failed. The change may have been written or not.
     #[error("the change could not be written")]
     Unavailable(#[source] std::sync::Arc<dyn std::error::Error + Send + Sync>),
-    /// An HSM does not do its part.
+    /// A provider did not seal the root key.
     #[error("the HSM does not seal the root key; the server's log says why")]
     NotSealed(#[from] NotSealed),
     /// A panic, which is a defect of ours.
     #[error("internal server error")]
     Defect,
-    /// No random bytes, no key.
+    /// The operating system gave no random bytes.
     #[error("internal server error")]
     NoRandom(#[source] NoRandom),
 }
 
 impl Error {
-    /// A request that makes no sense, for this reason.
+    /// An invalid request, with the reason.
     pub(super) fn invalid(reason: impl Into<Cow<'static, str>>) -> Self {
         Self::Invalid(reason.into())
     }
 
-    /// The error of this command, where it is one of several.
+    /// Adds the command that failed, for requests with several.
     pub(super) fn of(self, action: Action, name: &str) -> Self {
         match self {
             Self::Denied => Self::DeniedCommand(format!("{action} {}", shown(name))),
@@ -111,7 +111,7 @@ impl From<NotAuthentic> for Error {
 }
 
 impl From<prost::DecodeError> for Error {
-    // Without the reason, which may quote what is secret.
+    // The cause is left out, because it may quote a secret.
     fn from(_: prost::DecodeError) -> Self {
         Self::invalid("invalid message")
     }

@@ -16,16 +16,16 @@ use crate::crypto::{NoRandom, SecretKey};
 /// Why the state cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The store says no.
+    /// The store failed.
     #[error(transparent)]
     Store(#[from] store::Error),
-    /// Nothing opens the root key.
+    /// No provider opens the root key.
     #[error(transparent)]
     Sealed(#[from] seal::Sealed),
-    /// It is not what was written.
+    /// The data is not what was written.
     #[error("the data is damaged")]
     Damaged(#[from] Damaged),
-    /// It is no backup.
+    /// The bytes are not a backup.
     #[error(transparent)]
     Backup(#[from] backup::Malformed),
     /// A root key could not be made.
@@ -39,12 +39,12 @@ pub enum Error {
     NoProvider,
 }
 
-/// Who may do everything.
+/// The administrator of the whole key manager.
 #[derive(Debug, Clone, Copy)]
 pub struct Admin {
     /// The identity.
     pub identity: Identity,
-    /// Whether it is worked out from the HSM key of the environment.
+    /// Whether it is derived from the HSM key in the environment.
     pub is_derived: bool,
 }
 
@@ -76,11 +76,11 @@ pub struct Prepared {
 }
 
 impl Keeper {
-    /// Reads everything from a store; where that is new, makes a root key and seals it with each of the providers.
-    /// They may have to be waited for, so no task may call this.
+    /// Reads everything from a store. For a new store, makes a root key and seals it with each provider. It blocks
+    /// while providers answer, so async tasks must not call it.
     ///
     /// # Errors
-    /// When the data cannot be had, opened, or believed. Nothing has been changed then.
+    /// When the data cannot be read, decrypted, or verified. Then nothing has been changed.
     pub fn open(mut store: Box<dyn Store>, providers: Providers, admin: Admin) -> Result<Self, Error> {
         let mut seals = store.seals()?;
         let root =
@@ -120,12 +120,12 @@ impl Keeper {
         &self.snapshot
     }
 
-    /// Names of what this server can unseal with.
+    /// Names of the providers that this server can unseal with.
     pub(super) fn provider_names(&self) -> Vec<String> {
         self.unsealed.providers.keys().cloned().collect()
     }
 
-    /// A set of changes that holds none.
+    /// An empty set of changes.
     pub fn pending(&self) -> Pending {
         Pending {
             snapshot: self.snapshot.clone(),
@@ -154,10 +154,10 @@ impl Keeper {
         Ok(Prepared { snapshot, changed, seals, seals_changed })
     }
 
-    /// Writes what is pending. When this returns, it stays.
+    /// Writes the pending changes. When this succeeds, they are durable.
     ///
     /// # Errors
-    /// When that is not sure. The state is what it was, as far as anybody can see.
+    /// When it is not certain that they were written. The visible state stays as it was.
     pub fn commit(&mut self, mut pending: Pending) -> Result<(), Error> {
         let mut state = self.state;
         let mut batch = Batch { seals: pending.seals_changed.then(|| pending.seals.clone()), ..Batch::default() };
@@ -186,7 +186,7 @@ impl Keeper {
         Ok(())
     }
 
-    /// Everything, as encrypted as in the store.
+    /// All data, encrypted as it is in the store.
     ///
     /// # Errors
     /// When the store cannot be read.
@@ -199,10 +199,10 @@ impl Keeper {
         Ok(writer.finish())
     }
 
-    /// Puts a backup in the place of everything.
+    /// Replaces all data by a backup.
     ///
     /// # Errors
-    /// When it cannot be opened or believed, or be written. Nothing has been changed then, as far as anybody can see.
+    /// When the backup cannot be decrypted, verified or written. The visible state stays as it was.
     pub fn restore(&mut self, backup: &[u8]) -> Result<(), Error> {
         let (seals, records) = backup::parse(backup)?;
         let root = seal::unseal(&seals, &self.unsealed.providers)?;

@@ -16,16 +16,16 @@ pub(super) struct Known(Map<Identity, Accounts>);
 /// The accounts of one identity.
 #[derive(Debug, Clone, Default)]
 struct Accounts {
-    /// In how many enclaves it has one.
+    /// The number of enclaves in which the identity has an account.
     all: u32,
-    /// In how many it is a system administrator in its own right.
+    /// The number of enclaves in which its own account makes it a system administrator.
     sysadmin: u32,
-    /// The owners of its service accounts, with the number of enclaves.
+    /// The owners of its service accounts, each with the number of enclaves.
     owners: BTreeMap<Identity, u32>,
 }
 
 impl Known {
-    /// Counts an account in.
+    /// Adds an account to the counts.
     pub(super) fn add(&mut self, account: &Account) {
         let mut accounts = self.accounts(&account.identity);
         accounts.all += 1;
@@ -36,7 +36,7 @@ impl Known {
         self.0.insert(account.identity, Arc::new(accounts));
     }
 
-    /// Counts an account out again that was counted in.
+    /// Removes an account from the counts. It must have been added before.
     pub(super) fn remove(&mut self, account: &Account) {
         let mut accounts = self.accounts(&account.identity);
         accounts.all = accounts.all.saturating_sub(1);
@@ -61,7 +61,7 @@ impl Known {
         self.0.contains_key(identity)
     }
 
-    /// Whether an account makes the identity a system administrator: its own one, or that of the identity that owns it.
+    /// Whether the identity is a system administrator: by its own account, or by that of its owner.
     pub(super) fn is_sysadmin(&self, identity: &Identity, admin: &Identity) -> bool {
         let has_account = |identity: &Identity| self.0.get(identity).is_some_and(|accounts| accounts.sysadmin > 0);
         let Some(accounts) = self.0.get(identity) else { return false };

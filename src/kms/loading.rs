@@ -18,13 +18,13 @@ use super::store;
 use crate::auth::enclave::Identity;
 use crate::memory;
 
-/// How many records go from thread to thread at once: so many that handing them over costs nothing.
+/// How many records one message between threads holds. With this many the cost of the message does not count.
 const TOGETHER: usize = 512;
 
-/// Reads the records that `show` shows to a function until that says to stop, in whatever order.
+/// Reads the records that `show` passes to its callback, in any order, until the callback stops it.
 ///
 /// # Errors
-/// When they cannot be read, or believed.
+/// When records cannot be read or verified.
 pub(super) fn load(
     cipher: &Cipher,
     admin: Identity,
@@ -41,12 +41,12 @@ pub(super) fn load(
                 scope.spawn(move || Part::decrypt(cipher, &receiver, is_damaged))
             })
             .collect();
-        // Should all of them panic, nobody is left to send to.
+        // If all threads panic, sending must fail rather than wait.
         drop(receiver);
         let mut chunk = Chunk::default();
         let shown = show(&mut |id, value| {
             chunk.add(id, value);
-            // When nobody takes them any more, something is wrong already.
+            // Sending fails only after all threads have failed.
             let goes_on = chunk.records.len() < TOGETHER || sender.send(std::mem::take(&mut chunk)).is_ok();
             goes_on && !is_damaged.load(Relaxed)
         });
@@ -65,7 +65,7 @@ pub(super) fn load(
 #[derive(Default)]
 struct Chunk {
     bytes: Vec<u8>,
-    /// Each with the place where its value ends.
+    /// Each with the offset at which its value ends.
     records: Vec<(Id, usize)>,
 }
 
@@ -125,7 +125,7 @@ impl Part {
         Ok(())
     }
 
-    /// Sorts the keys. What consists of sorted parts is sorted quickly.
+    /// Sorts the keys. It is fast on a list of sorted runs.
     fn sort(&mut self) {
         self.keys.sort();
     }
@@ -163,8 +163,8 @@ impl Part {
     }
 }
 
-/// A key with the beginning of its name beside it: were the name itself looked up whenever two are compared, a million
-/// keys would take seconds to sort.
+/// A key with the first bytes of its name beside it. Following a pointer to the name in every comparison would take
+/// seconds for a million keys.
 struct Sortable {
     enclave: [u8; 16],
     begins: [u64; 3],

@@ -13,14 +13,14 @@ use crate::clock;
 use crate::server::{Call, Reply, Whole};
 use crate::telemetry::log::Record;
 
-/// How much of the log a key manager keeps in memory, in bytes: some thousand lines.
+/// How much of the log a key manager keeps in memory, in bytes. It is enough for some thousand lines.
 pub const HISTORY: usize = 1 << 20;
 
 /// The largest record, in bytes.
 const LARGEST: usize = 4_096;
 
-/// The records since some moment that are still kept, and those from now on; the reader is cut off when it cannot keep
-/// up. A moment that is yet to come counts for nothing.
+/// Sends the records since the requested time that are still in memory, then new ones. A reader that cannot keep up is
+/// disconnected. A time in the future is ignored.
 pub(super) async fn follow(call: Call<State>, body: Whole) -> Result<Reply, Error> {
     let request = LogRequest::parse(body.as_ref())?;
     let since = request.since.filter(|since| *since <= clock::now().into());
@@ -33,7 +33,7 @@ pub(super) async fn follow(call: Call<State>, body: Whole) -> Result<Reply, Erro
 }
 
 impl LogRequest {
-    /// What of a record is sent; none where it is not asked for.
+    /// The record as it is sent; `None` when the filters leave it out.
     fn answer(&self, record: &Record) -> Option<LogRecord> {
         let level = i32::from(record.level.0);
         if level < self.level {
@@ -57,7 +57,7 @@ impl LogRequest {
     }
 }
 
-/// What a record of the log is on the wire, but for its place.
+/// Converts a record to the wire format, without its source location.
 fn read(record: &Record) -> Option<LogRecord> {
     let mut fields: Map<String, Value> = serde_json::from_slice(&record.line).ok()?;
     let mut text = |name: &str| match fields.shift_remove(name) {
@@ -67,7 +67,7 @@ fn read(record: &Record) -> Option<LogRecord> {
     let (_, _, mut message) = (text("time"), text("level"), text("message"));
     let (path, identity, mut ip) = (text("path"), text("identity"), text("ip"));
     if ip.is_empty() {
-        // Clients take a record without an address for none at all.
+        // Clients ignore a record without an address.
         ip = Ipv4Addr::UNSPECIFIED.to_string();
     }
     for (name, value) in &fields {
@@ -83,7 +83,7 @@ fn read(record: &Record) -> Option<LogRecord> {
     })
 }
 
-/// A record with its length before it; what is too long is cut.
+/// A record with its length in front. A record that is too long is cut.
 fn frame(mut record: LogRecord) -> Bytes {
     let excess = |record: &LogRecord| record.encoded_len().saturating_sub(LARGEST);
     let by = excess(&record);
@@ -97,7 +97,7 @@ fn frame(mut record: LogRecord) -> Bytes {
     bytes.into()
 }
 
-/// Cuts off at least so many bytes, and no half character.
+/// Cuts at least `by` bytes off the end, at a character boundary.
 fn shorten(text: &mut String, by: usize) {
     let most = text.len().saturating_sub(by);
     let end = (0..=most).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);

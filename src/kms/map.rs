@@ -6,10 +6,10 @@ use std::borrow::Borrow;
 use std::slice;
 use std::sync::Arc;
 
-/// The most entries of a node.
+/// The most entries in a node.
 const MOST: usize = 64;
 
-/// A node with fewer entries joins a neighbour that has room.
+/// A node with fewer entries is merged into a neighbour that has room.
 const FEW: usize = MOST / 4;
 
 /// The map. Values are shared, too.
@@ -24,7 +24,7 @@ enum Node<K, V> {
     Branch(Vec<Child<K, V>>),
 }
 
-/// A node below another, with a key that is greater than all before it, and no greater than its own.
+/// A child node, with a key that is greater than all keys before the node and not greater than its first key.
 type Child<K, V> = (K, Arc<Node<K, V>>);
 
 impl<K, V> Map<K, V> {
@@ -52,7 +52,7 @@ impl<K, V> Map<K, V> {
 }
 
 impl<K: Ord + Clone, V> Map<K, V> {
-    /// The map of these entries, which are in order, each once.
+    /// The map of these entries, which must be sorted and unique.
     pub(super) fn of_sorted(entries: impl Iterator<Item = (K, Arc<V>)>) -> Self {
         let mut nodes = gather(entries, Node::Leaf);
         while nodes.len() > 1 {
@@ -123,7 +123,7 @@ impl<K: Ord + Clone, V> Map<K, V> {
     where
         K: Borrow<Q>,
     {
-        // Nothing is copied for nothing.
+        // Do not copy shared nodes when there is nothing to remove.
         if !self.contains_key(key) {
             return;
         }
@@ -136,7 +136,7 @@ impl<K: Ord + Clone, V> Map<K, V> {
     }
 }
 
-/// Puts entries into as few nodes as leave some room in each, with the first key of each.
+/// Distributes entries over nodes, with some room left in each. Returns each node with its first key.
 fn gather<K: Clone, T, N>(entries: impl Iterator<Item = (K, T)>, node: impl Fn(Vec<(K, T)>) -> N) -> Vec<(K, Arc<N>)> {
     let mut entries = entries.peekable();
     let mut nodes = Vec::new();
@@ -150,7 +150,7 @@ fn gather<K: Clone, T, N>(entries: impl Iterator<Item = (K, T)>, node: impl Fn(V
     nodes
 }
 
-/// Which child a key is in, if it is in any.
+/// The index of the child that holds the key, if any does.
 fn child_of<K: Borrow<Q>, Q: Ord + ?Sized, T>(children: &[(K, T)], key: &Q) -> usize {
     children.partition_point(|(first, _)| first.borrow() <= key).saturating_sub(1)
 }
@@ -159,7 +159,7 @@ fn search<K: Borrow<Q>, Q: Ord + ?Sized, T>(entries: &[(K, T)], key: &Q) -> Resu
     entries.binary_search_by(|(other, _)| other.borrow().cmp(key))
 }
 
-/// The greater half of what a node has become too small for.
+/// The upper half of a node that was split.
 type Split<K, V> = Option<Child<K, V>>;
 
 fn insert<K: Ord + Clone, V>(node: &mut Arc<Node<K, V>>, key: K, value: Arc<V>) -> Split<K, V> {
@@ -183,7 +183,7 @@ fn insert<K: Ord + Clone, V>(node: &mut Arc<Node<K, V>>, key: K, value: Arc<V>) 
     }
 }
 
-/// Halves a node that is too large now; one that grew at its end, as when keys come in order, leaves all but that.
+/// Splits a node that has become too large: in half, or, when keys arrive in order, just before the new entry.
 fn split<K: Clone, V, T>(
     entries: &mut Vec<(K, T)>,
     grown_at: usize,
@@ -235,7 +235,7 @@ impl<K, V> Node<K, V> {
         }
     }
 
-    /// Takes in what is in the node to the right of it.
+    /// Appends the entries of the node to the right.
     fn append(&mut self, right: Self) {
         match (self, right) {
             (Self::Leaf(entries), Self::Leaf(mut more)) => entries.append(&mut more),
@@ -274,7 +274,7 @@ impl<K, V> Clone for Map<K, V> {
 
 /// Entries in order.
 pub(super) struct Iter<'m, K, V> {
-    /// What is left of each node on the way to the leaf.
+    /// The rest of each node on the path to the leaf.
     branches: Vec<slice::Iter<'m, Child<K, V>>>,
     leaf: slice::Iter<'m, (K, Arc<V>)>,
 }

@@ -8,9 +8,9 @@ pub const VERSION: Operation = Operation::get("/version");
 pub const LIVE: Operation = Operation::get("/v1/health/live");
 /// Whether requests can be served.
 pub const READY: Operation = Operation::get("/v1/health/ready");
-/// Metrics. Whoever is known to any enclave may read them: they show nothing of the enclaves.
+/// Metrics. Every identity with an account in any enclave may read them, because they reveal nothing about enclaves.
 pub const METRICS: Operation = Operation::get("/v1/health/metrics");
-/// Commands to an enclave. Whether they change something is up to the commands.
+/// Commands to an enclave. It depends on the commands whether they change something.
 pub const EXECUTE: Operation = Operation::post("/v1/kms/");
 /// A backup of all data.
 pub const BACKUP: Operation = Operation::get("/v1/db");

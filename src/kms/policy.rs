@@ -9,7 +9,8 @@ use crate::auth::policy::Rule;
 use crate::kms::wire;
 use crate::name::PolicyName;
 
-/// Rules over actions and the names they are about: allowed is what no `deny` and at least one `allow` rule matches.
+/// Rules over actions and the names that they are about. An action is allowed when an `allow` rule matches and no
+/// `deny` rule does.
 #[derive(Debug)]
 pub struct Policy {
     pub(super) name: PolicyName,
@@ -34,7 +35,7 @@ impl Policy {
 /// Reads rules as clients send them, and as they are stored.
 ///
 /// # Errors
-/// When an action is none.
+/// When a rule is for an action that does not exist.
 pub(super) fn parse(rules: &BTreeMap<String, wire::RuleSet>) -> Result<Rules, Error> {
     let parse = |(action, set): (&String, &wire::RuleSet)| {
         let action =

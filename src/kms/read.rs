@@ -26,7 +26,7 @@ use crate::crypto::handover::{self, Handed};
 use crate::crypto::{OVERHEAD, random};
 use crate::name::{EnclaveName, PolicyName};
 
-/// The largest data key, in bytes.
+/// The longest data key, in bytes.
 const LONGEST_KEY: usize = 1_024;
 
 /// The size of a page of a listing, in bytes of protobuf: well inside what clients read.
@@ -43,7 +43,7 @@ pub(super) struct Reader<'a> {
     pub caller: Identity,
     /// The enclave that the path names; may be empty.
     pub enclave: &'a str,
-    /// How the answer is to be encoded.
+    /// How to encode the answer.
     pub encoding: Encoding,
 }
 
@@ -83,7 +83,7 @@ impl Reader<'_> {
     }
 }
 
-/// A command within an enclave.
+/// Answers a command within an enclave.
 struct Inside<'a> {
     reader: &'a Reader<'a>,
     enclave: &'a Enclave,
@@ -245,7 +245,7 @@ impl Inside<'_> {
     async fn identity(&self, text: &str, turn: &mut Turn) -> Result<IdentityResponse, Error> {
         self.authorize(text)?;
         let identity: Identity = text.parse().map_err(|_| Error::NoIdentity)?;
-        // The administrator is in no enclave, and may look at itself all the same.
+        // The administrator has no account in any enclave, but may still read its own identity.
         if identity == self.reader.snapshot.admin && self.reader.caller == identity {
             return Ok(IdentityResponse { identity: text.to_owned(), privilege: 1, ..IdentityResponse::default() });
         }
@@ -277,7 +277,7 @@ impl Inside<'_> {
         Ok(ListIdentitiesResponse { identities, continue_at: next.map(Identity::to_string).unwrap_or_default() })
     }
 
-    /// Whether a listing may show this name: the rules for its prefix may be wider.
+    /// Whether a listing may show this name. The rules may allow the prefix and deny single names.
     fn shows(&self, name: &str) -> bool {
         self.standing.allows(self.action, name)
     }
@@ -302,7 +302,7 @@ impl Inside<'_> {
     }
 }
 
-/// Counts what fits a page.
+/// Counts how much fits on a page.
 struct Pager {
     elements: usize,
     bytes: usize,

@@ -17,7 +17,7 @@ use crate::auth::enclave::Identity;
 use crate::crypto::{NoRandom, Sealer, SecretKey};
 use crate::name::{EnclaveName, KeyName, PolicyName};
 
-/// Where a record is found: what it is, of which enclave, with which name.
+/// The place of a record: its kind, its enclave and its name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Place {
     table: Table,
@@ -25,7 +25,7 @@ pub struct Place {
     name: String,
 }
 
-/// What a record is. The numbers are part of the format.
+/// The kind of a record. The numbers are part of the format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Table {
     State = 0,
@@ -35,82 +35,82 @@ enum Table {
     Identity = 4,
 }
 
-/// A place as it is written: it says nothing to whoever has not the root key.
+/// A place as it is written. Without the root key it reveals nothing.
 pub(super) type Id = [u8; 32];
 
-/// The enclave of records that are in none.
+/// Stands for the enclave in records that belong to none.
 const NO_ENCLAVE: [u8; 16] = [0; 16];
 
 impl Place {
-    /// Of the record that says how many records there are.
+    /// The place of the record that counts all others.
     pub(super) fn state() -> Self {
         Self { table: Table::State, enclave: NO_ENCLAVE, name: String::new() }
     }
 
-    /// Of an enclave.
+    /// The place of an enclave.
     pub(super) fn enclave(name: &EnclaveName) -> Self {
         Self { table: Table::Enclave, enclave: NO_ENCLAVE, name: name.to_string() }
     }
 
-    /// Of a key.
+    /// The place of a key.
     pub(super) fn key(enclave: &Enclave, name: &KeyName) -> Self {
         Self { table: Table::Key, enclave: enclave.id, name: name.to_string() }
     }
 
-    /// Of a policy.
+    /// The place of a policy.
     pub(super) fn policy(enclave: &Enclave, name: &PolicyName) -> Self {
         Self { table: Table::Policy, enclave: enclave.id, name: name.to_string() }
     }
 
-    /// Of an identity.
+    /// The place of an identity.
     pub(super) fn identity(enclave: &Enclave, identity: &Identity) -> Self {
         Self { table: Table::Identity, enclave: enclave.id, name: identity.to_string() }
     }
 }
 
-/// What is written.
+/// A record.
 #[derive(Debug, Clone)]
 pub enum Record {
-    /// How many records there are, and their sum.
+    /// The number of records, and their checksum.
     State(State),
-    /// An enclave, without what is in it.
+    /// An enclave, without its content.
     Enclave(Arc<Enclave>),
     /// A key of the enclave with this id.
     Key([u8; 16], Arc<Ring>),
-    /// A policy of it.
+    /// A policy of the enclave with this id.
     Policy([u8; 16], Arc<Policy>),
-    /// An identity of it.
+    /// An identity of the enclave with this id.
     Identity([u8; 16], Arc<Account>),
 }
 
 /// Proves that no record is missing, and that none is older than the others.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct State {
-    /// How many changes led here.
+    /// The number of changes so far.
     pub(super) commit: u64,
-    /// How many other records there are.
+    /// The number of other records.
     pub(super) records: u64,
     /// The XOR of their marks.
     pub(super) sum: Id,
 }
 
 impl State {
-    /// Counts a record in, or out again.
+    /// Adds a record to the checksum, or removes it.
     pub(super) fn toggle(&mut self, mark: &Id) {
         self.sum.iter_mut().zip(mark).for_each(|(sum, mark)| *sum ^= mark);
     }
 }
 
-/// Why a record cannot be used. Not even who has the file can have made it so without the root key.
+/// Why a record cannot be used. Nobody without the root key can forge a record that passes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Damaged {
-    /// It was changed, moved, or written under another root key.
+    /// The record was changed or moved, or was written under another root key.
     #[error("a record is not authentic: it was changed, or belongs elsewhere")]
     NotAuthentic,
-    /// It is authentic, and makes no sense.
+    /// The record is authentic, but cannot be parsed.
     #[error("a record cannot be read; it was written by a newer version, or by a defect")]
     Malformed,
-    /// Records are missing, too many, or not of one time.
+    /// Records are missing, left over, or from different times.
     #[error("records are missing, or some are older than the others: parts of the file were put back or removed")]
     Incomplete,
 }
@@ -134,12 +134,12 @@ impl Cipher {
         }
     }
 
-    /// What a place is called in the store.
+    /// The id of a place in the store.
     pub(super) fn id(&self, place: &Place) -> Id {
         self.names.sign(&[&[place.table as u8], &place.enclave, place.name.as_bytes()])
     }
 
-    /// What stands for a record in the sum of all.
+    /// The contribution of a record to the checksum.
     pub(super) fn mark(&self, id: &Id, value: &[u8]) -> Id {
         self.marks.sign(&[id, value])
     }
@@ -171,7 +171,7 @@ impl Record {
         }
     }
 
-    /// The number of its table, and its message.
+    /// The number of its kind, then its message.
     fn encode(&self) -> Zeroizing<Vec<u8>> {
         fn write(table: Table, message: &impl Message) -> Zeroizing<Vec<u8>> {
             let mut bytes = Zeroizing::new(Vec::with_capacity(1 + message.encoded_len()));

@@ -19,25 +19,25 @@ pub(super) const VERSIONS: usize = 4_000;
 /// The longest text that says who made a version of a key that is imported, in bytes. Identities have at most 80.
 const MAKER: usize = 256;
 
-/// A key as clients see it: one name, and a key of our own for each version.
+/// A key as clients see it: one name, and a master key for each version.
 #[derive(Debug)]
 pub struct Ring {
     pub(super) name: KeyName,
-    /// The number of the version that is made next.
+    /// The number of the next version.
     pub(super) next: u32,
     latest: (u32, Arc<Version>),
     /// All other versions. Most keys have none, and there may be a million keys.
     older: Option<Map<u32, Version>>,
     /// How many versions there are.
     count: u32,
-    /// The version that last decrypted something without being named.
+    /// The version that last decrypted a ciphertext for a request without a version number.
     last_hit: AtomicU32,
 }
 
-/// Why versions make no key.
+/// Why stored versions are not a valid key.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Malformed {
-    /// They must have numbers from 1 on, in ascending order, all of them smaller than the next one.
+    /// The numbers must be 1 or more, in ascending order, and smaller than that of the next version.
     #[error("the numbers of the key's versions make no sense")]
     Numbers,
     /// There are more than a key can have here.
@@ -46,7 +46,7 @@ pub(super) enum Malformed {
     /// The text that says who made one is of nobody that there is.
     #[error("the text that says who made a version of the key is longer than {MAKER} bytes")]
     Maker,
-    /// One is no key.
+    /// A version is not a valid key.
     #[error(transparent)]
     Key(#[from] key::Error),
 }
@@ -55,19 +55,20 @@ pub(super) enum Malformed {
 #[derive(Debug)]
 pub struct Version {
     pub(super) key: Key,
-    /// Whether the key comes from elsewhere, where its type may have been another.
+    /// Whether the key was imported from another system, where its type may have been different.
     pub(super) imported: bool,
 }
 
 impl Version {
-    /// Who made it, as clients see it: those of a KES by the name that they have here. Clients cannot read other texts.
+    /// Who made it. An identity in the form of a KES is converted, because clients can only read the key manager's
+    /// form.
     pub(super) fn created_by(&self) -> String {
         let stored = self.key.created_by().unwrap_or_default();
         let here = || Identity::of(&crate::auth::Identity::parse(stored).ok()?);
         stored.parse().ok().or_else(here).map(|identity| identity.to_string()).unwrap_or_default()
     }
 
-    /// What it encrypts with, as clients see it.
+    /// The algorithm that clients see.
     pub(super) fn algorithm(&self) -> Algorithm {
         self.key.algorithm().unwrap_or(Algorithm::Aes256)
     }
@@ -106,7 +107,7 @@ impl Ring {
     /// A key with all versions that were stored; a single one without a number is the first.
     ///
     /// # Errors
-    /// What is wrong with them. It quotes nothing of a key.
+    /// What is wrong with the versions. It contains no key material.
     pub(super) fn of_stored(name: KeyName, next: u32, stored: Vec<StoredVersion>) -> Result<Self, Malformed> {
         Self::parse(name, next, stored, |value| Ok(Key::parse(value)?))
     }
@@ -186,7 +187,7 @@ impl Ring {
         Ok(Self::of(self.name.clone(), next, latest, Some(older), self.count + 1))
     }
 
-    /// The same key without this version (0: the latest); none when that was the last one.
+    /// The same key without this version (0: the latest); `None` when no version is left.
     ///
     /// # Errors
     /// When there is no such version.

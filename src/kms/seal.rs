@@ -12,21 +12,21 @@ use crate::telemetry::log::causes;
 pub use self::hsm::{HsmKey, NoHsmKey};
 pub use self::remote::Remote;
 
-/// The name of the provider that `MINIO_KMS_HSM_KEY` is.
+/// The name of the provider whose key is in `MINIO_KMS_HSM_KEY`.
 pub const ENVIRONMENT: &str = "env";
 
-/// Who can seal the root key, and open what he has sealed.
+/// A provider: it can seal the root key, and open what it has sealed.
 #[derive(Debug)]
 pub enum Provider {
-    /// A key that this server has.
+    /// An HSM key that this server holds.
     Hsm(HsmKey),
-    /// Somebody who seals for key stores, too.
+    /// A provider that can seal key stores, too.
     Remote(Remote),
-    /// Somebody whom this server has tried to reach, and why that failed.
+    /// A provider that could not be reached, and why.
     Lost(String),
 }
 
-/// What this server can unseal with, by name.
+/// The providers of this server, by name.
 pub type Providers = BTreeMap<String, Provider>;
 
 /// The root key could not be sealed.
@@ -38,7 +38,7 @@ pub struct NotSealed {
 }
 
 impl Provider {
-    /// Seals the root key for the provider with this name. It may wait, so it must not be called by a task.
+    /// Seals the root key under the name of this provider. It may block, so async tasks must not call it.
     ///
     /// # Errors
     /// When the provider does not answer, or refuses.
@@ -51,13 +51,14 @@ impl Provider {
         sealed.map_err(|source| NotSealed { name: name.to_owned(), source })
     }
 
-    /// Opens the root key if any of the seals is this provider's: it may have had another name when it sealed.
+    /// Opens the root key if this provider made any of the seals. It tries all of them, because the provider may have
+    /// had another name then.
     fn unseal(&self, seals: &Seals) -> Result<SecretKey, String> {
         match self {
             Self::Hsm(key) => seals.iter().find_map(|(name, sealed)| key.unseal(sealed, name)).ok_or_else(not_its_own),
             Self::Remote(remote) => {
                 let mut opened = Err(not_its_own());
-                // All others are sealed by keys, and are no texts.
+                // Only seals of remote providers begin like this; those of HSM keys are binary.
                 for sealed in seals.values().filter(|sealed| sealed.first() == Some(&b'{')) {
                     opened = remote.unseal(sealed).map_err(|error| causes(&error));
                     if opened.is_ok() {
@@ -86,13 +87,13 @@ pub struct Sealed {
     sealed: String,
 }
 
-/// Opens the root key with whichever provider can. It may wait, so it must not be called by a task.
+/// Opens the root key with any provider that can. It may block, so async tasks must not call it.
 ///
 /// # Errors
-/// When none can.
+/// When no provider can.
 pub fn unseal(seals: &Seals, providers: &Providers) -> Result<SecretKey, Sealed> {
     let mut given = Vec::new();
-    // Those who must be asked come last: where a key does it, nobody need be there.
+    // Remote providers come last: when a local key opens the seal, none of them need be reachable.
     let (keys, others): (Vec<_>, Vec<_>) = providers.iter().partition(|(_, p)| matches!(p, Provider::Hsm(_)));
     for (name, provider) in keys.into_iter().chain(others) {
         match provider.unseal(seals) {

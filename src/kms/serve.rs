@@ -14,7 +14,7 @@ use crate::auth::enclave::Identity;
 use crate::clock;
 use crate::server::{self, Call, Reply, Whole};
 
-/// The most that the replies to one request may be, in bytes.
+/// The largest size of all replies to one request, in bytes.
 const REPLIES: usize = 32 * 1024 * 1024;
 
 /// Carries out the commands of a request. The path names the enclave.
@@ -62,13 +62,13 @@ async fn read(call: &Call<State, String>, caller: Identity, reads: &[(Action, Re
     Ok(Reply::bytes(encoding.content_type(), bytes))
 }
 
-/// All data, as encrypted as on disk.
+/// All data, encrypted as it is on disk.
 pub(super) async fn backup(call: Call<State>) -> Result<Reply, Error> {
     let backup = call.state().writer.backup().await?;
     Ok(Reply::bytes(Encoding::Protobuf.content_type(), Zeroizing::new(backup)))
 }
 
-/// Puts a backup in the place of all data.
+/// Replaces all data by a backup.
 pub(super) async fn restore(call: Call<State>, backup: Whole) -> Result<(), Error> {
     call.state().writer.restore(backup.as_ref().to_vec()).await
 }

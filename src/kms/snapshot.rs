@@ -19,19 +19,19 @@ use crate::name::{EnclaveName, KeyName, PolicyName};
 pub struct Snapshot {
     /// The identity that may do everything.
     pub(super) admin: Identity,
-    /// How many changes led here.
+    /// The number of changes so far.
     pub(super) commit: u64,
     pub(super) enclaves: Map<EnclaveName, Enclave>,
     /// The accounts of all enclaves, counted.
     pub(super) known: Known,
-    /// What the root key is sealed with.
+    /// Names of the providers that have sealed the root key.
     pub(super) seals: Vec<String>,
 }
 
-/// A separate world of keys, policies and identities.
+/// A part of the key manager with keys, policies and identities of its own.
 #[derive(Debug, Clone)]
 pub struct Enclave {
-    /// Never used twice, unlike the name.
+    /// Random, and never used again. The name may be used again.
     pub(super) id: [u8; 16],
     pub(super) name: EnclaveName,
     pub(super) created_at: OffsetDateTime,
@@ -41,7 +41,7 @@ pub struct Enclave {
     pub(super) identities: Map<Identity, Account>,
 }
 
-/// What a caller may do, in an enclave or at all.
+/// What a caller may do in an enclave, or in the whole key manager.
 #[derive(Debug, Clone)]
 pub enum Standing {
     /// Everything.
@@ -55,7 +55,7 @@ pub enum Standing {
 }
 
 impl Standing {
-    /// Lets an action on something with this name pass.
+    /// Checks that the caller may do this action on something with this name.
     ///
     /// # Errors
     /// [`Error::Denied`].
@@ -75,7 +75,7 @@ impl Standing {
         }
     }
 
-    /// The most that the caller can hand on.
+    /// The highest privilege that the caller can give to others.
     pub(super) fn privilege(&self) -> Privilege {
         match self {
             Self::SysAdmin => Privilege::SysAdmin,
@@ -103,11 +103,11 @@ impl Snapshot {
 
     /// The enclave with this name, and what the caller may do in it.
     ///
-    /// A system administrator stands above every local account: what an enclave says of that identity takes nothing
-    /// away from it.
+    /// A system administrator keeps all rights, whatever account it has in the enclave.
     ///
     /// # Errors
-    /// When there is no such enclave. A caller who may not know that is [`Error::Denied`], as if there were.
+    /// When there is no such enclave. A caller that must not learn this gets [`Error::Denied`], as for an enclave that
+    /// exists.
     pub fn enter(&self, name: &str, caller: &Identity) -> Result<(&Arc<Enclave>, Standing), Error> {
         let enclave = self.enclaves.get(name);
         if self.is_sysadmin(caller) {
@@ -120,8 +120,8 @@ impl Snapshot {
         }
     }
 
-    /// What the accounts of one enclave allow an identity. A service account stands where the identity stands that
-    /// owns it, which is no service account itself.
+    /// What the accounts of one enclave allow an identity. A service account has the rights of its owner, which is
+    /// never a service account itself.
     pub(super) fn local_standing(&self, enclave: &Enclave, identity: &Identity) -> Standing {
         if *identity == self.admin {
             return Standing::SysAdmin;
@@ -175,10 +175,10 @@ impl Enclave {
         self.policies.get(name).ok_or(Error::NoPolicy)
     }
 
-    /// What is known of an identity.
+    /// The account of an identity.
     ///
     /// # Errors
-    /// When nothing is.
+    /// When it has none in this enclave.
     pub(super) fn account(&self, identity: &Identity) -> Result<&Arc<Account>, Error> {
         self.identities.get(identity).ok_or(Error::NoIdentity)
     }

@@ -41,7 +41,7 @@ pub(super) async fn live(_: Call<State>) -> Result<(), Error> {
     Ok(())
 }
 
-/// Reads are served as long as anything is; writes as long as the last one could be written.
+/// Succeeds for reads as long as the process answers. For writes it fails when the last change could not be written.
 pub(super) async fn ready(call: Call<State>) -> Result<(), server::Error> {
     let asks_for_writes = call.query().split('&').any(|part| part == "write" || part.starts_with("write="));
     if asks_for_writes && !call.state().writer.works() {
@@ -54,7 +54,7 @@ pub(super) async fn unsupported(_: Call<State>) -> Result<(), Error> {
     Err(Error::Unsupported("this server does not do that; use its service manager, or a profiler on its machine"))
 }
 
-/// How this server is: it is the whole cluster.
+/// The status of this server, which is the whole cluster.
 pub(super) fn cluster(state: &State, snapshot: &Snapshot) -> ClusterStatusResponse {
     let memory = memory::usage();
     let second = Duration::from_secs(1);

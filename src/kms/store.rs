@@ -12,7 +12,7 @@ use super::record::Id;
 pub use self::mem::Mem;
 pub use self::redb::Redb;
 
-/// Why the store does not do what it should. The store's own error is in the source.
+/// The store failed. Its own error is the source.
 #[derive(Debug, thiserror::Error)]
 #[error("{what}")]
 pub struct Error {
@@ -31,18 +31,18 @@ impl Error {
 pub struct Batch {
     /// Records to write.
     pub puts: Vec<(Id, Vec<u8>)>,
-    /// Records to remove; those that are not there are none the less gone.
+    /// Records to remove. A record that does not exist is no error.
     pub removals: Vec<Id>,
-    /// Removes every other record.
+    /// Whether to remove all other records.
     pub clears: bool,
-    /// All seals from now on, where they change.
+    /// The new seals, if they change. They replace all old ones.
     pub seals: Option<Seals>,
 }
 
 /// The root key as each provider has sealed it, by the provider's name.
 pub type Seals = BTreeMap<String, Vec<u8>>;
 
-/// Durable storage of records. What it is handed is encrypted already. One thread uses it.
+/// Durable storage of records. Records are encrypted before they get here. Only one thread uses a store.
 pub trait Store: Send + 'static {
     /// The seals.
     ///
@@ -53,19 +53,18 @@ pub trait Store: Send + 'static {
     /// The value of a record, if it is there.
     ///
     /// # Errors
-    /// When that cannot be read.
+    /// When the record cannot be read.
     fn get(&self, id: &Id) -> Result<Option<Vec<u8>>, Error>;
 
-    /// Shows every record to `each`, until that says to stop.
+    /// Calls `each` with every record, until it returns `false`.
     ///
     /// # Errors
-    /// When not all can be read.
+    /// When a record cannot be read.
     fn for_each(&self, each: &mut dyn FnMut(&Id, &[u8]) -> bool) -> Result<(), Error>;
 
-    /// Makes all of the changes or none of them, whatever happens in between; when it returns they have been made, and
-    /// stay.
+    /// Makes all of the changes or none of them, also across a crash. When it returns, they are durable.
     ///
     /// # Errors
-    /// When that is not sure. Then they may have been made; nothing else has been.
+    /// When it is not certain that they are durable. Then either all or none of them have been made.
     fn commit(&mut self, batch: &Batch) -> Result<(), Error>;
 }

@@ -1,6 +1,6 @@
 //! The wire format: messages as protobuf or JSON, and the frames around them.
 
-/// Makes a message one that holds a secret: that field is wiped when it is dropped, and it shows nothing.
+/// Declares that a field of a message is secret: it is wiped on drop, and the message prints nothing.
 macro_rules! secret {
     ($message:ident, $field:ident) => {
         impl Drop for $message {
@@ -44,20 +44,20 @@ pub use self::transfer::*;
 /// How messages are encoded in an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Encoding {
-    /// For programs.
+    /// Binary, for programs.
     Protobuf,
-    /// For people.
+    /// Text, for people.
     Json,
 }
 
 impl Encoding {
-    /// What a client wants whose `Accept` header is this.
+    /// The encoding that an `Accept` header asks for.
     pub fn of(accept: Option<&HeaderValue>) -> Self {
         let binary = [Self::Protobuf.content_type(), "application/*"];
         if binary.iter().any(|name| names(accept, name)) { Self::Protobuf } else { Self::Json }
     }
 
-    /// The value of `Content-Type`. Clients compare all of it.
+    /// The value of `Content-Type`. Clients compare the whole value.
     pub fn content_type(self) -> &'static str {
         match self {
             Self::Protobuf => "application/octet-stream",
@@ -65,12 +65,12 @@ impl Encoding {
         }
     }
 
-    /// Encodes a message, into a buffer that never grows where it may be secret.
+    /// Encodes a message. The buffer never grows where the message may hold a secret.
     pub fn encode(self, message: &impl Response) -> Zeroizing<Vec<u8>> {
         match self {
             Self::Protobuf => Zeroizing::new(message.encode_to_vec()),
             Self::Json => {
-                // Base64 and names: no message is ten times as long.
+                // With base64 and field names no message becomes ten times as long.
                 let mut bytes = Zeroizing::new(Vec::with_capacity(256 + 10 * message.encoded_len()));
                 serde_json::to_writer(&mut *bytes, message).expect("messages are texts and numbers");
                 bytes

@@ -28,7 +28,7 @@ const COLLECTING: Duration = Duration::from_millis(50);
 /// The line of what is about the whole server. No enclave has this name.
 const SERVER: &str = "";
 
-/// Hands changes to the thread.
+/// Sends changes to the writer thread.
 pub(super) struct Writer {
     lines: Arc<Lines<Job>>,
     snapshot: Arc<ArcSwap<Snapshot>>,
@@ -38,16 +38,16 @@ pub(super) struct Writer {
     providers: Vec<String>,
 }
 
-/// What is done after a change that can take a right away, as soon as all see it.
+/// Called after a change that can take a right away, once the new snapshot is visible.
 type OnNewRights = Arc<OnceLock<Box<dyn Fn() + Send + Sync>>>;
 
 /// Commands of one request.
 pub(super) struct Order {
-    /// Who, and when.
+    /// Who changes something, and when.
     pub author: Author,
     /// The enclave that the path names; may be empty.
     pub enclave: String,
-    /// What to do.
+    /// The commands, in order.
     pub commands: Vec<(Action, Write)>,
     /// The size of the request, in bytes.
     pub size: usize,
@@ -112,7 +112,7 @@ impl Writer {
     /// Starts the thread.
     ///
     /// # Errors
-    /// When there is no thread to be had.
+    /// When the system cannot start a thread.
     pub(super) fn start(keeper: Keeper) -> std::io::Result<Self> {
         let snapshot = Arc::new(ArcSwap::from_pointee(keeper.snapshot().clone()));
         let (works, providers) = (Arc::new(AtomicBool::new(true)), keeper.provider_names());
@@ -130,12 +130,12 @@ impl Writer {
         Ok(Self { lines, snapshot, works, life, on_new_rights, providers })
     }
 
-    /// The state as it is now. Waits for nobody.
+    /// The current state. Never waits.
     pub(super) fn snapshot(&self) -> Arc<Snapshot> {
         self.snapshot.load_full()
     }
 
-    /// Says what is to be done after each change that can take a right away.
+    /// Sets the function to call after each change that can take a right away.
     pub(super) fn on_new_rights(&self, act: impl Fn() + Send + Sync + 'static) {
         let _ = self.on_new_rights.set(Box::new(act));
     }
@@ -145,7 +145,7 @@ impl Writer {
         self.works.load(Ordering::Relaxed)
     }
 
-    /// Makes all changes of an order, or none; also when nobody waits for the answer any more.
+    /// Makes all changes of an order, or none. A client that leaves does not stop it.
     ///
     /// # Errors
     /// When a command is refused, or the change could not be written.
@@ -163,20 +163,20 @@ impl Writer {
         self.ask(SERVER, 0, |done| Job::Whole(Whole::Backup(done))).await
     }
 
-    /// Puts a backup in the place of everything.
+    /// Replaces all data by a backup.
     ///
     /// # Errors
-    /// When it cannot be used, or not be written.
+    /// When the backup is invalid, or cannot be written.
     pub(super) async fn restore(&self, backup: Vec<u8>) -> Result<(), Error> {
         self.ask(SERVER, backup.len(), |done| Job::Whole(Whole::Restore(backup, done))).await
     }
 
-    /// Names of what this server can unseal with.
+    /// Names of the providers that this server can unseal with.
     pub(super) fn providers(&self) -> &[String] {
         &self.providers
     }
 
-    /// Waits until everything handed over so far is done, and ends the thread.
+    /// Waits until everything in the queue is done, and ends the thread.
     pub(super) async fn finish(&self) {
         self.lines.close();
         self.has_become(|life| life != Life::Works).await;
@@ -291,7 +291,7 @@ impl Thread {
             if written.is_ok() {
                 log(&order);
             }
-            // Nobody waits any more for answers that nobody reads.
+            // From here on nobody waits for an answer.
             let _ = done.send(written.clone().map_err(Error::Unavailable));
         }
     }
@@ -315,7 +315,7 @@ impl Thread {
                 let failed = self.note(Err(error.into()));
                 return failed.map_err(Error::Unavailable);
             }
-            // Of the caller's making.
+            // The caller's mistake.
             Err(error) => return Err(Error::invalid(crate::telemetry::log::causes(&error))),
             Ok(()) => {}
         }
@@ -378,7 +378,7 @@ fn prepare(keeper: &Keeper, pending: &Pending, order: &Order) -> Result<Prepared
     keeper.prepare(draft)
 }
 
-/// Logs what was changed, all of it: the log takes these lines even when it has to be waited for.
+/// Logs every change. These lines are never dropped: the thread waits when the log is full.
 fn log(order: &Order) {
     let mut commands = Commands::of(&order.enclave);
     order.commands.iter().for_each(|(action, command)| command.tell(*action, &mut commands));

@@ -5,15 +5,15 @@ use zeroize::Zeroizing;
 use crate::auth::enclave::ApiKey;
 use crate::crypto::{NoRandom, Sealer, SecretKey, base64};
 
-/// What the text of a key begins with that takes the place of an HSM.
+/// The prefix of a soft HSM key.
 const SOFT: &str = "hsm:aes256:";
 
-/// The text is no HSM key. It quotes nothing of it.
+/// The text is not an HSM key. The error quotes nothing of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not an HSM key: one is 'hsm:aes256:' and the base64 of 32 bytes; 'claviger kms --soft-hsm' makes one")]
 pub struct NoHsmKey;
 
-/// A key that takes the place of an HSM: whoever has it can open what it has sealed.
+/// A key that takes the place of an HSM. Anyone who has it can open what it has sealed.
 #[derive(Debug)]
 pub struct HsmKey(pub(super) SecretKey);
 
@@ -29,7 +29,7 @@ impl HsmKey {
     /// Parses `hsm:aes256:` and base64.
     ///
     /// # Errors
-    /// When it is not that.
+    /// When the text has another form.
     pub fn parse(text: &str) -> Result<Self, NoHsmKey> {
         let key = text.strip_prefix(SOFT).and_then(|key| base64::decode(key.as_bytes()));
         key.and_then(|key| SecretKey::from_slice(&key)).map(Self).ok_or(NoHsmKey)
@@ -44,7 +44,7 @@ impl HsmKey {
         text
     }
 
-    /// The API key of the administrator where none is configured: whoever has the HSM key can work it out.
+    /// The API key of the administrator where none is configured. It is derived from the HSM key.
     pub fn root_api_key(&self) -> ApiKey {
         ApiKey::from_seed(&self.0.hkdf("claviger kms root api key v1"))
     }
@@ -53,7 +53,7 @@ impl HsmKey {
         Sealer::new(self.0.hkdf("claviger kms seal v1"))
     }
 
-    /// Seals the root key for the provider with this name.
+    /// Seals the root key under the name of this provider.
     ///
     /// # Errors
     /// When the operating system gives no random bytes.

@@ -11,28 +11,28 @@ use crate::keystore::Error;
 use crate::keystore::seal::{Config, Seal};
 use crate::name::KeyName;
 
-/// How long a provider may take. Changes of the state wait meanwhile, reads do not.
+/// How long a provider may take to answer. Writes wait during that time; reads do not.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// The name that root keys are sealed for, in the format of sealed values.
+/// The name that sealed root keys are bound to, in the format of sealed values.
 const NAME: &str = "claviger-kms-root-key";
 
-/// A provider, and the runtime in which its connections live.
+/// A provider, and the runtime that its connections run on.
 pub struct Remote {
     seal: Seal,
     runtime: Handle,
 }
 
 impl Remote {
-    /// Connects to the provider of `config`, in the runtime that this is called in.
+    /// Connects to the provider of `config`, on the current runtime.
     ///
     /// # Errors
-    /// When its settings are of no use, or it refuses us.
+    /// When the settings are invalid, or the provider refuses us.
     pub async fn connect(config: &Config) -> Result<Self, Error> {
         Ok(Self { seal: Seal::connect(Some(config)).await?, runtime: Handle::current() })
     }
 
-    /// Has the root key sealed. Waits, so it must not be called by a task.
+    /// Has the provider seal the root key. It blocks, so async tasks must not call it.
     ///
     /// # Errors
     /// When the provider does not answer, or refuses.
@@ -41,10 +41,10 @@ impl Remote {
         Ok(self.wait(self.seal.seal(&name(), &root))?.expose().to_vec())
     }
 
-    /// Has a root key unsealed. Waits, so it must not be called by a task.
+    /// Has the provider unseal a root key. It blocks, so async tasks must not call it.
     ///
     /// # Errors
-    /// When the provider does not answer, refuses, or has not sealed it.
+    /// When the provider does not answer or refuses, or another one sealed the key.
     pub(super) fn unseal(&self, sealed: &[u8]) -> Result<SecretKey, Error> {
         let root = self.wait(self.seal.open(&name(), Blob::from(sealed.to_vec())))?;
         SecretKey::from_slice(root.expose()).ok_or_else(|| Error::Failed("it is no root key".into()))

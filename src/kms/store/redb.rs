@@ -19,26 +19,26 @@ use crate::kms::record::Id;
 /// The name of the file in the data directory.
 const FILE: &str = "claviger.kms";
 
-/// What the name of a file begins with that is not whole yet.
+/// The prefix of files that are not complete yet.
 const BEGUN: &str = "claviger.kms.new-";
 
 const RECORDS: TableDefinition<'_, &[u8; 32], &[u8]> = TableDefinition::new("records");
 const SEALS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("seals");
 
-/// How much of the file is kept in memory, in bytes: all that is asked for again and again is elsewhere.
+/// The size of the page cache, in bytes. It is small, because the state itself is in memory anyway.
 const CACHE: usize = 4 * 1024 * 1024;
 
-/// A database file that this process alone has open.
+/// A database file. Only this process has it open.
 pub struct Redb {
     database: Database,
     path: PathBuf,
 }
 
 impl Redb {
-    /// Opens the file in `directory`; makes either where it is missing.
+    /// Opens the file in `directory`, and makes the directory or the file where it is missing.
     ///
     /// # Errors
-    /// When that cannot be done, or another process has the file open.
+    /// When that fails, or another process has the file open.
     pub fn open(directory: &Path) -> Result<Self, Error> {
         let path = directory.join(FILE);
         let made = DirBuilder::new().recursive(true).mode(0o700).create(directory);
@@ -50,13 +50,15 @@ impl Redb {
         let file = file.map_err(|error| cannot_open(&path, error.into()))?;
         let file = FileBackend::new(file).map_err(|error| cannot_open(&path, error))?;
         std::thread::scope(|scope| {
-            // All of it is needed now, and the library asks for one page after the other, from all over the file.
+            // Read the file once from start to end, so that the operating system has it cached: the library reads pages
+            // in random order.
             scope.spawn(|| fs::File::open(&path).and_then(|mut file| io::copy(&mut file, &mut io::sink())));
             Self::on(file, path.clone())
         })
     }
 
-    /// Makes the file, under another name until it is whole: a power cut must not leave half of one.
+    /// Makes the file under a temporary name, and renames it when it is complete: a power cut must not leave half of
+    /// it.
     fn create(directory: &Path, path: &Path) -> Result<Self, Error> {
         let failed = |error: io::Error| cannot_open(path, error.into());
         let number = RandomState::new().hash_one(std::process::id());
@@ -65,9 +67,9 @@ impl Redb {
         let file = FileBackend::new(file.map_err(failed)?).map_err(|error| cannot_open(path, error))?;
         let store = Self::on(file, path.to_owned())?;
         renameat_with(CWD, &begun, CWD, path, RenameFlags::NOREPLACE).map_err(|error| failed(error.into()))?;
-        // The file's name is to last as its content does.
+        // Make the name of the file durable, too.
         fs::File::open(directory).and_then(|directory| directory.sync_all()).map_err(failed)?;
-        // What earlier starts have left.
+        // Remove files that interrupted starts have left.
         for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
             if entry.file_name().as_encoded_bytes().starts_with(BEGUN.as_bytes()) {
                 let _ = fs::remove_file(entry.path());
@@ -76,7 +78,7 @@ impl Redb {
         Ok(store)
     }
 
-    /// Opens what is in `storage`, which errors call by `path`.
+    /// Opens the database in `storage`. Errors name it by `path`.
     ///
     /// # Errors
     /// As [`Redb::open`].
@@ -89,16 +91,16 @@ impl Redb {
 
     fn builder() -> redb::Builder {
         let mut builder = Database::builder();
-        // Everything is read at the start anyway, and a file that was altered is to be an error.
+        // All data is read at the start anyway, and a manipulated file must be an error.
         builder.set_cache_size(CACHE).set_check_integrity_on_open(true);
         builder
     }
 
-    /// The seals in the file in `directory`, without writing to it; none where there is no file, or none that can be
-    /// read like this: after a crash it must be opened for writing, and an altered one says so then.
+    /// The seals in the file in `directory`, without writing to it. `None` when there is no file, or it cannot be read
+    /// without writing, as after a crash. Opening it then says what is wrong.
     pub fn peek(directory: &Path) -> Option<Seals> {
         let path = directory.join(FILE);
-        // The library panics on files that were altered. That is no defect of ours, and nobody is to be told so.
+        // The library panics on manipulated files. Hide the panic message: it would look like a defect of this program.
         let hook = std::panic::take_hook();
         std::panic::set_hook(Box::new(|_| {}));
         let seals = std::panic::catch_unwind(|| {

@@ -16,12 +16,12 @@ pub struct CreatePolicyRequest {
     /// What is allowed, by command.
     #[prost(btree_map = "string, message", tag = "2")]
     pub allow: BTreeMap<String, RuleSet>,
-    /// What is refused; it wins.
+    /// What is denied; it takes precedence over `allow`.
     #[prost(btree_map = "string, message", tag = "3")]
     pub deny: BTreeMap<String, RuleSet>,
 }
 
-/// Whose policy to set.
+/// Assigns a policy to an identity.
 #[derive(Clone, PartialEq, Message)]
 pub struct AssignPolicyRequest {
     /// The identity.
@@ -43,7 +43,7 @@ pub struct PolicyResponse {
     #[prost(btree_map = "string, message", tag = "2")]
     #[serde(skip_serializing_if = "json::is_default")]
     pub allow: BTreeMap<String, RuleSet>,
-    /// What is refused; it wins.
+    /// What is denied; it takes precedence over `allow`.
     #[prost(btree_map = "string, message", tag = "3")]
     #[serde(skip_serializing_if = "json::is_default")]
     pub deny: BTreeMap<String, RuleSet>,
@@ -51,13 +51,13 @@ pub struct PolicyResponse {
     #[prost(message, optional, tag = "4")]
     #[serde(skip_serializing_if = "json::is_default")]
     pub created_at: Option<Timestamp>,
-    /// The identity that made it, or nobody.
+    /// The identity that made it; empty: none.
     #[prost(string, tag = "5")]
     #[serde(skip_serializing_if = "json::is_default")]
     pub created_by: String,
 }
 
-/// What is known of a policy.
+/// A policy without its rules.
 #[derive(Clone, PartialEq, Message, Serialize)]
 pub struct PolicyStatus {
     /// The name.
@@ -68,7 +68,7 @@ pub struct PolicyStatus {
     #[prost(message, optional, tag = "4")]
     #[serde(skip_serializing_if = "json::is_default")]
     pub created_at: Option<Timestamp>,
-    /// The identity that made it, or nobody.
+    /// The identity that made it; empty: none.
     #[prost(string, tag = "5")]
     #[serde(skip_serializing_if = "json::is_default")]
     pub created_by: String,
@@ -81,7 +81,7 @@ pub struct ListPoliciesResponse {
     #[prost(message, repeated, tag = "1")]
     #[serde(skip_serializing_if = "json::is_default")]
     pub policies: Vec<PolicyStatus>,
-    /// The name of the first element of the (next) page; empty: none.
+    /// The name of the first element of the next page; empty: this is the last page.
     #[prost(string, tag = "2")]
     #[serde(skip_serializing_if = "json::is_default")]
     pub continue_at: String,
@@ -96,7 +96,7 @@ pub struct RuleSet {
     pub rules: BTreeMap<String, Rule>,
 }
 
-/// What a pattern says beside itself: nothing.
+/// The value of a pattern. It has no fields.
 #[derive(Clone, PartialEq, Message, Serialize)]
 pub struct Rule {}
 
@@ -106,10 +106,10 @@ pub struct CreateIdentityRequest {
     /// The identity.
     #[prost(string, tag = "1")]
     pub identity: String,
-    /// What it may do at all.
+    /// Its privilege.
     #[prost(string, tag = "2")]
     pub privilege: String,
-    /// Whether it lives on behalf of another.
+    /// Whether it is a service account.
     #[prost(bool, tag = "3")]
     pub is_service_account: bool,
     /// Labels.
@@ -125,14 +125,14 @@ pub struct IdentityRequest {
     pub identity: String,
 }
 
-/// What is known of an identity.
+/// An identity and its account.
 #[derive(Clone, PartialEq, Message, Serialize)]
 pub struct IdentityResponse {
     /// The identity.
     #[prost(string, tag = "1")]
     #[serde(skip_serializing_if = "json::is_default")]
     pub identity: String,
-    /// What it may do at all.
+    /// Its privilege.
     #[prost(uint32, tag = "2")]
     #[serde(skip_serializing_if = "json::is_default")]
     pub privilege: u32,
@@ -144,15 +144,15 @@ pub struct IdentityResponse {
     #[prost(message, optional, tag = "4")]
     #[serde(skip_serializing_if = "json::is_default")]
     pub created_at: Option<Timestamp>,
-    /// The identity that made it, or nobody.
+    /// The identity that made it; empty: none.
     #[prost(string, tag = "5")]
     #[serde(skip_serializing_if = "json::is_default")]
     pub created_by: String,
-    /// Whether it lives on behalf of another.
+    /// Whether it is a service account.
     #[prost(bool, tag = "6")]
     #[serde(skip_serializing_if = "json::is_default")]
     pub is_service_account: bool,
-    /// Those that live on its behalf.
+    /// Its service accounts.
     #[prost(string, repeated, tag = "7")]
     #[serde(skip_serializing_if = "json::is_default")]
     pub service_accounts: Vec<String>,
@@ -169,7 +169,7 @@ pub struct ListIdentitiesResponse {
     #[prost(message, repeated, tag = "1")]
     #[serde(skip_serializing_if = "json::is_default")]
     pub identities: Vec<IdentityResponse>,
-    /// The name of the first element of the (next) page; empty: none.
+    /// The name of the first element of the next page; empty: this is the last page.
     #[prost(string, tag = "2")]
     #[serde(skip_serializing_if = "json::is_default")]
     pub continue_at: String,

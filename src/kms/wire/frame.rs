@@ -17,14 +17,14 @@ pub struct Frame<'a> {
 #[error("the request ends within a command")]
 pub struct Truncated;
 
-/// Takes bytes apart.
+/// Splits bytes into frames.
 pub fn frames(mut bytes: &[u8]) -> impl Iterator<Item = Result<Frame<'_>, Truncated>> {
     std::iter::from_fn(move || {
         if bytes.is_empty() {
             return None;
         }
         let frame = split(bytes);
-        // What follows a broken frame is nothing.
+        // After a broken frame the rest is ignored.
         bytes = frame.map_or(&[], |(_, rest)| rest);
         Some(frame.map(|(frame, _)| frame).ok_or(Truncated))
     })

@@ -16,7 +16,7 @@ pub(super) fn bytes<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok,
     serializer.serialize_str(&base64::encode(bytes))
 }
 
-/// A number of 64 bits as text: JavaScript has no such numbers.
+/// A 64-bit number as text, because JavaScript cannot represent all of them as numbers.
 pub(super) fn large<S: Serializer>(number: &impl Display, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(number)
 }

@@ -14,7 +14,7 @@ pub struct CreateKeyRequest {
     /// `AES256` or `ChaCha20`; empty: the server's choice.
     #[prost(string, tag = "2")]
     pub kind: String,
-    /// Whether this is a version of a key that exists.
+    /// Whether to add a version to an existing key.
     #[prost(bool, tag = "3")]
     pub add_version: bool,
 }
@@ -44,7 +44,7 @@ pub struct KeyVersionRequest {
     pub version: u32,
 }
 
-/// What is known of a version of a key.
+/// A version of a key, without its bytes.
 #[derive(Clone, PartialEq, Message, Serialize)]
 pub struct KeyStatus {
     /// The name.
@@ -63,7 +63,7 @@ pub struct KeyStatus {
     #[prost(message, optional, tag = "4")]
     #[serde(skip_serializing_if = "json::is_default")]
     pub created_at: Option<Timestamp>,
-    /// The identity that made it, or nobody.
+    /// The identity that made it; empty: none.
     #[prost(string, tag = "5")]
     #[serde(skip_serializing_if = "json::is_default")]
     pub created_by: String,
@@ -76,7 +76,7 @@ pub struct ListKeysResponse {
     #[prost(message, repeated, tag = "1")]
     #[serde(skip_serializing_if = "json::is_default")]
     pub keys: Vec<KeyStatus>,
-    /// The name of the first element of the (next) page; empty: none.
+    /// The name of the first element of the next page; empty: this is the last page.
     #[prost(string, tag = "2")]
     #[serde(skip_serializing_if = "json::is_default")]
     pub continue_at: String,
@@ -92,10 +92,10 @@ pub struct EncryptRequest {
     /// Its number.
     #[prost(uint32, tag = "2")]
     pub version: u32,
-    /// In plain.
+    /// The plaintext.
     #[prost(bytes = "vec", tag = "3")]
     pub plaintext: Vec<u8>,
-    /// What the ciphertext is bound to.
+    /// The associated data that the ciphertext is bound to.
     #[prost(bytes = "vec", tag = "4")]
     pub associated_data: Vec<u8>,
 }
@@ -109,7 +109,7 @@ pub struct EncryptResponse {
     #[prost(uint32, tag = "1")]
     #[serde(skip_serializing_if = "json::is_default")]
     pub version: u32,
-    /// Encrypted.
+    /// The ciphertext.
     #[prost(bytes = "vec", tag = "2")]
     #[serde(skip_serializing_if = "json::is_default", serialize_with = "json::bytes")]
     pub ciphertext: Vec<u8>,
@@ -124,10 +124,10 @@ pub struct DecryptRequest {
     /// Its number.
     #[prost(uint32, tag = "2")]
     pub version: u32,
-    /// Encrypted.
+    /// The ciphertext.
     #[prost(bytes = "vec", tag = "3")]
     pub ciphertext: Vec<u8>,
-    /// What the ciphertext is bound to.
+    /// The associated data that the ciphertext is bound to.
     #[prost(bytes = "vec", tag = "4")]
     pub associated_data: Vec<u8>,
 }
@@ -136,7 +136,7 @@ pub struct DecryptRequest {
 #[derive(Clone, PartialEq, Message, Serialize)]
 #[prost(skip_debug)]
 pub struct DecryptResponse {
-    /// In plain.
+    /// The plaintext.
     #[prost(bytes = "vec", tag = "1")]
     #[serde(skip_serializing_if = "json::is_default", serialize_with = "json::bytes")]
     pub plaintext: Vec<u8>,
@@ -144,7 +144,7 @@ pub struct DecryptResponse {
 
 secret!(DecryptResponse, plaintext);
 
-/// A data key to make; 32 bytes where the length is 0.
+/// A data key to make.
 #[derive(Clone, PartialEq, Message)]
 pub struct GenerateKeyRequest {
     /// The name.
@@ -153,15 +153,15 @@ pub struct GenerateKeyRequest {
     /// Its number.
     #[prost(uint32, tag = "2")]
     pub version: u32,
-    /// What the ciphertext is bound to.
+    /// The associated data that the ciphertext is bound to.
     #[prost(bytes = "vec", tag = "3")]
     pub associated_data: Vec<u8>,
-    /// In bytes.
+    /// The length in bytes; 0: 32 bytes.
     #[prost(uint32, tag = "4")]
     pub length: u32,
 }
 
-/// A data key, and the same encrypted.
+/// A data key, as plaintext and encrypted.
 #[derive(Clone, PartialEq, Message, Serialize)]
 #[prost(skip_debug)]
 pub struct GenerateKeyResponse {
@@ -169,11 +169,11 @@ pub struct GenerateKeyResponse {
     #[prost(uint32, tag = "1")]
     #[serde(skip_serializing_if = "json::is_default")]
     pub version: u32,
-    /// In plain.
+    /// The plaintext.
     #[prost(bytes = "vec", tag = "2")]
     #[serde(skip_serializing_if = "json::is_default", serialize_with = "json::bytes")]
     pub plaintext: Vec<u8>,
-    /// Encrypted.
+    /// The ciphertext.
     #[prost(bytes = "vec", tag = "3")]
     #[serde(skip_serializing_if = "json::is_default", serialize_with = "json::bytes")]
     pub ciphertext: Vec<u8>,

@@ -8,13 +8,13 @@ use super::{Timestamp, json};
 /// Which records of the log to send.
 #[derive(Clone, PartialEq, Message)]
 pub struct LogRequest {
-    /// From which level on, as of Go's slog: 0 is INFO.
+    /// The lowest level, in the numbers of Go's slog: 0 is INFO.
     #[prost(sint32, tag = "1")]
     pub level: i32,
     /// Only those that contain this text.
     #[prost(string, tag = "2")]
     pub message: String,
-    /// Those of the past, too, since then; none: from now on. See [`LogRequest::parse`].
+    /// Also past records since this time; none: only new ones. See [`LogRequest::parse`].
     #[prost(message, optional, tag = "3")]
     pub since: Option<Timestamp>,
     // 4: see `LogRequest::parse`.
@@ -27,12 +27,12 @@ pub struct LogRequest {
     /// Only those of requests from this address.
     #[prost(string, tag = "7")]
     pub ip: String,
-    /// From which level on records say where they were made; none: none does.
+    /// Records of this level and above carry their source location; none: no record does.
     #[prost(sint32, optional, tag = "8")]
     pub trace_level: Option<i32>,
 }
 
-/// What older clients write.
+/// The request of older clients.
 #[derive(Clone, PartialEq, Message)]
 struct OldLogRequest {
     #[prost(sint32, optional, tag = "4")]
@@ -40,11 +40,11 @@ struct OldLogRequest {
 }
 
 impl LogRequest {
-    /// Reads a request of old and new clients. Field 4 is the trace level of old ones, and of new ones, which have that
-    /// in field 8, a text (a method, which no record has). Clients in Go write the year 1 where they mean no time.
+    /// Parses a request of an old or a new client. In old requests field 4 is the trace level. In new ones field 8 is,
+    /// and field 4 is a text: a method, which no record has. Clients in Go send the year 1 for no time.
     ///
     /// # Errors
-    /// When it is none.
+    /// When the bytes are not a request.
     pub fn parse(bytes: &[u8]) -> Result<Self, prost::DecodeError> {
         const NO_TIME: Timestamp = Timestamp { seconds: -62_135_596_800, nanos: 0 };
         let request = Self::decode(bytes)?;
@@ -57,7 +57,7 @@ impl LogRequest {
 /// A record of the log.
 #[derive(Clone, PartialEq, Message, Serialize)]
 pub struct LogRecord {
-    /// As of Go's slog: 0 is INFO.
+    /// In the numbers of Go's slog: 0 is INFO.
     #[prost(sint32, tag = "1")]
     #[serde(skip_serializing_if = "json::is_default")]
     pub level: i32,
@@ -69,20 +69,20 @@ pub struct LogRecord {
     #[prost(string, tag = "3")]
     #[serde(skip_serializing_if = "json::is_default")]
     pub message: String,
-    /// Where it was made: one place, the compiler's; none unless it was asked for.
+    /// Its source location, if that was asked for; at most one.
     #[prost(message, repeated, tag = "4")]
     #[serde(skip_serializing_if = "json::is_default")]
     pub trace: Vec<StackFrame>,
-    /// The request that it is about. Clients want one in any case.
+    /// The request that it is about. Clients require this field.
     #[prost(message, optional, tag = "5")]
     #[serde(skip_serializing_if = "json::is_default")]
     pub request: Option<LoggedRequest>,
 }
 
-/// A place in the program.
+/// A source location.
 #[derive(Clone, PartialEq, Eq, Message, Serialize)]
 pub struct StackFrame {
-    /// The function, or the module that it is in.
+    /// The function, or its module.
     #[prost(string, tag = "1")]
     #[serde(skip_serializing_if = "json::is_default")]
     pub function: String,

@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 use super::json;
 use crate::moment;
 
-/// Why a request was not answered.
+/// Why a request failed.
 #[derive(Clone, PartialEq, Message, Serialize)]
 pub struct ErrResponse {
     /// The text.
@@ -19,18 +19,19 @@ pub struct ErrResponse {
 /// Which elements to list.
 #[derive(Clone, PartialEq, Message)]
 pub struct ListRequest {
-    /// What names begin with.
+    /// The prefix of the names.
     #[prost(string, tag = "1")]
     pub prefix: String,
-    /// The name of the first element of the (next) page; empty: none.
+    /// In a request: the first name to list; empty: all. In a reply: the first name of the next page; empty: there is
+    /// none.
     #[prost(string, tag = "2")]
     pub continue_at: String,
-    /// The most elements; 0: as many as fit.
+    /// The largest number of elements; 0: as many as fit on a page.
     #[prost(uint32, tag = "3")]
     pub limit: u32,
 }
 
-/// What a command is about, where it is one name: an enclave, or a policy.
+/// The one name that a command is about: an enclave or a policy.
 #[derive(Clone, PartialEq, Message)]
 pub struct NameRequest {
     /// The name.
@@ -38,7 +39,7 @@ pub struct NameRequest {
     pub name: String,
 }
 
-/// What is known of an enclave.
+/// An enclave, without its content.
 #[derive(Clone, PartialEq, Message, Serialize)]
 pub struct EnclaveStatus {
     /// The name.
@@ -49,7 +50,7 @@ pub struct EnclaveStatus {
     #[prost(message, optional, tag = "2")]
     #[serde(skip_serializing_if = "json::is_default")]
     pub created_at: Option<Timestamp>,
-    /// The identity that made it, or nobody.
+    /// The identity that made it; empty: none.
     #[prost(string, tag = "3")]
     #[serde(skip_serializing_if = "json::is_default")]
     pub created_by: String,
@@ -62,19 +63,20 @@ pub struct ListEnclavesResponse {
     #[prost(message, repeated, tag = "1")]
     #[serde(skip_serializing_if = "json::is_default")]
     pub enclaves: Vec<EnclaveStatus>,
-    /// The name of the first element of the (next) page; empty: none.
+    /// In a request: the first name to list; empty: all. In a reply: the first name of the next page; empty: there is
+    /// none.
     #[prost(string, tag = "2")]
     #[serde(skip_serializing_if = "json::is_default")]
     pub continue_at: String,
 }
 
-/// A moment.
+/// A point in time.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Message)]
 pub struct Timestamp {
-    /// Since 1970.
+    /// Seconds since 1970.
     #[prost(int64, tag = "1")]
     pub seconds: i64,
-    /// And so many billionths.
+    /// Nanoseconds in addition to the seconds.
     #[prost(int32, tag = "2")]
     pub nanos: i32,
 }
@@ -99,7 +101,7 @@ pub struct Span {
     /// Whole seconds.
     #[prost(int64, tag = "1")]
     pub seconds: i64,
-    /// And so many billionths.
+    /// Nanoseconds in addition to the seconds.
     #[prost(int32, tag = "2")]
     pub nanos: i32,
 }

@@ -7,18 +7,18 @@ use serde::Serialize;
 
 use super::{Span, json};
 
-/// What the server is.
+/// The server's version.
 #[derive(Clone, PartialEq, Message, Serialize)]
 pub struct VersionResponse {
-    /// Its number.
+    /// The version number.
     #[prost(string, tag = "1")]
     #[serde(skip_serializing_if = "json::is_default")]
     pub version: String,
-    /// The commit.
+    /// The commit that it was built from.
     #[prost(string, tag = "2")]
     #[serde(skip_serializing_if = "json::is_default")]
     pub commit: String,
-    /// "v1".
+    /// The version of the API, "v1".
     #[prost(string, tag = "3")]
     #[serde(skip_serializing_if = "json::is_default")]
     pub api_version: String,
@@ -26,11 +26,11 @@ pub struct VersionResponse {
     #[prost(string, tag = "4")]
     #[serde(skip_serializing_if = "json::is_default")]
     pub host: String,
-    /// Whether its cryptography is certified.
+    /// Whether its cryptography is certified (FIPS).
     #[prost(bool, tag = "5")]
     #[serde(skip_serializing_if = "json::is_default")]
     pub fips140: bool,
-    /// Which of our extensions it understands; a server that is not ours names none.
+    /// The extensions of Claviger that it supports; other servers send none.
     #[prost(string, repeated, tag = "1000")]
     #[serde(skip_serializing_if = "json::is_default")]
     pub extensions: Vec<String>,
@@ -42,19 +42,19 @@ pub struct HsmRequest {
     /// The name.
     #[prost(string, tag = "1")]
     pub name: String,
-    /// Replace the seal if there is one.
+    /// Whether to replace an existing seal of this name.
     #[prost(bool, tag = "2")]
     pub overwrite: bool,
 }
 
-/// How a server is.
+/// The status of a server.
 #[derive(Clone, PartialEq, Message, Serialize)]
 pub struct ServerStatus {
-    /// Its number.
+    /// The version number.
     #[prost(string, tag = "1")]
     #[serde(skip_serializing_if = "json::is_default")]
     pub version: String,
-    /// "v1".
+    /// The version of the API, "v1".
     #[prost(string, tag = "2")]
     #[serde(skip_serializing_if = "json::is_default")]
     pub api_version: String,
@@ -62,7 +62,7 @@ pub struct ServerStatus {
     #[prost(string, tag = "3")]
     #[serde(skip_serializing_if = "json::is_default")]
     pub host: String,
-    /// Since the start.
+    /// The time since its start.
     #[prost(message, optional, tag = "4")]
     #[serde(rename = "uptime", skip_serializing_if = "json::is_default")]
     pub up_time: Option<Span>,
@@ -70,7 +70,7 @@ pub struct ServerStatus {
     #[prost(string, tag = "5")]
     #[serde(skip_serializing_if = "json::is_default")]
     pub role: String,
-    /// The commit.
+    /// The commit that it was built from.
     #[prost(uint64, tag = "6")]
     #[serde(skip_serializing_if = "json::is_default", serialize_with = "json::large")]
     pub commit: u64,
@@ -122,17 +122,17 @@ pub struct ServerStatus {
     #[prost(uint64, tag = "18")]
     #[serde(rename = "sys_mem_stack_used", skip_serializing_if = "json::is_default", serialize_with = "json::large")]
     pub stack: u64,
-    /// What the root key is sealed with.
+    /// Names of the providers that have sealed the root key.
     #[prost(string, repeated, tag = "19")]
     #[serde(rename = "hsm", skip_serializing_if = "json::is_default")]
     pub hsms: Vec<String>,
-    /// What the server can unseal with.
+    /// Names of the providers that the server can unseal with.
     #[prost(string, repeated, tag = "20")]
     #[serde(rename = "hsm_active", skip_serializing_if = "json::is_default")]
     pub configured_hsms: Vec<String>,
 }
 
-/// How the servers are.
+/// The status of all servers.
 #[derive(Clone, PartialEq, Message, Serialize)]
 pub struct ClusterStatusResponse {
     /// Those that answer.

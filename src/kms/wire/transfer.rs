@@ -6,13 +6,13 @@ use serde::Serialize;
 
 use super::json;
 
-/// The extension of a server that takes whole keys: `ImportKeyRequest::versions`.
+/// The extension for importing keys with all versions: `ImportKeyRequest::versions`.
 pub const WHOLE_KEYS: &str = "claviger/whole-keys";
 
-/// The extension of a server that hands whole keys out: [`ExportKeysRequest`].
+/// The extension for exporting keys with all versions: [`ExportKeysRequest`].
 pub const EXPORT: &str = "claviger/export";
 
-/// A key that comes from elsewhere: either `key` and maybe its type, or, as our extension, all versions that it has.
+/// A key to import: either `key` and maybe its type, or, by the extension, all of its versions.
 #[derive(Clone, PartialEq, Message)]
 #[prost(skip_debug)]
 pub struct ImportKeyRequest {
@@ -28,18 +28,18 @@ pub struct ImportKeyRequest {
     /// All versions, in ascending order.
     #[prost(message, repeated, tag = "1000")]
     pub versions: Vec<StoredVersion>,
-    /// The number of the version that is made next; 0: the one after the last.
+    /// The number of the next version; 0: the number after the last version.
     #[prost(uint32, tag = "1001")]
     pub next: u32,
 }
 
 impl ImportKeyRequest {
-    /// A key of which nothing but its bytes and maybe its type is known.
+    /// A key of which only the bytes are known, and maybe the type.
     pub fn bare(name: String, kind: String, key: Vec<u8>) -> Self {
         Self { name, kind, key, versions: Vec::new(), next: 0 }
     }
 
-    /// A key with all that belongs to it.
+    /// A key with all of its versions.
     pub fn whole(name: String, versions: Vec<StoredVersion>, next: u32) -> Self {
         Self { name, kind: String::new(), key: Vec::new(), versions, next }
     }
@@ -47,30 +47,30 @@ impl ImportKeyRequest {
 
 secret!(ImportKeyRequest, key);
 
-/// A version of a key, whole: also its HMAC key, who made it and when, and that it names no type if it names none.
+/// A complete version of a key: also its HMAC key, who made it and when, and whether its type is known.
 #[derive(Clone, PartialEq, Message)]
 #[prost(skip_debug)]
 pub struct StoredVersion {
-    /// Its number; 0, where there is one version: the first.
+    /// Its number; 0 for the only version of a key: version 1.
     #[prost(uint32, tag = "1")]
     pub number: u32,
     /// The key as a KES stores it.
     #[prost(bytes = "vec", tag = "2")]
     pub key: Vec<u8>,
-    /// Whether it comes from elsewhere, where its type may have been another: then both are tried.
+    /// Whether it was imported from another system, where its type may have been different. Then both types are tried.
     #[prost(bool, tag = "3")]
     pub imported: bool,
 }
 
 secret!(StoredVersion, key);
 
-/// Which keys to hand out, and to whom.
+/// The keys to export, and the recipient.
 #[derive(Clone, PartialEq, Message)]
 pub struct ExportKeysRequest {
     /// Their names.
     #[prost(string, repeated, tag = "1")]
     pub names: Vec<String>,
-    /// The public key that they are sealed to: 32 bytes of X25519.
+    /// The X25519 public key that they are sealed to: 32 bytes.
     #[prost(bytes = "vec", tag = "2")]
     pub recipient: Vec<u8>,
 }
@@ -78,7 +78,7 @@ pub struct ExportKeysRequest {
 /// Keys that only the recipient can read.
 #[derive(Clone, PartialEq, Message, Serialize)]
 pub struct ExportKeysResponse {
-    /// What the recipient needs beside its private key: 32 bytes.
+    /// The encapsulated key that the recipient needs beside its private key: 32 bytes.
     #[prost(bytes = "vec", tag = "1")]
     #[serde(skip_serializing_if = "json::is_default", serialize_with = "json::bytes")]
     pub encapsulated: Vec<u8>,
