@@ -50,7 +50,7 @@ pub use self::seal::{Seal, Sealed};
 pub enum Config {
     /// A directory.
     Fs(fs::Config),
-    /// One key that stands in the config itself.
+    /// One key that is written in the config itself.
     Static(fixed::Config),
     /// HashiCorp Vault or OpenBao.
     #[serde(alias = "openbao")]
@@ -67,21 +67,21 @@ pub enum Config {
     Azure(azure::Config),
     /// Entrust KeyControl.
     Entrust(entrust::Config),
-    /// An enclave of a key manager: for migrations, no store of a server.
+    /// An enclave of a key manager: only for migrations, never the store of a server.
     Kms(kms::Config),
 }
 
 /// The `keystore:` section of the config file.
 #[derive(Debug)]
 pub struct Section {
-    /// Where keys are kept.
+    /// The store.
     pub store: Config,
-    /// Who seals them there; none: nobody.
+    /// The seal of its keys; none: they are not sealed.
     pub encrypt: Option<seal::Config>,
 }
 
 impl Section {
-    /// [`connect`], and to those who seal.
+    /// [`connect`]s to the store and its seal.
     ///
     /// # Errors
     /// What is wrong with the store or the seal.
@@ -89,7 +89,7 @@ impl Section {
         self.seal(connect(&self.store).await?).await
     }
 
-    /// [`open`], and connects to those who seal.
+    /// [`open`]s the store and connects to its seal.
     ///
     /// # Errors
     /// What is wrong with the store or the seal.
@@ -168,8 +168,8 @@ impl Config {
     }
 }
 
-/// Opens a local store, connects to a remote one. A local store that is missing is made, and what
-/// killed processes left half-written in it is removed.
+/// Opens a local store, or connects to a remote one. A missing local store is made, and files that killed processes
+/// left half-written in it are removed.
 pub async fn connect(config: &Config) -> Result<Arc<dyn KeyStore>, Error> {
     Ok(match config {
         Config::Fs(config) => Arc::new(fs::Store::open(config).await?),
@@ -186,7 +186,7 @@ pub async fn connect(config: &Config) -> Result<Arc<dyn KeyStore>, Error> {
     })
 }
 
-/// Like [`connect`], but makes and removes nothing; `None` when the store's place does not exist.
+/// Like [`connect`], but makes and removes nothing; `None` when the store does not exist.
 pub async fn open(config: &Config) -> Result<Option<Arc<dyn KeyStore>>, Error> {
     Ok(match config {
         Config::Fs(config) => fs::Store::open_existing(config).await?.map(|store| Arc::new(store) as _),
@@ -194,7 +194,7 @@ pub async fn open(config: &Config) -> Result<Option<Arc<dyn KeyStore>>, Error> {
     })
 }
 
-/// Says that a backend is not built, and which are.
+/// The error text for a backend that is not built in. It names those that are.
 pub fn not_built(name: &str) -> String {
     format!("the key store '{name}' is not built into this program; it has {}", BUILT.join(", "))
 }
@@ -208,15 +208,15 @@ pub enum Error {
     /// The name is taken.
     #[error("key already exists")]
     Exists,
-    /// The store answered, and has no such key. Never a guess.
+    /// The store answered that it has no such key. Any doubt is another error.
     #[error("key does not exist")]
     NotFound,
-    /// No usable answer: unreachable, timed out, throttled, sealed, standby, a directory that
-    /// vanished. It may pass by itself. Whether a write was done is unknown, but if it was, it lasts:
-    /// reading the key then proves that it was stored.
+    /// No usable answer: unreachable, timed out, throttled, sealed, standby, a directory that vanished. It may pass by
+    /// itself. It is unknown whether a write was done. If it was, it is durable, so reading the key back proves that it
+    /// was stored.
     #[error("keystore is unreachable")]
     Unreachable(#[source] BoxError),
-    /// The store cannot or will not do it, and will not by itself: access denied, garbage, a full
+    /// The store cannot or will not do it, and that will not pass by itself: access denied, an invalid answer, a full
     /// disk, a read-only store.
     #[error("keystore request failed")]
     Failed(#[source] BoxError),
@@ -249,8 +249,8 @@ pub trait KeyStore: fmt::Display + Send + Sync + 'static {
     /// store can tell.
     async fn delete(&self, name: &KeyName) -> Result<(), Error>;
 
-    /// All names that begin with `prefix`, sorted and unique, and apart from them every entry with
-    /// that prefix that cannot be a key, with the reason. Pages are made above the trait.
+    /// All names that begin with `prefix`, sorted and unique. Entries with that prefix that cannot be keys are listed
+    /// apart, with the reason. Pages are made above the trait.
     async fn list(&self, prefix: &str) -> Result<Listing, Error>;
 
     /// Asks the store for a sign of life; returns how long the answer took.
@@ -263,19 +263,20 @@ pub trait KeyStore: fmt::Display + Send + Sync + 'static {
         self.status().await.map(drop)
     }
 
-    /// Does all that [`KeyStore::create`] would do with `value`, and stores nothing: what may fail on the way fails now.
+    /// Does everything that [`KeyStore::create`] would do with `value`, and stores nothing, so that errors on the way
+    /// show now.
     async fn rehearse(&self, name: &KeyName, value: &Blob) -> Result<(), Error> {
         let _ = (name, value);
         Ok(())
     }
 
-    /// How many keys at a time [`KeyStore::get_batch`] and [`KeyStore::create_batch`] had best be given: 1 where a
-    /// batch costs as much as its parts.
+    /// The best number of keys for one call of [`KeyStore::get_batch`] or [`KeyStore::create_batch`]; 1 where a batch
+    /// is no faster than single calls.
     fn batch(&self) -> usize {
         1
     }
 
-    /// [`KeyStore::get`] for each of these, with an answer for each, in their order.
+    /// [`KeyStore::get`] for each of these names. Returns an answer for each, in order.
     async fn get_batch(&self, names: &[KeyName]) -> Vec<Result<Blob, Error>> {
         let mut answers = Vec::with_capacity(names.len());
         for name in names {
@@ -284,7 +285,7 @@ pub trait KeyStore: fmt::Display + Send + Sync + 'static {
         answers
     }
 
-    /// [`KeyStore::create`] for each of these, with an answer for each, in their order.
+    /// [`KeyStore::create`] for each of these keys. Returns an answer for each, in order.
     async fn create_batch(&self, keys: &[(&KeyName, &Blob)]) -> Vec<Result<(), Error>> {
         let mut answers = Vec::with_capacity(keys.len());
         for (name, value) in keys {
@@ -293,47 +294,47 @@ pub trait KeyStore: fmt::Display + Send + Sync + 'static {
         answers
     }
 
-    /// Who charges for requests to the store, and how many there are.
+    /// The services that charge for requests to the store, and how many requests each operation takes.
     fn charges(&self) -> Vec<Charged> {
         Vec::new()
     }
 
-    /// What tells this store from every other: the same text for the same place, however it is
-    /// reached. Shown in reports; holds no secret.
+    /// The identity of this store: the same text for the same place, however it is reached. Reports show it; it holds
+    /// no secret.
     async fn identity(&self) -> Result<String, Error> {
         Ok(self.to_string())
     }
 
-    /// How long ago the store gave us the token in use, where there is one.
+    /// The age of the token in use, where there is one.
     fn token_age(&self) -> Option<Duration> {
         None
     }
 
-    /// What time it is for the store, where it says so. To the second at best.
+    /// The time of the store's clock, where it tells. To the second at best.
     async fn clock(&self) -> Result<Option<OffsetDateTime>, Error> {
         Ok(None)
     }
 
-    /// What works, and is dangerous: an operator has to be told.
+    /// Settings that work but are dangerous. The operator must be told.
     fn warnings(&self) -> &[String] {
         &[]
     }
 }
 
-/// What somebody is going to do with a store.
+/// What a store will be used for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Access {
     /// List and read.
     Read,
     /// List, read and create.
     Create,
-    /// List, read, create and delete: what a server does. Where deleting cannot be checked it is not.
+    /// List, read, create and delete, as a server does. The right to delete is checked where that is possible.
     Serve,
-    /// List, read, create and replace, whatever that takes.
+    /// List, read, create and replace, with all rights that replacing needs.
     Replace,
 }
 
-/// A service that charges for every request, and the requests that it takes to use a store.
+/// A service that charges for every request, and the number of requests that operations take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Charged {
     /// The service.
@@ -344,9 +345,9 @@ pub struct Charged {
     pub get: usize,
     /// Requests for a key that is replaced.
     pub replace: usize,
-    /// The most keys that one request lists; none: it knows no listing.
+    /// The most keys that one request lists; none: it takes no part in listings.
     pub page: Option<usize>,
-    /// Whether it also charges for every key that it keeps.
+    /// Whether it also charges for every stored key.
     pub keeps: bool,
 }
 
@@ -355,12 +356,12 @@ pub struct Charged {
 pub struct Listing {
     /// The names of the keys, sorted and unique.
     pub names: Vec<KeyName>,
-    /// Entries that cannot be keys. Names that begin with a dot are nobody's business and left out.
+    /// Entries that cannot be keys. Names that begin with a dot are left out.
     pub foreign: Vec<Foreign>,
 }
 
 impl Listing {
-    /// Adds an entry under its name: as a key, or as foreign when that is no name of a key.
+    /// Adds an entry: as a key, or as foreign when its name is not the name of a key.
     pub fn insert(&mut self, name: &str) {
         match KeyName::parse(name) {
             Ok(name) => self.names.push(name),
@@ -392,6 +393,6 @@ impl Listing {
 pub struct Foreign {
     /// The entry's name as the store gives it.
     pub name: String,
-    /// Why it is no key, such as "a directory".
+    /// Why it is not a key, such as "a directory".
     pub reason: &'static str,
 }

@@ -42,14 +42,14 @@ pub use report::{KeyReport, Report, Verdict};
 pub use source::Source;
 pub use target::Target;
 
-/// What happens to a key that is on the target already, with another value.
+/// What to do when the target already has another key under the name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnConflict {
-    /// Nothing is written at all, not even when the value is the same.
+    /// Write nothing at all, even when all keys on the target are the same.
     Fail,
-    /// It stays as it is and counts as not migrated.
+    /// Keep the target's key and count it as not migrated.
     Skip,
-    /// The source's value takes its place.
+    /// Replace the target's key by the source's.
     Replace,
 }
 
@@ -80,12 +80,12 @@ pub enum Error {
     Store {
         /// Which one.
         side: Side,
-        /// What was tried: "listed".
+        /// What was tried, such as "listed".
         verb: &'static str,
         /// What it answered.
         source: keystore::Error,
     },
-    /// Both sides are one place.
+    /// Both sides are the same store.
     #[error(
         "source and target are the same store ({0}): nothing can be copied; to seal its keys anew use 'claviger reseal'"
     )]
@@ -93,7 +93,7 @@ pub enum Error {
     /// The source has no key at all.
     #[error("the source has no keys; is it the right one?")]
     Empty,
-    /// The one key that was asked for is not there.
+    /// The source does not have the one key that was asked for.
     #[error("the source has no key '{0}'")]
     NoSuchKey(String),
     /// The pattern is one of no key.
@@ -102,7 +102,7 @@ pub enum Error {
     /// Nothing is left of what the pattern takes.
     #[error("--exclude leaves no key of the source")]
     AllExcluded,
-    /// Entries that cannot be copied, or not be compared.
+    /// Entries that cannot be copied or compared.
     #[error("{} cannot be used:{}", if .0.len() == 1 { "1 entry".into() } else { format!("{} entries", .0.len()) }, lines(.0))]
     Unusable(Vec<Problem>),
 }
@@ -120,9 +120,10 @@ pub struct Migration {
     pub target: Box<dyn Target>,
     /// Which keys.
     pub selection: Selection,
-    /// Which version of each alone; 0 is the latest, none all that there are.
+    /// The only version to copy of each key (0: the latest); none: all versions.
     pub only_version: Option<u32>,
-    /// Batches in flight at once; at least 1. A batch has one key where a store does not like more.
+    /// The number of batches in flight at once; at least 1. Where a store gains nothing from batches, a batch is one
+    /// key.
     pub concurrency: usize,
 }
 
@@ -132,7 +133,7 @@ impl Migration {
         self.target.settle(progress.waits()).await.map_err(failed(Side::Target, "made ready to have keys replaced"))
     }
 
-    /// Checks that the two are not one, that both answer, and that the target allows `access`.
+    /// Checks that source and target are different stores, that both answer, and that the target allows `access`.
     pub async fn check(&self, access: Access) -> Result<(), Error> {
         let identity = self.source.identity().await.map_err(failed(Side::Source, "identified"))?;
         if self.target.identity().await.map_err(failed(Side::Target, "identified"))? == Some(identity.clone()) {
@@ -148,7 +149,7 @@ fn failed(side: Side, verb: &'static str) -> impl FnOnce(keystore::Error) -> Err
     move |source| Error::Store { side, verb, source }
 }
 
-/// Cuts a list into batches: as large as a store likes them, but enough of them to be in flight at once.
+/// Cuts a list into batches of at most `largest`, but small enough that `in_flight` of them can run at once.
 fn batches<T: Clone>(list: &[T], largest: usize, in_flight: usize) -> Vec<Vec<T>> {
     let size = list.len().div_ceil(in_flight).clamp(1, largest);
     list.chunks(size).map(<[T]>::to_vec).collect()

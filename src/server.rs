@@ -59,10 +59,10 @@ pub use self::worker::Workers;
 /// How many connections the kernel keeps for us until they are accepted.
 const BACKLOG: u32 = 4_096;
 
-/// How long it may take to drop the connections that were cut off.
+/// How long to wait at shutdown for connections that were cut off.
 const CUT_OFF: Duration = Duration::from_secs(2);
 
-/// How often connections are looked over.
+/// How often idle connections are looked for.
 const SWEEP: Duration = Duration::from_secs(1);
 
 /// A program that a [`Server`] serves: its routes, and who may call them.
@@ -70,10 +70,10 @@ pub trait Service: Sized + Send + Sync + 'static {
     /// The route table.
     fn router(&self) -> &Router<Self>;
 
-    /// Decides who calls, and whether a request for the decoded `path` may be answered.
+    /// Decides who calls, and whether the caller may send a request for the decoded `path`.
     ///
     /// # Errors
-    /// When it may not.
+    /// When the caller may not.
     fn authorize(
         &self,
         peer: Result<Identity, peer::Error>,
@@ -81,8 +81,7 @@ pub trait Service: Sized + Send + Sync + 'static {
         path: &str,
     ) -> Result<Caller, Denied>;
 
-    /// How an error is told to a client that wants the content types `accept`: as `{"message":"…"}`, unless a program
-    /// has clients that want it otherwise.
+    /// The reply for an error, to a client that accepts the content types `accept`. By default `{"message":"…"}`.
     fn refuse(error: &Error, accept: Option<&HeaderValue>) -> Reply {
         let _ = accept;
         Reply::from(error)
@@ -93,7 +92,7 @@ pub trait Service: Sized + Send + Sync + 'static {
         identity.as_str().into()
     }
 
-    /// How a client is told that it may not.
+    /// The error that a client gets for a denied request.
     fn denied(denied: Denied) -> Error {
         denied.into()
     }
@@ -107,13 +106,13 @@ pub trait Service: Sized + Send + Sync + 'static {
 /// Limits of a server.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// The most connections; when all are taken, the one idle longest is closed for a new one.
+    /// The largest number of connections. When all are taken, the one idle longest is closed for a new one.
     pub connections: usize,
-    /// How long running requests may take after a shutdown began.
+    /// How long running requests may take after a shutdown has begun.
     pub shutdown: Duration,
 }
 
-/// One config's view of the world. A request takes one, so that a reload never shows half of two.
+/// Everything that one config sets. A request takes one, so that a reload never shows it half of two configs.
 struct Snapshot<S> {
     state: Arc<S>,
     tls: Tls,
@@ -122,7 +121,7 @@ struct Snapshot<S> {
 /// What all workers share.
 struct Shared<S> {
     snapshot: ArcSwap<Snapshot<S>>,
-    /// Changes with the snapshot, and with what that allows.
+    /// Notified when the snapshot is replaced, and when somebody's rights change.
     replaced: watch::Sender<()>,
     telemetry: Arc<Telemetry>,
     connections: Arc<Connections>,
@@ -137,7 +136,7 @@ pub struct Server<S> {
     shared: Arc<Shared<S>>,
 }
 
-/// Reaches a running server: to change what it serves, and to ask how it is.
+/// A handle to a running server: replaces what it serves, and reads its state and metrics.
 pub struct Handle<S>(Arc<Shared<S>>);
 
 impl<S> Clone for Handle<S> {
@@ -147,10 +146,10 @@ impl<S> Clone for Handle<S> {
 }
 
 impl<S: Service> Server<S> {
-    /// Does all that can fail at start.
+    /// Binds the address. Everything that can fail at start fails here.
     ///
     /// # Errors
-    /// When the address cannot be had.
+    /// When the address cannot be bound.
     pub async fn bind(
         address: SocketAddr,
         limits: Limits,
@@ -222,7 +221,7 @@ impl<S: Service> Server<S> {
                 "requests still running at the end of the shutdown timeout, or at a second signal, were cut off"
             );
             self.shared.connections.end_all(End::Close);
-            // They have nothing left to wait for; what they had to say is on record when they are gone.
+            // They end at once. Waiting for it makes sure that their audit events and log lines are written.
             let _ = tokio::time::timeout(CUT_OFF, served.wait()).await;
         }
         sweeper.abort();
@@ -244,8 +243,8 @@ impl<S: Service> Server<S> {
 }
 
 impl<S: Service> Handle<S> {
-    /// Serves `state` from the next request on, and `tls` from the next connection on. Sessions of clients last, unless
-    /// whom to trust has changed; then older connections are told to go away, too.
+    /// Serves `state` from the next request on, and `tls` from the next connection on. TLS sessions of clients stay
+    /// valid unless the trust settings have changed. Then older connections are asked to close, too.
     pub fn replace(&self, state: Arc<S>, tls: Tls) {
         let former = self.0.snapshot.load();
         let tls = tls.keeping_sessions_of(&former.tls);
@@ -258,18 +257,18 @@ impl<S: Service> Handle<S> {
         self.0.replaced.send_replace(());
     }
 
-    /// Looks again whether the readers of open streams may read them. To be called when what [`Service::authorize`] says
-    /// may have changed.
+    /// Checks again whether the readers of open streams may read them. Call it when the answer of
+    /// [`Service::authorize`] may have changed.
     pub fn reauthorize(&self) {
         self.0.replaced.send_replace(());
     }
 
-    /// What is served now.
+    /// The state that is served now.
     pub fn state(&self) -> Arc<S> {
         self.0.snapshot.load().state.clone()
     }
 
-    /// Writes what there is to measure of a server, whatever it serves.
+    /// Writes the metrics that every server has.
     pub fn write_metrics(&self, text: &mut Text) {
         let expires = self.0.snapshot.load().tls.not_after.unix_timestamp();
         let help = "When the first of the server certificates expires, in seconds since 1970.";

@@ -10,16 +10,16 @@ use super::{Migration, OnConflict, Side};
 use crate::keystore::Charged;
 use crate::text::counted;
 
-/// What somebody charges for from the plan on.
+/// What a provider charges for from the plan on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Charge {
     /// Who charges.
     pub by: &'static str,
     /// For which store.
     pub side: Side,
-    /// Requests, if none has to be repeated.
+    /// The number of requests, without retries.
     pub requests: usize,
-    /// Keys that are kept in addition, where that is charged for.
+    /// The number of new keys, if the provider charges for stored keys.
     pub keys: usize,
 }
 
@@ -32,7 +32,7 @@ impl fmt::Display for Charge {
 }
 
 impl Migration {
-    /// What is charged for when the plan is carried out. What it took to make it is past.
+    /// What carrying out the plan costs. The requests for making the plan are not included.
     pub fn charges(&self, plan: &Plan, on_conflict: OnConflict, prove: Prove) -> Vec<Charge> {
         let counts = plan.counts();
         let replaced = if on_conflict == OnConflict::Replace { counts.different } else { 0 };
@@ -40,7 +40,7 @@ impl Migration {
         let of_source = |charged: Charged| Charge {
             by: charged.by,
             side: Side::Source,
-            // It is listed once more.
+            // The source is listed once more at the end.
             requests: charged.page.map_or(0, |page| plan.source_keys.div_ceil(page).max(1)),
             keys: 0,
         };

@@ -13,9 +13,9 @@ use crate::telemetry::log::causes;
 /// Whether every written key is proven.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Prove {
-    /// It is proven, as well as the target can: [`super::Target::prove`].
+    /// Each key is proven as well as the target allows: [`super::Target::prove`].
     ReadBack,
-    /// The target's word is taken.
+    /// The target's answer to the write is trusted.
     Trust,
 }
 
@@ -24,7 +24,7 @@ pub enum Prove {
 pub enum Outcome {
     /// It was created on the target.
     Written,
-    /// It took the place of another key on the target.
+    /// It replaced another key on the target.
     Replaced,
     /// The target had it already.
     Unchanged,
@@ -32,7 +32,7 @@ pub enum Outcome {
     NotMigrated,
     /// It could not be written or proven.
     Failed(Failure),
-    /// Its turn did not come.
+    /// The run ended before its turn.
     NotReached,
 }
 
@@ -42,25 +42,25 @@ pub enum Failure {
     /// Somebody created another key of this name during the run. It is left as it is.
     #[error("another key appeared under this name on the target during the run; it was left as it is")]
     Appeared,
-    /// The target failed; with what.
+    /// The target failed, with this reason.
     #[error("{0}")]
     Target(String),
-    /// The target answered with something else than was written.
+    /// The target gave back something other than what was written.
     #[error("the target does not give back what was written: {0}")]
     Unproven(String),
 }
 
 impl Failure {
-    /// Whether it is about this key alone, so that the next one may do better.
+    /// Whether the failure concerns this key alone, so that the run can go on.
     fn is_local(&self) -> bool {
         matches!(self, Self::Appeared)
     }
 }
 
 impl Migration {
-    /// Writes what the plan and `on_conflict` ask for, and says for each entry of the plan what became of it.
+    /// Writes what the plan and `on_conflict` ask for. Returns the outcome of each entry of the plan.
     ///
-    /// After a lost target, or when `stop` is cancelled, no further key is begun, and those in flight are finished.
+    /// When the target is lost, or `stop` is cancelled, it starts no further key and finishes those in flight.
     pub async fn copy(
         &self,
         plan: &Plan,
@@ -93,7 +93,7 @@ impl Migration {
         outcomes
     }
 
-    /// Does all that [`Migration::copy`] would do with the values that the plan wants written, and writes nothing.
+    /// Does everything that [`Migration::copy`] would do with the plan's values, and writes nothing.
     ///
     /// # Errors
     /// The keys that could not be written, and why.
@@ -153,9 +153,9 @@ impl Migration {
         copied
     }
 
-    /// What to do about a key that the target lacked when the plan was made, and has now.
+    /// Handles a key that the target lacked when the plan was made, and has now.
     async fn appeared(&self, entry: &Entry, on_conflict: OnConflict) -> Result<Outcome, Failure> {
-        // Somebody who copies the same keys may be doing it now, or we did it and the answer was lost.
+        // Another run may be copying the same keys, or our own write succeeded and its answer was lost.
         match self.found(entry).await {
             Ok(There::Same) => Ok(Outcome::Written),
             Ok(There::Other(found)) if on_conflict == OnConflict::Replace && found.keep.is_none() => {
@@ -171,7 +171,7 @@ impl Migration {
         let Err(error) = self.target.replace(&entry.name, expected, &entry.key).await else {
             return Ok(Outcome::Replaced);
         };
-        // Somebody who copies the same keys may have done it.
+        // Another run that copies the same keys may have done it.
         match self.found(entry).await {
             Ok(There::Same) => Ok(Outcome::Replaced),
             Ok(There::Other(found)) if !found.is_same(expected) => Err(Failure::Appeared),
@@ -179,12 +179,12 @@ impl Migration {
         }
     }
 
-    /// What is under the name of this key now.
+    /// What the target has under the name of this key now.
     async fn found(&self, entry: &Entry) -> Result<There, Error> {
         self.target.compare(&[entry.pair()]).await.pop().expect("an answer for each key")
     }
 
-    /// Proves what was written; what is not there is no success.
+    /// Proves every written key. A key that is not there counts as failed.
     async fn prove(&self, entries: &[&Entry], copied: &mut [Result<Outcome, Failure>]) {
         let written: Vec<_> = (0..entries.len()).filter(|at| copied[*at].is_ok()).collect();
         let keys: Vec<_> = written.iter().map(|at| entries[*at].pair()).collect();
@@ -199,7 +199,7 @@ impl Migration {
     }
 }
 
-/// What the plan alone decides; [`Outcome::NotReached`] where there is something to write.
+/// The outcome that the plan alone decides; [`Outcome::NotReached`] for entries that must be written.
 fn before(entry: &Entry, on_conflict: OnConflict) -> Outcome {
     match (&entry.class, on_conflict) {
         (Class::Identical, _) => Outcome::Unchanged,

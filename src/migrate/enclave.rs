@@ -24,16 +24,16 @@ use crate::kms::Action;
 use crate::kms::wire::{EXPORT, ListKeysResponse, ListRequest, WHOLE_KEYS};
 use crate::name::EnclaveName;
 
-/// How many keys one request is about: enough that the way there and back does not count, few enough for the server's
-/// largest request with keys of many versions.
+/// The number of keys in a request. It is large enough that the round trip does not count, and small enough for the
+/// server's size limit, even with keys of many versions.
 const BATCH: usize = 256;
 
-/// An enclave, and who we are there.
+/// An enclave, and our own identity in it.
 pub struct Enclave {
     client: Client,
     name: EnclaveName,
     identity: Identity,
-    /// Where the server says that it is.
+    /// The address that the server reports for itself.
     host: String,
     extensions: Vec<String>,
     waits: Waits,
@@ -43,7 +43,7 @@ impl Enclave {
     /// Connects, and asks the server what it is.
     ///
     /// # Errors
-    /// When it does not answer, or is none.
+    /// When it does not answer, or is not a key manager.
     pub async fn connect(client: Client, name: EnclaveName, identity: Identity, waits: &Waits) -> Result<Self, Error> {
         let version = patiently(waits, || async { client.kms_version().await.map_err(explain) }).await?;
         let (host, extensions) = (version.host, version.extensions);
@@ -54,7 +54,7 @@ impl Enclave {
         self.extensions.iter().any(|one| one == extension)
     }
 
-    /// Whether keys go there whole.
+    /// Whether the server imports keys with all versions.
     fn takes_whole_keys(&self) -> bool {
         self.has(WHOLE_KEYS)
     }
@@ -63,7 +63,7 @@ impl Enclave {
         format!("kms: {}, enclave {}", self.host, self.name)
     }
 
-    /// Asks until there is an answer, which may be a refusal.
+    /// Sends commands until the server answers; the answer may be a refusal.
     async fn ask<M: Message + Default>(
         &self,
         action: Action,
@@ -76,13 +76,13 @@ impl Enclave {
         .await
     }
 
-    /// Asks one thing.
+    /// Sends one command.
     async fn ask_one<M: Message + Default>(&self, action: Action, message: &impl Message) -> Result<M, Error> {
         let mut replies = self.ask(action, std::slice::from_ref(message)).await?.map_err(explain)?;
         Ok(replies.pop().expect("as many replies as commands"))
     }
 
-    /// Asks many things at once; an answer for each, in their order.
+    /// Sends many commands in one request. Returns an answer for each, in order.
     async fn ask_each<M: Message + Default>(
         &self,
         action: Action,
@@ -91,8 +91,8 @@ impl Enclave {
         in_parts(messages, |part| self.ask(action, part).boxed()).await
     }
 
-    /// Changes something, all of it or nothing. Sent again while nobody can say whether it was done: what was done
-    /// already is refused then.
+    /// Sends changes that are made together or not at all. They are sent again while the outcome is unknown; if the
+    /// first attempt was done, the server refuses the second.
     async fn change(&self, commands: impl Fn() -> Commands) -> Result<Result<(), client::Error>, Error> {
         patiently(&self.waits, || async { settled(self.client.change(self.name.as_str(), commands()).await) }).await
     }
@@ -114,7 +114,7 @@ impl Enclave {
         Ok(listing.sorted())
     }
 
-    /// Refuses to go on when the key manager cannot hand keys out.
+    /// Fails when the key manager cannot export keys.
     fn check_exports(&self) -> Result<(), Error> {
         if self.has(EXPORT) {
             return Ok(());
@@ -133,9 +133,9 @@ impl fmt::Display for Enclave {
     }
 }
 
-/// Why one of many was not done.
+/// Why one command of many was not done.
 enum Refused {
-    /// The server says no.
+    /// The server refuses it.
     Refused(Box<client::Error>),
     /// There is no usable answer.
     Failed(Error),
@@ -150,11 +150,11 @@ impl From<Refused> for Error {
     }
 }
 
-/// What is asked about some things at once: an answer for each, or a refusal of all.
+/// The result of a request about several things: an answer for each, or a refusal of all.
 type Asked<'a, T> = BoxFuture<'a, Result<Result<Vec<T>, client::Error>, Error>>;
 
-/// Asks about many things, as many at once as a request holds. A refusal of one is one of all, and nothing was done: then
-/// each half is asked by itself, down to the one.
+/// Asks about many things, with as many in a request as it can hold. The server refuses a whole request because of one
+/// command in it, and does nothing. Then each half is sent by itself, down to the one that is refused.
 async fn in_parts<'a, T, R>(things: &'a [T], ask: impl Fn(&'a [T]) -> Asked<'a, R>) -> Vec<Result<R, Refused>> {
     let mut answers = Vec::with_capacity(things.len());
     let mut parts: Vec<_> = things.chunks(BATCH).rev().collect();
@@ -167,7 +167,7 @@ async fn in_parts<'a, T, R>(things: &'a [T], ask: impl Fn(&'a [T]) -> Asked<'a, 
             }
             Ok(Err(refused)) => answers.push(Err(Refused::Refused(refused.into()))),
             Err(error) => {
-                // Nobody answers, and has been asked for long enough: the rest is not asked any more.
+                // The server has not answered for long enough: give up on the rest.
                 let cause = error.to_string();
                 answers.push(Err(Refused::Failed(error)));
                 let unreachable = || Err(Refused::Failed(Error::Unreachable(cause.clone().into())));
@@ -179,7 +179,7 @@ async fn in_parts<'a, T, R>(things: &'a [T], ask: impl Fn(&'a [T]) -> Asked<'a, 
     answers
 }
 
-/// What may pass is an error, so that it is tried again; anything else is an answer.
+/// Makes an error of failures that may pass, so that the request is sent again. Everything else is an answer.
 fn settled<T>(answer: Result<T, client::Error>) -> Result<Result<T, client::Error>, keystore::Error> {
     match answer {
         Err(error) if error::may_pass(&error) => Err(explain(error)),

@@ -40,8 +40,8 @@ impl Glob {
     }
 }
 
-/// What globset must be told so that a pattern never matches more than its author meant: `**` is `*`, and a class
-/// is negated by `^` alone.
+/// Translates a pattern for globset so that it never matches more than its author meant: `**` means `*`, and only `^`
+/// negates a class.
 fn translate(text: &str) -> Result<String, String> {
     let mut pattern = String::with_capacity(text.len());
     let mut chars = text.chars().peekable();
@@ -62,8 +62,8 @@ fn translate(text: &str) -> Result<String, String> {
     Ok(pattern)
 }
 
-/// The class whose `[` has been taken. Names hold letters, digits, `-` and `_`: what could mean one thing here and
-/// another in a shell is refused.
+/// Parses a class after its `[`. Names hold letters, digits, `-` and `_`. Anything that could mean something else in a
+/// shell is refused.
 fn class(chars: &mut impl Iterator<Item = char>) -> Result<String, String> {
     let mut class = String::from("[");
     for c in chars {
@@ -81,20 +81,20 @@ fn class(chars: &mut impl Iterator<Item = char>) -> Result<String, String> {
 /// Which keys a run is about.
 #[derive(Debug, Default)]
 pub struct Selection {
-    /// These; all when there is none.
+    /// The keys to take; none: all keys.
     pub pattern: Option<Glob>,
-    /// But not these.
+    /// The keys to leave out.
     pub exclude: Vec<Glob>,
 }
 
 /// What a selection says about a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Choice {
-    /// It belongs to the run.
+    /// The key belongs to the run.
     Selected,
-    /// The pattern would have it, an exclusion does not.
+    /// The pattern matches, and so does an exclusion.
     Excluded,
-    /// The pattern leaves it out.
+    /// The pattern does not match.
     Ignored,
 }
 

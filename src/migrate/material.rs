@@ -5,23 +5,23 @@ use std::fmt;
 use crate::crypto::key::Error;
 use crate::crypto::{Blob, Key};
 
-/// A key with all its versions. Key stores know one.
+/// A key with all its versions. Key stores have only one.
 #[derive(Debug)]
 pub struct Material {
     /// In ascending order; never empty.
     pub(super) versions: Vec<Version>,
-    /// The number of the version that its source would make next; 0: it makes none.
+    /// The number of the next version in its source; 0: the source has no versions.
     pub(super) next: u32,
 }
 
 /// A version of a key.
 #[derive(Debug)]
 pub(super) struct Version {
-    /// Its number; 0, where there are no versions.
+    /// Its number; 0 in a source without versions.
     pub(super) number: u32,
     /// As a KES stores it.
     pub(super) value: Blob,
-    /// Whether it comes from where its type may have been another.
+    /// Whether it was imported from another system, where its type may have been different.
     pub(super) imported: bool,
 }
 
@@ -32,7 +32,7 @@ impl Version {
 }
 
 impl Material {
-    /// A key that knows no versions, as a key store holds it.
+    /// A key without versions, as a key store holds it.
     pub(super) fn single(value: Blob) -> Self {
         Self { versions: vec![Version { number: 0, value, imported: true }], next: 0 }
     }
@@ -45,7 +45,8 @@ impl Material {
         }
     }
 
-    /// This version alone, or the latest for 0, and those that it leaves behind; none when there is no such version.
+    /// The key with this version only (0: the latest), and the numbers of the versions left out; `None` when there is
+    /// no such version.
     pub(super) fn only(mut self, number: u32) -> Option<(Self, Vec<u32>)> {
         let at = match number {
             0 => self.versions.len() - 1,
@@ -57,10 +58,10 @@ impl Material {
         Some((Self { versions: vec![kept], next: self.next }, left))
     }
 
-    /// Checks that every version is a key; returns what tells the whole from others, for reports.
+    /// Checks that every version is a valid key. Returns a fingerprint of the whole key, for reports.
     ///
     /// # Errors
-    /// Why one is none.
+    /// Why a version is not a valid key.
     pub(super) fn fingerprint(&self) -> Result<String, Error> {
         if let [version] = self.versions.as_slice() {
             return Ok(version.key()?.fingerprint().to_string());

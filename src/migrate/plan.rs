@@ -14,20 +14,20 @@ use crate::keystore::{self, Listing};
 use crate::name::{self, KeyName};
 use crate::telemetry::log::causes;
 
-/// All that is known before the first write.
+/// Everything that is known before the first write.
 #[derive(Debug)]
 pub struct Plan {
     /// The selected keys of the source, sorted by name.
     pub entries: Vec<Entry>,
-    /// What the pattern would have taken and an exclusion left out, on either side; sorted.
+    /// Names that the pattern matches and an exclusion leaves out, on either side; sorted.
     pub excluded: Vec<String>,
     /// Selected keys that only the target has; sorted. They stay as they are.
     pub only_on_target: Vec<KeyName>,
-    /// Reserved names found on a side: what a replacement that was cut off has left.
+    /// Reserved names found on a side: left by an interrupted replacement.
     pub leftovers: Vec<(Side, String)>,
-    /// All keys of the source.
+    /// The number of keys in the source.
     pub source_keys: usize,
-    /// All keys of the target.
+    /// The number of keys in the target.
     pub target_keys: usize,
 }
 
@@ -36,13 +36,13 @@ pub struct Plan {
 pub struct Entry {
     /// Its name.
     pub name: KeyName,
-    /// Tells the source's key from others.
+    /// The fingerprint of the source's key.
     pub fingerprint: String,
     /// What the target holds under the name.
     pub class: Class,
-    /// What of it does not go along, such as versions.
+    /// What is lost of the key, such as versions.
     pub lost: Vec<String>,
-    /// As the source has it.
+    /// The key as the source has it.
     pub(super) key: Material,
 }
 
@@ -60,11 +60,11 @@ pub enum Class {
 /// How many keys there are of each class.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counts {
-    /// Keys that the target lacks.
+    /// The number of keys that the target lacks.
     pub missing: usize,
-    /// Keys that are the same on both sides.
+    /// The number of keys that are the same on both sides.
     pub identical: usize,
-    /// Names under which the target has another key.
+    /// The number of names under which the target has another key.
     pub different: usize,
 }
 
@@ -82,7 +82,7 @@ impl Plan {
         counts
     }
 
-    /// Refuses to replace what must not be.
+    /// Fails when keys of the target would be replaced that must not be.
     ///
     /// # Errors
     /// The keys of the target that must stay, and why.
@@ -98,14 +98,14 @@ impl Plan {
     }
 }
 
-/// An entry of a store that is selected and of no use.
+/// A selected entry of a store that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
-    /// Where it is.
+    /// The side that has it.
     pub side: Side,
-    /// What the store calls it.
+    /// Its name in the store.
     pub name: String,
-    /// Why it is no key. Quotes nothing of its value.
+    /// Why it is not a key. Contains nothing of its value.
     pub reason: String,
 }
 
@@ -118,9 +118,9 @@ impl fmt::Display for Problem {
 /// How the source's list of selected keys has changed during a run.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Drift {
-    /// Keys that are new there, and not copied.
+    /// Keys that are new in the source. They were not copied.
     pub appeared: Vec<KeyName>,
-    /// Keys that are gone there; the run used their values.
+    /// Keys that are gone from the source. The run copied the values it had read.
     pub vanished: Vec<KeyName>,
 }
 
@@ -201,7 +201,7 @@ impl Migration {
         Ok(())
     }
 
-    /// Compares those of the plan's entries with the target that are listed there.
+    /// Compares the plan's entries with the keys that the target has listed.
     async fn compare(
         &self,
         plan: &mut Plan,
@@ -235,7 +235,7 @@ impl Migration {
         Ok(())
     }
 
-    /// What the source has of a key, and what of that can go along. As if the target lacked it.
+    /// Makes the plan's entry for a key that was read, as if the target lacked it.
     fn entry(&self, name: KeyName, answer: Result<Material, keystore::Error>) -> Result<Entry, Unusable> {
         let mut key = answer.map_err(|error| unusable(Side::Source, &name, error))?;
         let problem = |reason| problem(Side::Source, &name, reason);
@@ -253,7 +253,7 @@ impl Migration {
         Ok(Entry { name, fingerprint, class: Class::Missing, lost, key })
     }
 
-    /// Lists the source again and compares with what was planned.
+    /// Lists the source again and compares it with the plan.
     pub async fn drift(&self, plan: &Plan) -> Result<Drift, Error> {
         let now = self.source.list().await.map_err(failed(Side::Source, "listed again"))?;
         let before: HashSet<_> = plan.entries.iter().map(|entry| &entry.name).collect();
@@ -268,7 +268,7 @@ impl Migration {
 }
 
 impl Plan {
-    /// The selected names of a side. Notes what is excluded, left over, or selected and no key.
+    /// The selected names of a side. Records excluded names, leftovers, and selected entries that are not keys.
     fn choose(
         &mut self,
         selection: &Selection,
@@ -306,9 +306,9 @@ impl Entry {
 
 /// Why a key cannot be planned.
 enum Unusable {
-    /// This entry: the others are still looked at.
+    /// A problem of this entry. The others are still checked.
     Entry(Problem),
-    /// The store itself.
+    /// A failure of the store.
     Store(Error),
 }
 

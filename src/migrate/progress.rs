@@ -15,13 +15,13 @@ pub enum Step {
     Reading,
     /// Comparing them with those of the target.
     Comparing,
-    /// Doing all but storing them.
+    /// Doing everything but storing them.
     Rehearsing,
     /// Writing keys and reading them back.
     Writing,
 }
 
-/// Counters that one side advances and another looks at whenever it likes.
+/// Counters that the run advances and the display reads at any time.
 #[derive(Debug, Default)]
 pub struct Progress {
     step: AtomicU8,
@@ -38,12 +38,12 @@ impl Progress {
         self.step.store(step as u8, Ordering::Release);
     }
 
-    /// So many more keys are done.
+    /// Counts this many more keys as done.
     pub(super) fn advance(&self, keys: usize) {
         self.done.fetch_add(keys as u64, Ordering::Relaxed);
     }
 
-    /// What is being done now.
+    /// The current step.
     pub fn step(&self) -> Step {
         match self.step.load(Ordering::Acquire) {
             0 => Step::Connecting,
@@ -60,7 +60,7 @@ impl Progress {
         &self.waits
     }
 
-    /// Keys done in this step, and all of it.
+    /// The keys done in this step, and the total of the step.
     pub fn keys(&self) -> (u64, u64) {
         (self.done.load(Ordering::Relaxed), self.total.load(Ordering::Relaxed))
     }

@@ -145,7 +145,7 @@ impl fmt::Display for Oddity {
 }
 
 impl Report {
-    /// A report of a run that has found out nothing yet.
+    /// A report at the beginning of a run.
     pub async fn begin(command: &'static str, started_at: String, migration: &Migration) -> Self {
         let selection = &migration.selection;
         let identity = migration.source.identity().await.ok();
@@ -179,7 +179,7 @@ impl Report {
         }
     }
 
-    /// Notes what somebody wants done with keys that are there already.
+    /// Records what to do with keys that the target already has.
     pub fn set_on_conflict(&mut self, on_conflict: OnConflict) {
         self.on_conflict = Some(match on_conflict {
             OnConflict::Fail => "fail",
@@ -188,7 +188,7 @@ impl Report {
         });
     }
 
-    /// Notes why there is no plan.
+    /// Records why there is no plan.
     pub fn refuse(&mut self, error: &Error) {
         let Error::Unusable(problems) = error else { return };
         let oddity = |problem: &super::Problem| Oddity {
@@ -199,7 +199,7 @@ impl Report {
         self.problems = problems.iter().map(oddity).collect();
     }
 
-    /// Notes the plan.
+    /// Records the plan.
     pub fn set_plan(&mut self, plan: &Plan) {
         let Counts { missing, identical, different } = plan.counts();
         self.counts = Totals { missing, identical, different, ..self.counts };
@@ -215,7 +215,7 @@ impl Report {
         self.leftovers = plan.leftovers.iter().map(leftover).collect();
     }
 
-    /// Notes what became of the plan's entries, in their order.
+    /// Records the outcomes of the plan's entries, in their order.
     pub fn set_outcomes(&mut self, outcomes: &[Outcome]) {
         let totals = &mut self.counts;
         for (key, outcome) in self.keys.iter_mut().zip(outcomes) {
@@ -238,13 +238,13 @@ impl Report {
         }
     }
 
-    /// Notes how the source has changed meanwhile.
+    /// Records how the source has changed during the run.
     pub fn set_drift(&mut self, drift: &Drift) {
         self.appeared = drift.appeared.iter().map(ToString::to_string).collect();
         self.vanished = drift.vanished.iter().map(ToString::to_string).collect();
     }
 
-    /// What follows from the plan alone.
+    /// The verdict when only the plan is known.
     pub fn verdict_of_plan(&self, on_conflict: OnConflict) -> Verdict {
         match on_conflict {
             OnConflict::Fail if self.counts.identical + self.counts.different > 0 => Verdict::Refused,
@@ -253,7 +253,7 @@ impl Report {
         }
     }
 
-    /// What follows from the outcomes.
+    /// The verdict when the outcomes are known.
     pub fn verdict_of_outcomes(&self, interrupted: bool) -> Verdict {
         let Totals { written, replaced, not_migrated, failed, not_reached, .. } = self.counts;
         match failed + not_reached {
@@ -298,12 +298,12 @@ impl KeyReport {
         self.error.as_deref()
     }
 
-    /// The fingerprints of the source's key, and of the target's other one where it shows that much.
+    /// The fingerprints of the source's key, and of the target's different key where that is known.
     pub fn fingerprints(&self) -> (&str, Option<&str>) {
         (&self.fingerprint, self.target_fingerprint.as_deref())
     }
 
-    /// What of it does not go along.
+    /// What is lost of the key, such as versions.
     pub fn lost(&self) -> &[String] {
         &self.lost
     }

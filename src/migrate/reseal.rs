@@ -13,25 +13,25 @@ use crate::name::{self, KeyName};
 use crate::telemetry::log::causes;
 use crate::text::{counted, first};
 
-/// Why there is nothing to run. Nothing has been changed.
+/// Why a run cannot start. Nothing has been changed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The store, or who seals, failed.
+    /// The store or a seal failed.
     #[error("the {0} cannot be used")]
     Store(&'static str, #[source] keystore::Error),
-    /// There is no such place.
+    /// The key store does not exist.
     #[error("the key store does not exist; nothing was created")]
     Missing,
-    /// The configs name two stores.
+    /// The two configs name different stores.
     #[error(
         "the two configs name different key stores ({0} and {1}): 'reseal' changes keys where they are; to copy them use \
          'claviger migrate'"
     )]
     OtherStore(String, String),
-    /// Entries that nobody can open.
+    /// Entries that neither seal can open.
     #[error("{} cannot be resealed:{}", counted(.0.len(), "key"), lines(.0))]
     Unusable(Vec<(String, String)>),
-    /// Servers with one config could not read what the other writes.
+    /// During the run, servers with one of the configs could not read every key.
     #[error(
         "while it runs, neither config would read all keys: the new one does not open {0}, and the old one does not open \
          what the new one seals. Write who sealed them into the new config's keystore.encrypt.also (or \
@@ -45,7 +45,7 @@ fn lines(problems: &[(String, String)]) -> String {
     lines.iter().map(|line| format!("\n  {line}")).collect()
 }
 
-/// A store, and the seals that its keys have and shall have.
+/// A store, and the old and the new seal of its keys.
 pub struct Reseal {
     store: Sealed,
     old: Seal,
@@ -54,52 +54,52 @@ pub struct Reseal {
     waits: Waits,
 }
 
-/// What there is to do.
+/// The plan of a run.
 #[derive(Debug)]
 pub struct Todo {
-    /// Names of the keys that have another seal.
+    /// The names of the keys that do not have the new seal.
     pub names: Vec<KeyName>,
-    /// How many keys have which seal, by its label.
+    /// The number of keys of each seal, by the seal's label.
     pub sealed_by: BTreeMap<String, usize>,
-    /// The label that all shall have.
+    /// The label of the new seal.
     pub newest: String,
-    /// Which config servers must have while it runs.
+    /// The config that servers must have during the run.
     pub readers: Readers,
-    /// How many replacements were cut off, of which there are copies still.
+    /// The number of interrupted replacements whose copies still exist.
     pub cut_off: usize,
 }
 
-/// Which config reads every key at every moment of a run.
+/// The config that can read every key at every moment of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Readers {
-    /// The old one, which opens what is sealed anew.
+    /// The old one: it can open the new seal.
     Old,
-    /// The new one, which opens what is there.
+    /// The new one: it can open the old seals.
     New,
     /// Either.
     Both,
 }
 
-/// What became of the keys.
+/// The result of a run.
 #[derive(Debug, Default)]
 pub struct Done {
-    /// How many have the new seal now.
+    /// The number of keys that got the new seal.
     pub resealed: usize,
-    /// Those that have not, and why.
+    /// The keys that did not get it, and why.
     pub failed: Vec<(KeyName, String)>,
-    /// How many were not begun.
+    /// The number of keys that were not started.
     pub not_reached: usize,
-    /// How many keys had another seal when all these had the new one, by its label.
+    /// After the run, the number of keys with another seal, by its label.
     pub others: BTreeMap<String, usize>,
     /// Of how many keys there was a copy of the old value still.
     pub copies: usize,
 }
 
 impl Reseal {
-    /// Connects to the store and to everybody who seals, by both configs.
+    /// Connects to the store, and to the seals of both configs.
     ///
     /// # Errors
-    /// When one cannot be used, or the configs name two stores.
+    /// When the store or a seal cannot be used, or the configs name different stores.
     pub async fn open(
         old: &keystore::Section,
         new: &keystore::Section,
@@ -124,15 +124,15 @@ impl Reseal {
         Ok(Self { store, old: seal(old).await?, concurrency, waits: waits.clone() })
     }
 
-    /// Who charges for the requests of a run.
+    /// The providers that charge for the requests of a run.
     pub fn charged_by(&self) -> BTreeSet<&'static str> {
         self.store.charges().into_iter().chain(self.old.charges()).map(|charged| charged.by).collect()
     }
 
-    /// Opens every key, and says which have another seal than they shall have.
+    /// Opens every key, and finds those that do not have the new seal.
     ///
     /// # Errors
-    /// When one cannot be opened or is no key, or servers could not read all keys while it runs.
+    /// When an entry cannot be opened or is not a key, or servers could not read all keys during the run.
     pub async fn plan(&self, progress: &Progress) -> Result<Todo, Error> {
         progress.begin(Step::Listing, 0);
         let listing = self.list().await?;
@@ -229,7 +229,8 @@ impl Reseal {
         if problems.is_empty() { Ok(()) } else { Err(Error::Unusable(problems)) }
     }
 
-    /// Ends replacements that an earlier run has left cut off. Waits up to two minutes for whoever may be at work on them.
+    /// Completes or undoes replacements that an earlier run left interrupted. Waits up to two minutes, in case their
+    /// owner is still running.
     ///
     /// # Errors
     /// When the store fails.
@@ -237,8 +238,8 @@ impl Reseal {
         self.store.settle(&self.waits).await.map_err(|error| Error::Store("key store", error))
     }
 
-    /// Gives every key of the plan the new seal. After the first key that fails, or when `stop` is cancelled, no further
-    /// one is begun, and those in flight are finished.
+    /// Gives every key of the plan the new seal. After the first failure, or when `stop` is cancelled, it starts no
+    /// further key and finishes those in flight.
     pub async fn run(&self, todo: &Todo, progress: &Progress, stop: &CancellationToken) -> Done {
         progress.begin(Step::Writing, todo.names.len());
         let stop = stop.child_token();
@@ -268,7 +269,7 @@ impl Reseal {
         patiently(&self.waits, || self.store.reseal(name, &resealed)).await
     }
 
-    /// How many keys have another seal than they shall have, by its label: servers may have made some meanwhile.
+    /// The number of keys without the new seal, by label: servers may have created some during the run.
     ///
     /// # Errors
     /// When the store fails.

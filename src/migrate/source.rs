@@ -15,13 +15,13 @@ pub trait Source: fmt::Display + Send + Sync {
     /// As [`KeyStore::identity`].
     async fn identity(&self) -> Result<String, Error>;
 
-    /// Checks that it answers, and that everything may be read.
+    /// Checks that it answers and allows reading.
     async fn check(&self) -> Result<(), Error>;
 
-    /// All that it holds.
+    /// Everything that it holds.
     async fn list(&self) -> Result<Listing, Error>;
 
-    /// How many keys at a time had best be read.
+    /// The best number of keys for one call of [`Source::read`].
     fn batch(&self) -> usize;
 
     /// Reads these keys; an answer for each, in their order.
@@ -32,7 +32,7 @@ pub trait Source: fmt::Display + Send + Sync {
         Vec::new()
     }
 
-    /// What is dangerous about it.
+    /// Dangerous settings that the operator must be told about.
     fn warnings(&self) -> &[String] {
         &[]
     }
@@ -42,7 +42,7 @@ pub trait Source: fmt::Display + Send + Sync {
 pub struct Store(Retry);
 
 impl Store {
-    /// A source that is asked again when a failure may pass.
+    /// A source with retries.
     pub fn new(store: Arc<dyn KeyStore>, waits: &Waits) -> Self {
         Self(Retry::for_a_run(store, waits.clone()))
     }

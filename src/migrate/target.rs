@@ -17,7 +17,7 @@ pub use self::store::Store;
 /// A place that keys are copied to.
 #[async_trait]
 pub trait Target: fmt::Display + Send + Sync {
-    /// Whether there is such a place already. Otherwise it is empty, and made only when the first key is going to be
+    /// Whether the place exists. A place that does not exist counts as empty, and is made just before the first key is
     /// written.
     fn exists(&self) -> bool {
         true
@@ -34,22 +34,22 @@ pub trait Target: fmt::Display + Send + Sync {
         Ok(())
     }
 
-    /// As [`crate::keystore::KeyStore::identity`]; none as long as there is no such place.
+    /// As [`crate::keystore::KeyStore::identity`]; none while the place does not exist.
     async fn identity(&self) -> Result<Option<String>, Error>;
 
     /// Checks that it answers and allows `access`.
     async fn check(&self, access: Access) -> Result<(), Error>;
 
-    /// All that it holds.
+    /// Everything that it holds.
     async fn list(&self) -> Result<Listing, Error>;
 
-    /// How many keys at a time had best be written or compared.
+    /// The best number of keys for one call that writes or compares.
     fn batch(&self) -> usize;
 
-    /// What of a key would be lost here.
+    /// What the target cannot take of a key.
     ///
     /// # Errors
-    /// Why it cannot be here at all.
+    /// Why the target cannot take the key at all.
     fn losses(&self, key: &Material) -> Result<Vec<String>, String> {
         match key.versions.as_slice() {
             [_] => Ok(Vec::new()),
@@ -61,19 +61,20 @@ pub trait Target: fmt::Display + Send + Sync {
         }
     }
 
-    /// Compares what is under these names, which are listed here; an answer for each, in their order.
+    /// Compares the target's keys of these names with the given ones. The target has listed all of them. Returns an
+    /// answer for each, in order.
     async fn compare(&self, keys: &[(&KeyName, &Material)]) -> Vec<Result<There, Error>>;
 
-    /// Does all that writing would do, and stores nothing.
+    /// Does everything that writing would do, and stores nothing.
     async fn rehearse(&self, name: &KeyName, key: &Material) -> Result<(), Error>;
 
-    /// Writes each of these, unless there is one of that name; an answer for each, in their order.
+    /// Creates each of these keys, and never overwrites one. Returns an answer for each, in order.
     async fn create(&self, keys: &[(&KeyName, &Material)]) -> Vec<Result<(), Error>>;
 
-    /// Replaces what was found by `key`. At no moment is there neither.
+    /// Replaces the key that was found by `key`. At every moment the name has one of the two.
     async fn replace(&self, name: &KeyName, found: &Other, key: &Material) -> Result<(), Error>;
 
-    /// Whether each of these arrived as it is; an answer for each, in their order.
+    /// Checks that the target has each of these keys, unchanged. Returns an answer for each, in order.
     async fn prove(&self, keys: &[(&KeyName, &Material)]) -> Vec<Result<bool, Error>>;
 
     /// How keys are proven, for people.
@@ -84,29 +85,29 @@ pub trait Target: fmt::Display + Send + Sync {
         Vec::new()
     }
 
-    /// What is dangerous about it.
+    /// Dangerous settings that the operator must be told about.
     fn warnings(&self) -> &[String] {
         &[]
     }
 }
 
-/// What is under a name that the target has.
+/// What the target has under a name.
 #[derive(Debug)]
 pub enum There {
     /// The same key: type, bytes and HMAC key. Its owner, age and format may be others.
     Same,
     /// Another key.
     Other(Other),
-    /// No key, for this reason. It quotes nothing of the value.
+    /// Not a key, for this reason. It contains nothing of the value.
     NoKey(String),
 }
 
 /// Another key than the source's.
 #[derive(Debug, Default)]
 pub struct Other {
-    /// Tells it from others, where the target shows that much.
+    /// Its fingerprint, where the target gives enough to compute one.
     pub fingerprint: Option<String>,
-    /// Why it must not be replaced, if so.
+    /// Why it must not be replaced; none: it may be.
     pub keep: Option<String>,
     /// The value, where the target gives it back.
     pub(super) value: Option<Blob>,
@@ -127,7 +128,7 @@ impl fmt::Debug for Witness {
 }
 
 impl Other {
-    /// Whether both are the same, as far as that can be seen.
+    /// Whether both are the same, as far as the target shows.
     pub(super) fn is_same(&self, other: &Self) -> bool {
         match (&self.value, &other.value) {
             (Some(ours), Some(theirs)) => ours.is_same(theirs),

@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 use super::Error;
 use crate::crypto::json::{Fields, first_object};
 
-/// What a request whose body is not wanted may send all the same, in bytes.
+/// How much of a body that no handler reads is received, in bytes.
 const IGNORED: u64 = 1_000_000;
 
 /// How long such a body may take to arrive before the request is answered without it.
@@ -31,8 +31,8 @@ impl FromBody for () {
     }
 }
 
-/// Reads a body that nobody wants, unless it is large or slow. To answer earlier ends the stream under a client that
-/// sends first and reads later: such clients as curl then report a broken stream and not the answer.
+/// Receives a body that no handler reads, unless it is large or slow. Answering earlier would end the stream of a
+/// client that sends first and reads later: curl, for example, then reports a broken stream instead of the answer.
 pub(super) async fn discard(mut body: Incoming) {
     if body.is_end_stream() {
         return;
@@ -45,24 +45,24 @@ pub(super) async fn discard(mut body: Incoming) {
             seen += frame.data_ref().map_or(0, |data| data.len() as u64);
         }
     };
-    // Who takes longer gets the answer all the same.
+    // A client that takes longer gets its answer now.
     let _ = tokio::time::timeout(IGNORED_FOR, drain).await;
 }
 
 /// A body that is a JSON object.
 pub trait Json: Fields + Send + 'static {
-    /// What the client is told when it is not.
+    /// The message to the client when it is not.
     const INVALID: &'static str = "invalid request body";
 
-    /// What an empty body stands for, where it may be empty.
+    /// The value of an empty body, where it may be empty.
     fn empty() -> Option<Self> {
         None
     }
 
-    /// Parses a whole body. What follows the first value is ignored, as clients may rely on.
+    /// Parses a whole body. Bytes after the first value are ignored, because clients may rely on that.
     ///
     /// # Errors
-    /// With [`Json::INVALID`], when it is not JSON or not what is expected.
+    /// With [`Json::INVALID`], when the body is not JSON or lacks the expected fields.
     fn parse(body: &[u8]) -> Result<Self, Error> {
         if body.is_empty()
             && let Some(value) = Self::empty()
@@ -82,7 +82,7 @@ impl<T: Json> FromBody for T {
     }
 }
 
-/// A body that is none of our business until the handler looks at it.
+/// A body that the handler parses itself.
 impl FromBody for Whole {
     async fn read(body: Incoming, limit: u64) -> Result<Self, Error> {
         collect(body, limit).await.map_err(|error| match error {
@@ -142,7 +142,7 @@ async fn collect(mut body: Incoming, limit: u64) -> Result<Whole, ReadError> {
     if others.is_empty() {
         return Ok(Whole(Pieces::One(first)));
     }
-    // Of the full size from the start: a buffer that grew would leave copies behind.
+    // Allocate the full size at once: a buffer that grew would leave copies behind.
     let mut buffer = Zeroizing::new(Vec::with_capacity(first.len() + others.iter().map(Bytes::len).sum::<usize>()));
     for piece in std::iter::once(first).chain(others) {
         buffer.extend_from_slice(&piece);

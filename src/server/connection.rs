@@ -33,7 +33,7 @@ pub(super) use self::heard::Heard;
 /// How long a TLS handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 
-/// How long after the handshake the first request must have come.
+/// How long after the handshake the first request may take to arrive.
 const FIRST_REQUEST: Duration = Duration::from_secs(10);
 
 /// How long the head of an HTTP/1.1 request may take to arrive, on a connection that has served others:
@@ -43,7 +43,7 @@ const HEAD: Duration = Duration::from_secs(15);
 /// How long a connection may be idle.
 const IDLE: Duration = Duration::from_secs(90);
 
-/// How long a connection that was told to go may take to finish.
+/// How long a connection that was asked to end may take to finish.
 const FAREWELL: Duration = Duration::from_secs(5);
 
 /// Requests that one HTTP/2 connection may have in flight.
@@ -63,19 +63,19 @@ pub(super) struct Connection {
     /// When it last began to be idle, by `ticker`.
     idle_since: AtomicU64,
     served: AtomicBool,
-    /// When the first byte of the request came whose head is not complete yet, by `ticker` plus one; 0: no
-    /// such. HTTP/1.1 only.
+    /// When the first byte of an incomplete request head arrived, by `ticker`, plus one; 0: there is none. HTTP/1.1
+    /// only.
     head_since: AtomicU64,
-    /// An [`End`], which only grows.
+    /// An [`End`] as number. It only grows.
     end: AtomicU8,
     end_changed: Notify,
 }
 
-/// Who the client showed itself to be in the handshake.
+/// The client's certificates and identity from the handshake.
 #[derive(Debug)]
 struct Client {
     chain: Vec<CertificateDer<'static>>,
-    /// What `trust` made of the chain.
+    /// The identity that `trust` found in the chain.
     identity: Result<Identity, peer::Error>,
     trust: u64,
 }
@@ -84,16 +84,16 @@ struct Client {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub(super) enum End {
-    /// The client is told to take another one, in a way that costs no request: over HTTP/2 at once, over
-    /// HTTP/1.1 with the next answer.
+    /// The client is asked to open another connection, so that no request is lost: over HTTP/2 at once, over HTTP/1.1
+    /// with the next answer.
     Leave = 1,
-    /// When its running requests are answered.
+    /// End when the running requests are answered.
     Drain,
-    /// Now.
+    /// End now.
     Close,
 }
 
-/// A reply that goes on after its request was answered; while it lives, its connection is not idle.
+/// A streaming reply. While it exists, its connection is not idle.
 #[derive(Debug)]
 pub(super) struct Busy(Arc<Connection>);
 
@@ -130,21 +130,21 @@ impl Connection {
         self.ip
     }
 
-    /// Counts a request, until [`Connection::finish`].
+    /// Counts a running request, until [`Connection::finish`].
     pub(super) fn begin(&self) {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
         self.served.store(true, Ordering::Relaxed);
         self.head_since.store(0, Ordering::Relaxed);
     }
 
-    /// Notes that a request is over. Without any, the connection is idle.
+    /// Notes that a request is over. A connection without requests is idle.
     pub(super) fn finish(&self, now: Instant) {
         if self.in_flight.fetch_sub(1, Ordering::Relaxed) == 1 {
             self.idle_since.store(self.ticker.at(now), Ordering::Relaxed);
         }
     }
 
-    /// Who the peer is, by today's trust: a reload may have changed it since the handshake.
+    /// The identity of the peer by the current trust settings: a reload may have changed them since the handshake.
     pub(super) fn identity(&self, trust: &Trust) -> Result<Identity, peer::Error> {
         match self.client.get() {
             Some(client) if client.trust == trust.id() => client.identity.clone(),
@@ -165,12 +165,12 @@ impl Connection {
         self.end.load(Ordering::Acquire) >= at_least as u8
     }
 
-    /// Whether the client is to take another connection.
+    /// Whether the client is asked to open another connection.
     pub(super) fn is_leaving(&self) -> bool {
         self.is_ending(End::Leave)
     }
 
-    /// Notes that something came while nothing is being answered: the head of a request, over HTTP/1.1.
+    /// Notes that bytes arrived while no request is running. Over HTTP/1.1 they begin the head of a request.
     fn hear(&self) {
         if self.in_flight.load(Ordering::Relaxed) == 0 && self.head_since.load(Ordering::Relaxed) == 0 {
             self.head_since.store(self.ticker.at(clock::instant()) + 1, Ordering::Relaxed);
@@ -185,7 +185,7 @@ impl Connection {
         }
     }
 
-    /// For how long nothing has been asked, if nothing is being answered.
+    /// How long the connection has been idle; `None` while a request is running.
     pub(super) fn idle(&self, now: Instant) -> Option<Duration> {
         let idle = self.ticker.at(now).saturating_sub(self.idle_since.load(Ordering::Relaxed));
         (self.in_flight.load(Ordering::Relaxed) == 0).then(|| Duration::from_millis(idle))
@@ -210,7 +210,7 @@ impl Connection {
     /// Waits until the connection is asked to end at least like this.
     pub(super) async fn ended(&self, at_least: End) {
         loop {
-            // Hears of what comes from here on, polled or not.
+            // Registers for changes from here on, even before it is polled.
             let changed = self.end_changed.notified();
             if self.is_ending(at_least) {
                 return;
@@ -222,14 +222,14 @@ impl Connection {
 
 /// Serves a connection until it ends.
 pub(super) async fn run<S: Service>(shared: Arc<Shared<S>>, connection: Arc<Connection>, socket: TcpStream) {
-    // Boxed, since it is large and soon over: a connection lasts.
+    // Boxed: the handshake's state is large and soon freed, while the connection stays.
     let Some(tls) = Box::pin(establish(&shared, &connection, socket)).await else { return };
     let is_http2 = tls.get_ref().1.alpn_protocol() == Some(b"h2");
     let service = {
         let connection = connection.clone();
         service_fn(move |request| {
             let (shared, connection) = (shared.clone(), connection.clone());
-            // Boxed, since HTTP/2 moves it five times before it runs.
+            // Boxed, because HTTP/2 moves it five times before it runs.
             Box::pin(async move { Ok::<_, std::convert::Infallible>(serve(&shared, &connection, request).await) })
         })
     };
@@ -239,23 +239,24 @@ pub(super) async fn run<S: Service>(shared: Arc<Shared<S>>, connection: Arc<Conn
         until_end(pin!(builder.serve_connection(TokioIo::new(tls), service)), &connection, End::Leave).await;
     } else {
         let mut builder = http1::Builder::new();
-        // Its timer would also run while a connection is idle: `Connection::check` has our own.
+        // hyper's timer would also run while a connection is idle. `Connection::check` has our own.
         builder.max_buf_size(MAX_HEAD).header_read_timeout(None);
         let io = Heard::new(TokioIo::new(tls), connection.clone());
         until_end(pin!(builder.serve_connection(io, service)), &connection, End::Drain).await;
     }
 }
 
-/// Answers requests until the client or [`Connection::end`] says that it is over; no more come from `last` on.
+/// Answers requests until the client closes or [`Connection::end`] is called. From `last` on no new requests are
+/// accepted.
 async fn until_end(mut served: Pin<&mut impl GracefulConnection>, connection: &Connection, last: End) {
     for at_least in [last, End::Close] {
         let (mut ended, mut seen) = (pin!(connection.ended(at_least)), None);
         let is_over = poll_fn(|context| {
-            // How a connection fails is the client's business.
+            // Errors of the connection are the client's, and are not logged.
             if served.as_mut().poll(context).is_ready() {
                 return Poll::Ready(true);
             }
-            // This runs whenever something happens on the connection: to look is cheaper than to ask.
+            // This runs on every event of the connection, and reading the flag is cheaper than polling the future.
             let end = Some(connection.end.load(Ordering::Acquire));
             if seen == end {
                 return Poll::Pending;
@@ -270,7 +271,7 @@ async fn until_end(mut served: Pin<&mut impl GracefulConnection>, connection: &C
     }
 }
 
-/// The handshake, within its time. What goes wrong is noted.
+/// Does the handshake, within its time limit. A failure is logged.
 async fn establish<S: Service>(
     shared: &Shared<S>,
     connection: &Connection,
@@ -298,7 +299,7 @@ async fn handshake<S: Service>(
     let session = tls.get_ref().1;
     let chain: Vec<_> =
         session.peer_certificates().unwrap_or_default().iter().map(|c| c.clone().into_owned()).collect();
-    // A resumed session brings back certificates that nobody verified this time.
+    // A resumed session brings certificates that were not verified in this handshake.
     let identity = if session.handshake_kind() == Some(rustls::HandshakeKind::Resumed) {
         snapshot.tls.trust.identify(&chain)
     } else {

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::connection::{Connection, End};
 
-/// The connections there are.
+/// All open connections.
 #[derive(Debug)]
 pub(super) struct Connections {
     max: usize,
@@ -19,7 +19,7 @@ struct Inner {
     all: HashMap<u64, Arc<Connection>>,
 }
 
-/// A place among the connections; given back when dropped, also by a panic.
+/// A place among the connections. It is released on drop, also after a panic.
 #[derive(Debug)]
 pub(super) struct Place {
     id: u64,
@@ -41,8 +41,8 @@ impl Connections {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a connection in. When there are too many, the one that has been idle longest has to go;
-    /// `None` when none is idle.
+    /// Adds a connection. When the limit is reached, the connection that has been idle longest is closed for it; `None`
+    /// when none is idle.
     pub(super) fn admit(self: &Arc<Self>, connection: Arc<Connection>, now: Instant) -> Option<Place> {
         let mut inner = self.lock();
         if inner.all.len() >= self.max {

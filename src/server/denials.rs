@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 
 use crate::auth::Denied;
 
-/// Equal denials within this time are one line in the log.
+/// Equal denials within this time make one line in the log.
 const QUIET: Duration = Duration::from_secs(60);
 
 /// How many different denials are told apart; further ones are only counted.
 const MAX: usize = 1_024;
 
-/// How much of a path is shown and told apart, in characters. Names are shorter; what is longer is hostile.
+/// How much of a path is logged and compared, in characters. Longer paths are hostile: no valid name is that long.
 const MAX_PATH: usize = 256;
 
 /// Remembers which denials were logged lately.
@@ -51,7 +51,7 @@ impl Denials {
         }
     }
 
-    /// Logs that what a request for `path` asks for is denied, equal ones once a minute.
+    /// Logs that a command in a request for `path` was denied. Equal denials are logged once a minute.
     pub(super) fn note_command(&self, command: &str, identity: &str, path: &str, ip: IpAddr, now: Instant) {
         let path = path.char_indices().nth(MAX_PATH).map_or(path, |(end, _)| &path[..end]);
         let repeated = self.lock().repeated(format!("{identity} {ip} {path} {command}"), now);

@@ -33,7 +33,7 @@ impl Error {
         self
     }
 
-    /// Says that it was this part of the request which the caller may not ask for. It is logged and never sent.
+    /// Names the part of the request that was denied. It is logged and never sent.
     #[must_use]
     pub fn denying(self, what: String) -> Self {
         Self { denied: Some(what), ..self }
@@ -44,17 +44,17 @@ impl Error {
         self.status
     }
 
-    /// What the client is told.
+    /// The message for the client.
     pub fn message(&self) -> &str {
         &self.message
     }
 
-    /// What only the log is told.
+    /// The cause, for the log only.
     pub fn source(&self) -> Option<&(dyn std::error::Error + Send + Sync + 'static)> {
         self.source.as_deref()
     }
 
-    /// What of the request the caller may not ask for, where only the handler knows.
+    /// The part of the request that was denied, where only the handler knows it.
     pub(super) fn denied(&self) -> Option<&str> {
         self.denied.as_deref()
     }

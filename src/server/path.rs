@@ -8,8 +8,7 @@ use percent_encoding::percent_decode_str;
 #[derive(Debug, PartialEq, Eq)]
 pub struct Path<'a> {
     text: Cow<'a, str>,
-    /// How much of `text`, from its start, was written without encoded slashes: only that much may
-    /// match a route.
+    /// The length of the part of `text`, from its start, that has no encoded slashes. Only this part may match a route.
     plain: usize,
 }
 
@@ -29,7 +28,7 @@ impl<'a> Path<'a> {
         if !raw.is_empty() && !raw.starts_with('/') {
             return Err(Invalid);
         }
-        // Bytes: to look for a character takes longer.
+        // Splitting bytes is faster than splitting characters.
         let mut segments = raw.as_bytes().split(|byte| *byte == b'/').skip(1).peekable();
         while let Some(segment) = segments.next() {
             if matches!(segment, b"." | b"..") || (segment.is_empty() && segments.peek().is_some()) {
@@ -67,20 +66,20 @@ impl<'a> Path<'a> {
         self.plain == self.text.len() && self.text == path
     }
 
-    /// The decoded path, for those who keep it.
+    /// The decoded path, as an owned value where that is needed.
     pub fn into_text(self) -> Cow<'a, str> {
         self.text
     }
 
     /// What follows `prefix`, which must end with a slash.
     pub fn after(&self, prefix: &str) -> Option<&str> {
-        // Of the prefixes that a path is asked for, most end at no slash of it: a look at one byte settles them.
+        // Fast path: for most prefixes, the path has no slash where the prefix ends.
         let may_be = self.text.as_bytes().get(prefix.len().checked_sub(1)?) == Some(&b'/');
         if may_be { self.text.strip_prefix(prefix).filter(|_| prefix.len() <= self.plain) } else { None }
     }
 }
 
-/// Decodes `%xx`; unlike the library's decoder it refuses a `%` that begins no such triple.
+/// Decodes `%xx`. Unlike the library's decoder it refuses a `%` without two hexadecimal digits.
 fn decode_segment(segment: &str) -> Result<Cow<'_, str>, Invalid> {
     let mut rest = segment.as_bytes();
     while let Some(at) = rest.iter().position(|byte| *byte == b'%') {

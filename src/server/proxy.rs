@@ -17,10 +17,10 @@ pub fn certificate(headers: &HeaderMap, name: &HeaderName) -> Result<Certificate
     parse(value.as_bytes()).ok_or(peer::Error::Forwarded)
 }
 
-/// A certificate as it stands in the header's value.
+/// Parses a certificate from the value of the header.
 pub fn parse(value: &[u8]) -> Option<CertificateDer<'static>> {
     let text = std::str::from_utf8(value).ok()?;
-    // Base64 has pluses of its own: only these are spaces.
+    // Only these pluses are encoded spaces; the others belong to the base64.
     let text = text.replace("BEGIN+CERTIFICATE", "BEGIN CERTIFICATE").replace("END+CERTIFICATE", "END CERTIFICATE");
     let file = percent_decode_str(&text).collect::<Vec<u8>>();
     let mut certificates = pem::certificates(&file).ok()?;

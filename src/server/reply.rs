@@ -38,7 +38,7 @@ impl Reply {
         Self::written_json(json.into_inner())
     }
 
-    /// 200 with JSON that is written already. It is wiped when it has been sent.
+    /// 200 with JSON that is already encoded. It is wiped when it has been sent.
     pub fn written_json(bytes: Zeroizing<Vec<u8>>) -> Self {
         Self::with_body("application/json", ReplyBody::full(Bytes::from_owner(bytes)))
     }
@@ -59,8 +59,7 @@ impl Reply {
         Self::with_body(content_type, ReplyBody::full(text.into()))
     }
 
-    /// 200 with whatever `pieces` delivers, for as long as it does; cut off when `too_slow` is cancelled, even if
-    /// the client takes nothing.
+    /// 200 with a stream of `pieces`. It is cut off when `too_slow` is cancelled, even if the client reads nothing.
     pub fn stream(
         content_type: &'static str,
         pieces: impl Stream<Item = Bytes> + Send + 'static,
@@ -70,7 +69,7 @@ impl Reply {
     }
 
     fn with_body(content_type: &'static str, body: ReplyBody) -> Self {
-        // Room for the length and the date that hyper adds, too.
+        // With room for the length and the date that hyper adds.
         let mut headers = HeaderMap::with_capacity(4);
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
         Self { status: StatusCode::OK, headers, body }
@@ -97,13 +96,14 @@ impl Reply {
 
     /// The response to a request with `method`.
     pub(super) fn into_response(mut self, method: &Method) -> Response<ReplyBody> {
-        // hyper says how long a body is, unless there is none; then it may stand for one, or clients count on the 0.
+        // hyper sets the length of a body, but not of an empty one. Clients rely on the 0, and an answer to HEAD has
+        // the length of the body that it leaves out.
         if (method == Method::HEAD || self.body.is_end_stream())
             && let Some(len) = self.body.size_hint().exact()
         {
             self.headers.insert(CONTENT_LENGTH, len.into());
         }
-        // hyper would send the body of an answer to HEAD over HTTP/2, which clients take for an error.
+        // Over HTTP/2 hyper would send the body of an answer to HEAD, which clients treat as an error.
         let body = if method == Method::HEAD { ReplyBody::Full(None) } else { self.body };
         let mut response = Response::new(body);
         *response.status_mut() = self.status;
@@ -112,7 +112,7 @@ impl Reply {
     }
 }
 
-/// What clients know errors by: `{"message":"…"}`.
+/// The form of errors that clients expect: `{"message":"…"}`.
 impl From<&Error> for Reply {
     fn from(error: &Error) -> Self {
         #[derive(Serialize)]
@@ -125,7 +125,7 @@ impl From<&Error> for Reply {
     }
 }
 
-/// 404 for paths that are nobody's, whoever asks.
+/// 404 for paths without a route, whoever asks.
 pub(super) fn page_not_found() -> Reply {
     let mut reply = Reply::text("text/plain; charset=utf-8", "404 page not found\n");
     reply.status = StatusCode::NOT_FOUND;
@@ -152,9 +152,9 @@ impl IntoReply for () {
 
 /// The body of a response.
 pub enum ReplyBody {
-    /// Known from the start.
+    /// All bytes are known.
     Full(Option<Bytes>),
-    /// Made while it is sent; the reader is cut off when the token is cancelled.
+    /// Produced while it is sent. The reader is cut off when the token is cancelled.
     Stream(Pieces, CancellationToken),
 }
 

@@ -36,12 +36,12 @@ pub use self::name::Name;
 pub struct RouteConfig {
     /// Answer without a client certificate.
     pub skip_auth: bool,
-    /// The time for a whole request; none: the route's own.
+    /// The time limit of a request; none: the route's own.
     #[serde(deserialize_with = "crate::duration::unless_zero")]
     pub timeout: Option<Duration>,
 }
 
-/// What clients may ask at one path.
+/// A method and path that clients may request, with its limits and its handler.
 pub struct Route<S> {
     method: &'static Method,
     path: &'static str,
@@ -57,7 +57,7 @@ pub struct Route<S> {
 type Reaction = Pin<Box<dyn Future<Output = Result<Reply, Error>> + Send>>;
 type Handler<S> = Box<dyn Fn(Call<S>, &str, Incoming, Budget) -> Reaction + Send + Sync>;
 
-/// What a request may cost.
+/// The limits of a request.
 #[doc(hidden)]
 #[derive(Debug, Clone, Copy)]
 pub struct Budget {
@@ -89,37 +89,37 @@ impl<S: Service> Route<S> {
         Self { max_body, ..self }
     }
 
-    /// The time for a whole request; `None`: no limit. Default 15 seconds.
+    /// The time limit of a request; `None`: no limit. Default 15 seconds.
     #[must_use]
     pub fn timeout(self, timeout: Option<Duration>) -> Self {
         Self { timeout, ..self }
     }
 
-    /// What clients are told when the time is over. Default 503, which they take for a reason to try again.
+    /// The error that clients get when the time is over. Default 503, on which they try again.
     #[must_use]
     pub fn overdue(self, overdue: fn() -> Error) -> Self {
         Self { overdue, ..self }
     }
 
-    /// Answers everybody, and makes no audit events.
+    /// Answers clients without a certificate, too, and makes no audit events.
     #[must_use]
     pub fn open(self) -> Self {
         Self { requirement: Requirement::None, ..self }
     }
 
-    /// Answers whoever has a certificate.
+    /// Answers every client with a certificate.
     #[must_use]
     pub fn any_identity(self) -> Self {
         Self { requirement: Requirement::Certificate, ..self }
     }
 
-    /// Answers without the final slash too, as an empty pattern.
+    /// Also answers the path without its final slash. The name is then empty.
     #[must_use]
     pub fn listing(self) -> Self {
         Self { is_listing: true, ..self }
     }
 
-    /// Shows how the server is, also when its audit events cannot be written and others wait for that.
+    /// Answers even when audit events cannot be written and other requests wait for that: it shows the server's health.
     #[must_use]
     pub fn vital(self) -> Self {
         Self { patience: Patience::Reserved, ..self }
@@ -140,12 +140,12 @@ impl<S: Service> Route<S> {
         self.patience
     }
 
-    /// What is asked of callers.
+    /// The requirement on callers.
     pub fn requirement(&self) -> Requirement {
         self.requirement
     }
 
-    /// Whether `method` is one that the route takes.
+    /// Whether the route accepts `method`.
     pub fn accepts(&self, method: &Method) -> bool {
         method == self.method || (*self.method == Method::PUT && method == Method::POST)
     }
@@ -156,7 +156,7 @@ impl<S: Service> Route<S> {
         (self.handler)(call, name, body, Budget { max_body: self.max_body, deadline, overdue: self.overdue })
     }
 
-    /// Whether `path` is this route's.
+    /// Whether `path` belongs to this route.
     fn matches(&self, path: &Path<'_>) -> bool {
         if self.path.ends_with('/') {
             path.after(self.path).is_some() || self.is_bare(path)
@@ -165,7 +165,7 @@ impl<S: Service> Route<S> {
         }
     }
 
-    /// Whether `path` is this route's, but for the final slash that it may lack.
+    /// Whether `path` belongs to this route and only lacks the final slash.
     fn is_bare(&self, path: &Path<'_>) -> bool {
         self.is_listing && self.path.strip_suffix('/').is_some_and(|bare| path.is(bare))
     }
@@ -213,7 +213,7 @@ impl<S: Service> Router<S> {
     }
 }
 
-/// What a handler finds out that a request asks for, for the audit event that is made when the request has ended.
+/// The commands that a handler found in a request, for the audit event at its end.
 pub(super) type Asked = Arc<OnceLock<Commands>>;
 
 /// A request on its way to a handler: authorised, its name parsed.
@@ -228,8 +228,8 @@ pub struct Call<S, N = ()> {
 }
 
 impl<S> Call<S> {
-    /// A call by `caller` from `ip`, who wants the content types `accept`. That there is one proves that the request may
-    /// be answered.
+    /// A call by `caller` from `ip`, which accepts the content types `accept`. A call proves that the request is
+    /// authorised.
     pub(super) fn new(
         state: Arc<S>,
         (caller, ip): (Caller, IpAddr),
@@ -247,7 +247,7 @@ impl<S> Call<S> {
 }
 
 impl<S, N> Call<S, N> {
-    /// What the server serves; the same for the whole request.
+    /// The state that the server serves. It stays the same for the whole request.
     pub fn state(&self) -> &Arc<S> {
         &self.state
     }
@@ -257,27 +257,27 @@ impl<S, N> Call<S, N> {
         &self.caller
     }
 
-    /// Says what the body asks for: the audit event of the request names it, whatever comes of it.
+    /// Notes the commands in the body. The audit event of the request names them, also when the request fails.
     pub fn asks(&self, commands: Commands) {
         let _ = self.asked.set(commands);
     }
 
-    /// What the path names.
+    /// The name at the end of the path.
     pub fn name(&self) -> &N {
         &self.name
     }
 
-    /// What follows the `?`, as it was sent.
+    /// The query after the `?`, as it was sent.
     pub fn query(&self) -> &str {
         &self.query
     }
 
-    /// The content types that the caller wants, as it was sent.
+    /// The `Accept` header, as it was sent.
     pub fn accept(&self) -> Option<&HeaderValue> {
         self.accept.as_ref()
     }
 
-    /// Whether the caller asks for this content type by its name; `*/*` is no name.
+    /// Whether the caller asks for this content type by name; `*/*` does not count.
     pub fn asks_for(&self, content_type: &str) -> bool {
         names(self.accept.as_ref(), content_type)
     }
@@ -336,11 +336,11 @@ where
                         return Err(invalid);
                     }
                 };
-                // One timer for both: setting one is a good part of what a request costs outside of HTTP.
+                // One timer for both steps: setting a timer is a large part of a request's cost outside of HTTP.
                 let mut has_arrived = false;
                 let answer = budget.within(async {
                     let request = B::read(body, budget.max_body).await?;
-                    // Nobody waits any more: then nothing is begun.
+                    // The client has been told that the time is over, so the handler must not start.
                     if budget.is_over() {
                         return Err((budget.overdue)());
                     }

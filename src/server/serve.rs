@@ -27,7 +27,7 @@ use crate::clock;
 use crate::telemetry::metrics::{Active, Metrics};
 use crate::telemetry::{audit, log};
 
-/// What is recorded of a request whose client went away before it was answered.
+/// The status that is recorded when the client disconnects before it is answered.
 const ABANDONED: u16 = 499;
 
 /// Answers one request.
@@ -77,13 +77,14 @@ pub(super) async fn serve<S: Service>(
     response
 }
 
-/// Whether the body comes in chunks, as it may over HTTP/1.1. Then the request is the last one of its connection: should
-/// a proxy in front of us see its end elsewhere, nothing it forwards after that is taken for a request.
+/// Whether the body comes in chunks, over HTTP/1.1. Then this request is the last one of its connection. This prevents
+/// request smuggling: if a proxy in front of us sees the end of the body elsewhere, the bytes after it are never taken
+/// for a request.
 fn is_chunked(head: &Parts) -> bool {
     head.version < Version::HTTP_2 && head.headers.contains_key(TRANSFER_ENCODING)
 }
 
-/// A request being answered. Counts it when dropped, so also when the client goes away.
+/// A running request. It is counted on drop, so also when the client disconnects.
 struct Counted<'a> {
     metrics: &'a Metrics,
     _active: Active<'a>,
@@ -110,13 +111,13 @@ impl Drop for Counted<'_> {
 /// The route that a request is for.
 struct Found<'a, S> {
     route: &'a Route<S>,
-    /// As policies see it.
+    /// The decoded path that policies are matched against.
     path: Cow<'a, str>,
     /// Where in `path` the name begins.
     name_at: usize,
 }
 
-/// The first two steps: the path is well-formed, and somebody's.
+/// The first two steps: the path is well-formed, and has a route.
 fn find<'a, S: Service>(
     snapshot: &'a Snapshot<S>,
     method: &Method,
@@ -142,12 +143,12 @@ struct Exchange<'a, S> {
 }
 
 impl<S: Service> Exchange<'_, S> {
-    /// Answers, and leaves an audit event, whatever happens.
+    /// Answers the request, and leaves an audit event in every case.
     async fn run(&self, head: &Parts, body: Incoming) -> Reply {
         let mut audited = self.audit().await;
         let (route, accept) = (self.found.route, self.accept);
         let mut reply = if route.accepts(&head.method) {
-            // A panic is a defect, and the end of this request only.
+            // A panic is a defect. It ends this request only.
             let answer = AssertUnwindSafe(self.answer(head, body)).catch_unwind().await;
             self.reply(answer.unwrap_or_else(|_| Err(panicked())))
         } else {
@@ -164,14 +165,14 @@ impl<S: Service> Exchange<'_, S> {
         reply
     }
 
-    /// Waits until the event of this request is sure of its place.
+    /// Waits until there is room for the audit event of this request.
     async fn audit(&self) -> Option<Audited<'_>> {
         let Found { route, path, .. } = &self.found;
         let audit = &self.shared.telemetry.audit;
         if !self.snapshot.state.router().is_audited(route) {
             return None;
         }
-        // A client that leaves now has asked for nothing.
+        // When the client disconnects here, nothing has been done yet, and no event is needed.
         audit.ready(route.patience()).await;
         let (identity, spell) = (self.identity(), S::spell as Spell);
         let (ip, arrived) = (self.ip, self.arrived);
@@ -207,7 +208,7 @@ impl<S: Service> Exchange<'_, S> {
         self.peer.as_ref().ok()
     }
 
-    /// Who reads the reply, if it is a stream.
+    /// Describes the reader of the reply, for streams.
     fn reading(&self) -> Reading<S> {
         Reading {
             shared: self.shared.clone(),
@@ -236,8 +237,7 @@ impl<S: Service> Exchange<'_, S> {
     }
 }
 
-/// A request that leaves an audit event. It does so when dropped: a client that asks for a deletion and
-/// goes away at once has asked for it all the same.
+/// Writes the audit event of a request on drop, so also when a client disconnects right after it asked for a deletion.
 struct Audited<'a> {
     audit: &'a audit::Audit,
     path: &'a str,

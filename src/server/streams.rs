@@ -14,12 +14,12 @@ use super::{Service, Shared};
 use crate::auth::{Identity, Requirement, peer};
 
 tokio::task_local! {
-    /// Cuts off the HTTP/2 request whose task this is.
+    /// Aborts the HTTP/2 request that the current task serves.
     static REQUEST: AbortHandle;
 }
 
-/// Runs each request of an HTTP/2 connection as a task that can be cut off. That is the only way to end a
-/// stream whose client takes nothing any more: its body is not even asked for the next piece.
+/// Runs each request of an HTTP/2 connection as a task that can be aborted. No other way ends a stream whose client has
+/// stopped reading: hyper does not even poll its body.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Executor;
 
@@ -30,7 +30,7 @@ impl<F: Future<Output: Send> + Send + 'static> hyper::rt::Executor<F> for Execut
     }
 }
 
-/// Who reads a stream, and where.
+/// The reader of a stream, and its connection.
 pub(super) struct Reading<S> {
     pub(super) shared: Arc<Shared<S>>,
     pub(super) connection: Arc<Connection>,
@@ -40,7 +40,7 @@ pub(super) struct Reading<S> {
 }
 
 impl<S: Service> Reading<S> {
-    /// The stream as the client gets it; for as long as it lasts, its connection is `busy`. To be called in the
+    /// Wraps the stream for the client. While the stream exists, its connection counts as busy. Call it in the
     /// request's own task.
     pub(super) fn of(self, pieces: Pieces, too_slow: CancellationToken, busy: Busy) -> Pieces {
         let request = REQUEST.try_with(AbortHandle::clone).ok();
@@ -71,12 +71,12 @@ impl<S: Service> Reading<S> {
     async fn denied(&self) {
         let mut replaced = self.shared.replaced.subscribe();
         loop {
-            // First now: the right may have gone after the request was let in.
+            // Check once at the start: the right may be gone since the request was admitted.
             let state = self.shared.snapshot.load().state.clone();
             if state.authorize(self.peer.clone(), self.requirement, &self.path).is_err() {
                 return;
             }
-            // There is always a sender: it is in `shared`.
+            // It cannot fail, because `shared` holds the sender.
             if replaced.changed().await.is_err() {
                 return;
             }

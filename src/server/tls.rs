@@ -25,16 +25,16 @@ use crate::setting;
 
 pub(super) use self::trust::Trust;
 
-/// What a `tls:` section says.
+/// The `tls:` section of a config file.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(from = "Section")]
 pub struct Config {
-    /// The server's keys and certificates, at least one. Which of them a client sees is decided by the name that it
-    /// asks for; it is the first where none is for that.
+    /// The server's keys and certificates, at least one. A client sees the first one that is valid for the host name it
+    /// asks for, or else the first of all.
     pub certs: Vec<Pair>,
     /// Whether client certificates are verified against `ca`.
     pub auth: ClientAuth,
-    /// PEM file, or directory of such, with the CAs of client certificates; none: the system's roots.
+    /// A PEM file, or a directory of PEM files, with the CAs of client certificates; none: the system's roots.
     pub ca: Option<PathBuf>,
     /// TLS proxies that may speak for their clients.
     pub proxy: Proxy,
@@ -50,7 +50,7 @@ pub struct Pair {
     /// PEM file with the certificate chain, leaf first.
     #[serde(deserialize_with = "setting::path")]
     pub cert: PathBuf,
-    /// Decrypts `key`; ignored when that is not encrypted.
+    /// The password of `key`; ignored when `key` is not encrypted.
     #[serde(default)]
     pub password: SecretString,
 }
@@ -79,7 +79,7 @@ impl From<Section> for Config {
     }
 }
 
-/// A setting of a `tls:` section that something may be wrong with. Keys and certificates are counted from 0.
+/// A setting of a `tls:` section that an error can be about. Keys and certificates are counted from 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Setting {
     /// The key of this pair.
@@ -95,7 +95,7 @@ pub enum Setting {
 /// Whether the chain of a client certificate is verified. Its signature always is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum ClientAuth {
-    /// Any certificate will do, a self-signed one too.
+    /// Any certificate is accepted, also a self-signed one.
     #[default]
     Off,
     /// The chain must lead to a known CA.
@@ -115,7 +115,7 @@ impl Config {
     /// The CA certificates that `ca` names; none when it names nothing.
     ///
     /// # Errors
-    /// When a file cannot be read, or holds something else.
+    /// When a file cannot be read, or holds anything but certificates.
     pub fn authorities(&self) -> Result<Vec<CertificateDer<'static>>, Error> {
         self.ca.as_deref().map_or(Ok(Vec::new()), trust::load_roots)
     }
@@ -128,7 +128,7 @@ pub struct Proxy {
     /// Who may forward client certificates.
     #[serde(deserialize_with = "proxies")]
     pub identities: Vec<Identity>,
-    /// Where they put them.
+    /// The header that holds the certificate.
     pub header: ProxyHeader,
 }
 
@@ -157,7 +157,7 @@ impl<'de> Deserialize<'de> for ClientAuth {
     }
 }
 
-/// Reads a list of identities in which empty texts count for nothing.
+/// Reads a list of identities. Empty texts are skipped.
 fn proxies<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Identity>, D::Error> {
     let identities = Vec::<Option<Identity>>::deserialize(deserializer)?;
     Ok(identities.into_iter().flatten().collect())
@@ -167,8 +167,8 @@ fn header<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error
     setting::text_or(|| ProxyHeader::default().cert, deserializer)
 }
 
-/// Why the `tls:` section cannot be used. It shows the paths of files that there are. A path that leads nowhere may
-/// be something else in the wrong place: the content of a file, for example.
+/// Why the `tls:` section cannot be used. It shows only paths of files that exist, because another value may be a
+/// secret in the wrong place, such as the content of a key file.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A file cannot be read.
@@ -210,7 +210,7 @@ pub enum Error {
         /// The file.
         path: PathBuf,
     },
-    /// Key and certificate do not belong together, or rustls knows neither.
+    /// Key and certificate do not belong together, or rustls does not support them.
     #[error(
         "the private key '{key}' does not match the certificate '{cert}', or is of an unsupported kind; \
          name the two files that were made together"
@@ -234,7 +234,7 @@ pub enum Error {
     /// A CA certificate cannot be used.
     #[error("a CA certificate cannot be used")]
     Ca(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// The header's name is none.
+    /// The name is not a valid header name.
     #[error("not the name of a header; write one like 'X-Tls-Client-Cert'")]
     Header,
 }
@@ -256,13 +256,13 @@ impl Error {
 /// The `tls:` section, loaded.
 #[derive(Debug, Clone)]
 pub struct Tls {
-    /// What rustls needs.
+    /// The config for rustls.
     pub(super) config: Arc<ServerConfig>,
-    /// Whom to believe.
+    /// Which client certificates to trust.
     pub(super) trust: Arc<Trust>,
     /// When the first of the server's certificates expires.
     pub not_after: OffsetDateTime,
-    /// The files that it was loaded from, as they were before.
+    /// A fingerprint of the files, taken before they were loaded.
     pub files: Fingerprint,
 }
 
@@ -270,7 +270,7 @@ impl Tls {
     /// Loads every file that `config` names. `client_optional` is set when some route needs no client
     /// certificate.
     pub fn load(config: &Config, client_optional: bool) -> Result<Self, Error> {
-        // Before anything is read: no later change is missed.
+        // Taken before the files are read, so that no later change is missed.
         let files = fingerprint(config);
         let provider = provider();
         let pairs = config.certs.iter().enumerate();
@@ -280,7 +280,7 @@ impl Tls {
         Ok(Self { files, ..tls })
     }
 
-    /// TLS with a certificate that is in no file, and any client certificate.
+    /// TLS with a certificate in memory, and without verification of client certificates' chains.
     pub fn ephemeral(
         certificate: CertificateDer<'static>,
         key: PrivateKeyDer<'static>,
@@ -292,7 +292,7 @@ impl Tls {
         assemble(vec![named], provider, Trust::anybody(), true)
     }
 
-    /// This with the trust (and so the session tickets) of `older`, where that is the same.
+    /// Takes over the trust of `older`, and with it the session tickets, when the settings are the same.
     pub(super) fn keeping_sessions_of(self, older: &Self) -> Self {
         if !self.trust.is_same(&older.trust) {
             return self;
@@ -319,18 +319,18 @@ fn assemble(
         .with_cert_resolver(Arc::new(ByName(certificates)));
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     config.ignore_client_order = true;
-    // Tickets keep sessions with the clients: no table of them here, and one ticket is enough.
+    // Session tickets are kept by the clients, so that the server needs no table. One ticket is enough.
     config.send_tls13_tickets = 1;
     config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
     config.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new()?;
     Ok(Tls { config: Arc::new(config), trust: Arc::new(trust), not_after, files: Fingerprint::default() })
 }
 
-/// What tells one version of the TLS files from another.
+/// Tells one version of the TLS files from another.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Fingerprint(Vec<Option<(u64, u64, u64, SystemTime)>>);
 
-/// How the files that `config` names are now; changes when one of them does.
+/// A fingerprint of the files that `config` names. It changes when one of them does.
 pub fn fingerprint(config: &Config) -> Fingerprint {
     use std::os::unix::fs::MetadataExt as _;
     let in_directory = config.ca.iter().filter_map(|ca| std::fs::read_dir(ca).ok()).flatten();

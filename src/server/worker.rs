@@ -25,7 +25,7 @@ struct Worker {
     load: Load,
 }
 
-/// How many connections a worker has.
+/// Counts the connections of a worker.
 #[derive(Clone, Default)]
 struct Load(Arc<AtomicUsize>);
 
@@ -52,13 +52,13 @@ impl Workers {
     /// Starts `count` workers, of which the calling thread's runtime is one. They end with the last reference.
     ///
     /// # Errors
-    /// When there is no thread to be had.
+    /// When the system cannot start a thread.
     pub fn start(count: usize) -> io::Result<Arc<Self>> {
         let others = (1..count).map(Worker::start).collect::<io::Result<_>>()?;
         Ok(Arc::new(Self { here: Load::default(), others }))
     }
 
-    /// Serves `socket` on the worker that has the least to do.
+    /// Serves `socket` on the worker with the fewest connections.
     pub(super) fn spawn<F, Fut>(&self, socket: TcpStream, serve: F)
     where
         F: FnOnce(TcpStream) -> Fut + Send + 'static,
@@ -74,7 +74,7 @@ impl Workers {
                 });
             }
             Some(worker) => {
-                // Leaves this thread's event queue here, and joins the other's there.
+                // Deregisters the socket from this thread's event queue; the other worker registers it with its own.
                 let Ok(socket) = socket.into_std() else { return };
                 let loaded = worker.load.add();
                 let task = Box::new(move || -> Pin<Box<dyn Future<Output = ()> + Send>> {
@@ -85,7 +85,7 @@ impl Workers {
                         drop(loaded);
                     })
                 });
-                // A worker ends with its queue, not before.
+                // It cannot fail: a worker lives as long as its queue.
                 let _ = worker.queue.send(task);
             }
         }

@@ -5,7 +5,7 @@ use hyper::StatusCode;
 use crate::client::{Error, Lost};
 use crate::keystore;
 
-/// Whether to ask again.
+/// Whether the failure may pass, so that a retry makes sense.
 pub(super) fn may_pass(error: &Error) -> bool {
     let passes = |lost: &Lost| !matches!(lost, Lost::Untrusted(_));
     match error {
@@ -22,7 +22,7 @@ pub(super) fn may_pass(error: &Error) -> bool {
     }
 }
 
-/// The error that a migration knows, with what to do about it.
+/// Converts the error, and adds what to do about it.
 pub(super) fn explain(error: Error) -> keystore::Error {
     if may_pass(&error) {
         return keystore::Error::Unreachable(error.to_string().into());

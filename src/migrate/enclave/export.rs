@@ -16,7 +16,7 @@ use crate::migrate::material::{Material, Version};
 use crate::name::KeyName;
 
 impl Enclave {
-    /// Asks for these keys: all of them, or an error for all.
+    /// Exports these keys: all of them, or an error for all.
     async fn export(&self, names: &[KeyName]) -> Result<Result<Vec<Material>, client::Error>, Error> {
         let recipient = Recipient::generate().map_err(|error| Error::Failed(error.into()))?;
         let request = ExportKeysRequest {

@@ -17,7 +17,7 @@ use crate::migrate::target::{Other, There};
 use crate::name::KeyName;
 
 impl Enclave {
-    /// The request that imports a key, with as much of it as the server takes.
+    /// The request that imports a key, with as much of the key as the server accepts.
     fn request(&self, name: &KeyName, key: &Material) -> Result<ImportKeyRequest, Error> {
         let name = name.to_string();
         if self.takes_whole_keys() {
@@ -32,12 +32,12 @@ impl Enclave {
             return Err(Error::Failed("this key manager takes one version of a key".into()));
         };
         let key = version.key().map_err(|error| Error::Failed(error.into()))?;
-        // One that names none encrypts as this.
+        // A key without a type encrypts with this one.
         let kind = key.algorithm().unwrap_or(Algorithm::Aes256).to_string();
         Ok(ImportKeyRequest::bare(name, kind, key.expose().to_vec()))
     }
 
-    /// All of these, or none.
+    /// Creates all of these keys, or none.
     async fn create_all(&self, keys: &[(&KeyName, &Material)]) -> Result<Result<Vec<()>, client::Error>, Error> {
         let requests: Result<Vec<_>, _> = keys.iter().map(|(name, key)| self.request(name, key)).collect();
         let requests = requests?;
@@ -51,7 +51,7 @@ const REPLACES: usize = 5;
 
 const CHANGED: &str = "the key has been replaced by another one since the plan was made; it was left as it is";
 
-/// Why a key whose latest version has this number must not be replaced, if so.
+/// Why a key with this latest version must not be replaced; `None` when it may.
 fn rotated(name: &KeyName, latest: u32) -> Option<String> {
     (latest > 1).then(|| {
         format!(
@@ -118,7 +118,7 @@ impl Target for Enclave {
         keys.iter().zip(probed).map(found).collect()
     }
 
-    /// There is nothing on the way but the request itself.
+    /// Only builds the request: nothing else can fail before sending.
     async fn rehearse(&self, name: &KeyName, key: &Material) -> Result<(), Error> {
         self.request(name, key).map(drop)
     }

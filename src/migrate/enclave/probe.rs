@@ -15,23 +15,23 @@ use crate::migrate::material::Material;
 use crate::migrate::target::Witness;
 use crate::name::KeyName;
 
-/// What the ciphertexts are bound to: no object has it.
+/// The associated data of the probes. No object uses it.
 const CONTEXT: &[u8] = b"claviger migrate: proof of a key";
 
 /// A version of a key that is being proven.
 struct Probe {
-    /// The place of its key in the list.
+    /// The index of its key in the list.
     at: usize,
     name: String,
-    /// The version that is asked; 0: whichever fits.
+    /// The version to test; 0: any that fits.
     number: u32,
-    /// The version that the enclave has to encrypt with.
+    /// The version that the enclave must encrypt with.
     encrypts: u32,
     key: Key,
     message: SecretKey,
 }
 
-/// What has been found out about a key.
+/// The result of probing a key.
 #[derive(Debug)]
 pub(super) struct Probed {
     /// Whether the enclave has it as it is.

@@ -14,17 +14,17 @@ const SYSADMIN: u32 = 1;
 const ADMIN: u32 = 2;
 
 impl Enclave {
-    /// Checks that we are known in the enclave, and may do what is needed.
+    /// Checks that our identity has an account in the enclave, and the rights that are needed.
     pub(super) async fn check_rights(&self, access: Access, exports: bool) -> Result<(), Error> {
         let limit = ListRequest { limit: 1, ..ListRequest::default() };
         let _: ListKeysResponse = self.ask_one(Action::KeyList, &limit).await?;
         let request = IdentityRequest { identity: self.identity.to_string() };
         let who = match self.ask::<IdentityResponse>(Action::IdentityStatus, &[request]).await? {
             Ok(mut replies) => replies.pop().expect("as many replies as commands"),
-            // Only a system administrator enters an enclave that does not know it.
+            // Without an account, only a system administrator gets this far.
             Err(refused) if refused.status() == Some(StatusCode::NOT_FOUND) => return Ok(()),
             Err(refused) if exports => return Err(explain(refused)),
-            // A user who may not look at itself: what it may do shows when it does it.
+            // A user that may not read its own identity. A missing right shows with the first command that needs it.
             Err(_) => return Ok(()),
         };
         match who.privilege {
@@ -69,7 +69,7 @@ impl Enclave {
     }
 }
 
-/// What it takes to move keys in, or to compare them.
+/// The actions that moving keys in, or comparing them, needs.
 fn needed(access: Access, takes_whole_keys: bool) -> Vec<Action> {
     let mut needed = vec![Action::KeyList, Action::KeyGenerate, Action::KeyDecrypt];
     if takes_whole_keys {

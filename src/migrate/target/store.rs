@@ -15,7 +15,7 @@ use crate::name::KeyName;
 pub struct Store {
     config: keystore::Section,
     store: Option<Arc<dyn KeyStore>>,
-    /// What rehearsals are made with while there is no store.
+    /// The store for rehearsals, while the real one does not exist.
     rehearsal: Option<Arc<dyn KeyStore>>,
     waits: Waits,
 }
@@ -24,7 +24,7 @@ impl Store {
     /// Connects to the store without creating anything.
     ///
     /// # Errors
-    /// When it, or who seals its keys, cannot be used.
+    /// When the store, or its seal, cannot be used.
     pub async fn open(config: keystore::Section, waits: &Waits) -> Result<Self, Error> {
         let store = config.open().await?.map(|store| patient(store, waits));
         let rehearsal = match store {
@@ -34,7 +34,7 @@ impl Store {
         Ok(Self { config, store, rehearsal, waits: waits.clone() })
     }
 
-    /// A place that does not exist holds no key.
+    /// The store; an error when it does not exist yet.
     fn store(&self) -> Result<&Arc<dyn KeyStore>, Error> {
         self.store.as_ref().ok_or(Error::NotFound)
     }
@@ -47,12 +47,12 @@ impl Store {
     }
 }
 
-/// The same store, asked again when a failure may pass.
+/// The store with retries.
 fn patient(store: Arc<dyn KeyStore>, waits: &Waits) -> Arc<dyn KeyStore> {
     Arc::new(Retry::for_a_run(store, waits.clone()))
 }
 
-/// The one value of a key; a key store has no place for more, see [`Target::losses`].
+/// The one value of a key. A key store can hold only one, see [`Target::losses`].
 fn value(key: &Material) -> Result<&Blob, Error> {
     key.value().ok_or_else(|| Error::Failed("a key store takes one version of a key".into()))
 }

@@ -16,7 +16,7 @@ impl Name for () {
     }
 }
 
-/// What is judged later, by the handler.
+/// Any text: the handler checks it.
 impl Name for String {
     fn parse(text: &str) -> Result<Self, Error> {
         Ok(text.to_owned())

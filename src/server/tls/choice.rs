@@ -11,7 +11,7 @@ use super::{Error, Pair, Setting, load_certificates, read};
 use crate::auth::certificate::Certificate;
 use crate::crypto::pem;
 
-/// A certificate with its key, ready for handshakes, and what it is for.
+/// A certificate with its key, ready for handshakes, and the names that it is valid for.
 #[derive(Debug)]
 pub(super) struct Named {
     pub(super) key: Arc<CertifiedKey>,
@@ -51,8 +51,8 @@ impl Named {
     }
 }
 
-/// Chooses by the name that a client asks for: the first certificate that is for it, and signs in a way that the client
-/// understands. Who asks for no name, or for one that none is for, sees the first.
+/// Chooses by the host name that a client asks for: the first certificate that is valid for it and whose signature
+/// scheme the client supports. Without a name, or without a match, it is the first certificate.
 #[derive(Debug)]
 pub(super) struct ByName(pub(super) Vec<Named>);
 

@@ -29,7 +29,7 @@ pub(in crate::server) struct Trust {
 }
 
 impl Trust {
-    /// Takes every client for whom its certificate says it is, and has no proxies.
+    /// Trusts every client certificate, and no proxies.
     pub(super) fn anybody() -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         Self {
@@ -46,7 +46,7 @@ impl Trust {
         let header = header.parse().map_err(|_| Error::Header)?;
         let (verifier, roots) = match config.auth {
             ClientAuth::Off => {
-                // Unused today; it must not fail on the day that somebody switches `auth` on.
+                // It is not used while `auth` is off, but must not fail on the day that somebody turns it on.
                 config.ca.as_deref().map(load_roots).transpose()?;
                 (None, Vec::new())
             }
@@ -59,7 +59,7 @@ impl Trust {
         Ok(Self { verifier, roots, proxies, header, ..Self::anybody() })
     }
 
-    /// What verifies chains in the handshake, where that is asked for.
+    /// The verifier of chains for the handshake, if chains are verified.
     pub(super) fn verifier(&self) -> Option<Arc<dyn ClientCertVerifier>> {
         self.verifier.clone()
     }

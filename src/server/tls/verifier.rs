@@ -10,8 +10,8 @@ use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, 
 
 use crate::auth::certificate::Certificate;
 
-/// Verifies signatures with the certificate's bare public key: X.509 v1 certificates, which the
-/// library's own verifier refuses, are as good as any when nobody looks at the chain.
+/// Verifies signatures with the certificate's public key alone. The library's own verifier refuses X.509 v1
+/// certificates, which are fine when no chain is verified.
 #[derive(Debug)]
 pub(super) struct Verifier {
     algorithms: WebPkiSupportedAlgorithms,
@@ -20,8 +20,8 @@ pub(super) struct Verifier {
 }
 
 impl Verifier {
-    /// A verifier that checks chains with `chain`, where there is one. `optional` lets clients in that
-    /// show no certificate; without `chain` they always are.
+    /// A verifier that checks chains with `chain`, if there is one. `optional` admits clients without a certificate;
+    /// without `chain` they are always admitted.
     pub(super) fn new(provider: &CryptoProvider, chain: Option<Arc<dyn ClientCertVerifier>>, optional: bool) -> Self {
         let optional = optional || chain.is_none();
         Self { algorithms: provider.signature_verification_algorithms, chain, optional }
