@@ -31,17 +31,17 @@ use crate::keystore::{self, KeyStore};
 use crate::name::{KeyName, Page, Pattern};
 use crate::{duration, setting};
 
-/// How often the keystore is asked for a sign of life.
+/// How often the cache checks that the key store answers.
 const PROBE: Duration = Duration::from_secs(10);
 
-/// How long the keystore may take to give a sign of life.
+/// How long that check may take.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(10);
 
 /// How long a request that can be served offline waits for the keystore.
 const OFFLINE_WAIT: Duration = Duration::from_secs(2);
 
-/// Reads and writes that may be under way. They outlive the requests that began them, so clients that
-/// come and go could pile them up.
+/// The most reads and writes that may run at once. They outlive the requests that started them, so without a limit
+/// clients that disconnect could pile them up.
 const MAX_TASKS: usize = 10_000;
 
 /// How often expired keys are looked for.
@@ -51,7 +51,7 @@ const SWEEP: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// When entries leave.
+    /// When entries expire.
     pub expiry: Expiry,
     /// The most entries kept. Default 100,000.
     #[serde(deserialize_with = "setting::count")]
@@ -65,10 +65,10 @@ pub struct Expiry {
     /// No entry is served longer than this after it was fetched. Default 5 minutes.
     #[serde(deserialize_with = "any")]
     pub any: Duration,
-    /// Entries not used within this leave. Default 30 seconds.
+    /// Entries that are not used for this long are removed. Default 30 seconds.
     #[serde(deserialize_with = "unused")]
     pub unused: Duration,
-    /// How long after the keystore's last good answer entries go on serving in an outage; zero: not at all.
+    /// How long after the key store's last good answer expired entries are still served in an outage; zero: not at all.
     #[serde(deserialize_with = "duration::deserialize")]
     pub offline: Duration,
 }
@@ -93,7 +93,7 @@ fn unused<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Err
     Ok(duration::unless_zero(deserializer)?.unwrap_or(Expiry::default().unused))
 }
 
-/// What was being done when the keystore failed.
+/// The operation that failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
     /// A key was created.
@@ -117,24 +117,24 @@ impl fmt::Display for Action {
     }
 }
 
-/// The keystore's error, and what for it was asked. Cheap to clone, since many may wait for one answer.
+/// The key store's error, and the operation that failed. Cheap to clone, because many callers may wait for one answer.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{action}")]
 pub struct Error {
-    /// What was being done.
+    /// The operation.
     pub action: Action,
     /// What went wrong.
     pub source: Arc<keystore::Error>,
 }
 
-/// How the cache and the keystore behind it are doing.
+/// Statistics of the cache, and the state of the key store behind it.
 #[derive(Debug, Clone, Copy)]
 pub struct Stats {
     /// Keys in the cache.
     pub entries: usize,
     /// Requests served from the cache.
     pub hits: u64,
-    /// Requests that had to ask the keystore.
+    /// Requests that had to ask the key store.
     pub misses: u64,
     /// Whether the keystore answered when it was last asked.
     pub reachable: bool,
@@ -142,12 +142,12 @@ pub struct Stats {
     pub last_answer: Duration,
 }
 
-/// The keys of a keystore. Shared; kept over a reload that leaves the keystore as it is.
+/// The keys of a key store. Shared; a reload that does not change the key store keeps them.
 pub struct Keys {
     config: ArcSwap<Config>,
-    /// The keystore, asked once.
+    /// The key store, without retries.
     store: Arc<dyn KeyStore>,
-    /// The same, asked again while a failure may pass.
+    /// The key store, with retries.
     patient: Arc<dyn KeyStore>,
     entries: Entries,
     fetches: Mutex<HashMap<KeyName, Fetch>>,
@@ -162,12 +162,12 @@ pub struct Keys {
 
 type Fetch = watch::Receiver<Option<Outcome>>;
 
-/// What came of a read.
+/// The outcome of a read.
 #[derive(Debug, Clone)]
 enum Outcome {
-    /// The keystore, asked at this time of the ticker, gave the key.
+    /// The key store returned the key. It was asked at this time of the ticker.
     Fetched(Arc<Key>, u64),
-    /// It did not answer, and the key from the cache may go on serving.
+    /// The key store did not answer, and the cached key may still be served.
     Offline(Arc<Key>),
     /// There is no key, or no answer.
     Failed(Arc<keystore::Error>),
@@ -196,7 +196,7 @@ impl Keys {
             runtime,
             tasks: TaskTracker::new(),
         });
-        // They end by themselves once nobody uses the keys any more.
+        // Both tasks end when nobody uses the keys any more.
         keys.runtime.spawn(probe(Arc::downgrade(&keys)));
         keys.runtime.spawn(sweep(Arc::downgrade(&keys)));
         keys
@@ -208,7 +208,7 @@ impl Keys {
         self.config.store(Arc::new(config));
     }
 
-    /// The keystore's name, for the operator.
+    /// The key store. Its `Display` names it for the operator.
     pub fn store(&self) -> &dyn KeyStore {
         self.store.as_ref()
     }
@@ -277,7 +277,7 @@ impl Keys {
         Ok(page)
     }
 
-    /// Asks the keystore for a sign of life.
+    /// Checks that the key store answers.
     pub async fn status(&self) -> Result<Duration, keystore::Error> {
         let asked = self.now();
         let status = tokio::time::timeout(SIGN_OF_LIFE, self.store.status()).await;
@@ -297,7 +297,7 @@ impl Keys {
         }
     }
 
-    /// Waits until all that was begun is done.
+    /// Waits until all running reads and writes are done.
     pub async fn finish(&self) {
         self.tasks.close();
         self.tasks.wait().await;
@@ -322,7 +322,7 @@ impl Keys {
         written.map_err(|source| Error { action, source: Arc::new(source) })
     }
 
-    /// Joins the fetch of a key that is under way, or starts one.
+    /// Joins the running fetch of a key, or starts one.
     fn fetch(self: &Arc<Self>, name: &KeyName, cached: Option<Arc<Key>>) -> Fetch {
         let mut fetches = self.fetches();
         if let Some(fetch) = fetches.get(name) {
@@ -350,12 +350,12 @@ impl Keys {
         fetch
     }
 
-    /// Reads a key, of which `cached` was in the cache and has expired.
+    /// Reads a key. `cached` is its expired entry in the cache, if there is one.
     async fn read(&self, name: &KeyName, cached: Option<Arc<Key>>) -> Outcome {
         let asked = self.now();
         let fallback = cached.filter(|_| self.may_serve_offline(asked));
         let fetched = if fallback.is_some() {
-            // Nobody need wait for the store to recover.
+            // Do not wait for the store to recover: the cached key can be served.
             let fetched = tokio::time::timeout(OFFLINE_WAIT, self.store.get(name)).await;
             fetched.unwrap_or_else(|_| Err(silent(OFFLINE_WAIT)))
         } else {
@@ -389,7 +389,7 @@ impl Keys {
         }
     }
 
-    /// Makes sure that nothing which was read up to now is served from the cache.
+    /// Removes the key from the cache, and keeps running fetches from caching it again.
     fn forget(&self, name: &KeyName) {
         let mut fetches = self.fetches();
         fetches.remove(name);
@@ -415,13 +415,13 @@ impl Keys {
         Rules { any, unused }
     }
 
-    /// Remembers what came of a question to the keystore at `asked`.
+    /// Records the outcome of a request that was sent to the key store at `asked`.
     fn note(&self, asked: u64, error: Option<&keystore::Error>) {
         self.health.note(asked, self.now(), error, &*self.store);
     }
 
-    /// Drops expired keys. In an outage they may be needed: so only those that expired before the last
-    /// good answer, or that may not be served offline any more.
+    /// Removes expired keys. In an outage they may still be needed, so it removes only those that expired before the
+    /// last good answer, or that may no longer be served offline.
     fn sweep(&self, now: Instant) {
         let time = self.ticker.at(now);
         let needless = if self.may_serve_offline(time) { self.health.last_good() } else { time };

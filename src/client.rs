@@ -38,19 +38,19 @@ pub use self::error::{Error, Failure, Kind, Lost};
 pub use self::stream::Lines;
 pub use self::tls::{Tls, Trust};
 
-/// The time for an answer: more than a server's own limits.
+/// The time limit of an answer. It is longer than a server's own limits.
 const ANSWER: Duration = Duration::from_secs(30);
 
 /// The largest answer that is read, in bytes. Pages of listings are smaller than 1 MiB.
 const MAX_BODY: usize = 8 * 1024 * 1024;
 
-/// What the key manager calls protobuf.
+/// The content type that the key manager uses for protobuf.
 const BINARY: &str = "application/octet-stream";
 
-/// What stays as it is in a path: the characters of names.
+/// The characters that are not encoded in a path: those of names.
 const NAME: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_');
 
-/// A client of one or several servers that are the same to it. Can be asked many things at a time.
+/// A client of one or several equivalent servers. It can have many calls in flight.
 pub struct Client {
     endpoints: Vec<Endpoint>,
     tls: Tls,
@@ -59,13 +59,13 @@ pub struct Client {
     kept: Mutex<Option<(usize, Connection)>>,
 }
 
-/// What is asked.
+/// A request.
 struct Call {
     method: &'static Method,
     path: String,
     body: Bytes,
     content_type: &'static str,
-    /// Whether asking twice may do something else than asking once.
+    /// Whether sending it twice may differ from sending it once.
     changes: bool,
 }
 
@@ -82,7 +82,7 @@ impl Call {
         Self::new(operation, "")
     }
 
-    /// Sends `body` along, which holds about `len` bytes in base64. It may be secret, and is wiped.
+    /// Adds a `body` that holds about `len` bytes in base64. It is wiped, because it may be secret.
     fn with(self, body: &impl Serialize, len: usize) -> Self {
         Self { body: Bytes::from_owner(to_json(body, len.div_ceil(3) * 4 + 128)), ..self }
     }
@@ -102,23 +102,23 @@ impl Call {
     }
 }
 
-/// The API, one method an endpoint. Names and patterns go to the server as they are: it judges them.
+/// The API, one method for each endpoint. Names and patterns are sent unchecked; the server checks them.
 impl Client {
     /// A client of these endpoints, in order of preference.
     ///
     /// # Panics
-    /// When there are none.
+    /// When the list is empty.
     pub fn new(endpoints: Vec<Endpoint>, tls: Tls) -> Self {
         assert!(!endpoints.is_empty(), "a client needs an endpoint");
         Self { endpoints, tls, preferred: AtomicUsize::new(0), kept: Mutex::new(None) }
     }
 
-    /// Whom servers take this client for.
+    /// The identity that this client has for servers.
     pub fn identity(&self) -> Option<&Identity> {
         self.tls.identity.as_ref()
     }
 
-    /// The endpoint that answered last; the first, as long as none has.
+    /// The endpoint that answered last; before the first answer, the first endpoint.
     pub fn endpoint(&self) -> &Endpoint {
         &self.endpoints[self.preferred.load(Ordering::Relaxed)]
     }
@@ -249,7 +249,7 @@ impl Client {
 
     async fn json<T: DeserializeOwned>(&self, call: Call) -> Result<T, Error> {
         let (endpoint, body) = self.body(&call).await?;
-        // Of the error only where: what it would quote may be secret.
+        // Only the position of the error is shown: its text may quote a secret.
         serde_json::from_slice(&body).map_err(|error| {
             let what = format!("the JSON is malformed at line {}, column {}", error.line(), error.column());
             Error::Nonsense { endpoint, path: call.path, what }
@@ -323,8 +323,8 @@ impl Client {
         Error::Refused { endpoint: endpoint.clone(), status, message, path, identity: self.tls.identity.clone() }
     }
 
-    /// What the server is that answered last: both kinds say their version to everybody, and only a key manager that of
-    /// its API.
+    /// The kind of the server that answered last. Both kinds tell everybody their version, but only a key manager tells
+    /// the version of its API.
     async fn kind(&self) -> Option<Kind> {
         let call = Call::of(operations::VERSION);
         let sent = self.send_to(self.preferred.load(Ordering::Relaxed), &call, Some(ANSWER)).await;
@@ -370,7 +370,7 @@ impl Client {
         let endpoint = &self.endpoints[index];
         if let Some(kept) = self.kept_connection(index).await {
             match send_on(kept, endpoint, call, limit).await {
-                // It may have ended long ago, which says nothing about the server.
+                // The kept connection may have ended long ago. That says nothing about the server.
                 Err(Sent::No(Lost::Broken(_))) => {}
                 Err(Sent::Yes(Lost::Broken(_))) if !call.changes => {}
                 sent => return sent,
@@ -380,14 +380,14 @@ impl Client {
         send_on(opened, endpoint, call, limit).await
     }
 
-    /// The connection that is kept, if it is to this endpoint and takes another request.
+    /// The kept connection, if it is to this endpoint and can take another request.
     async fn kept_connection(&self, index: usize) -> Option<Connection> {
         let kept = self.kept().as_ref().filter(|(of, _)| *of == index).and_then(|(_, kept)| kept.share());
         let mut kept = kept?;
         kept.is_ready().await.then_some(kept)
     }
 
-    /// A new connection, which is kept if it takes more than one request.
+    /// Opens a new connection. It is kept if it can take more than one request.
     async fn open(&self, index: usize) -> Result<Connection, Lost> {
         let mut opened = Connection::open(&self.endpoints[index], &self.tls.config).await?;
         if let Some(shared) = opened.share() {
@@ -414,7 +414,7 @@ async fn send_on(
         None => send.await,
     };
     sent.map_err(|error| {
-        // What hyper took back it has not sent.
+        // hyper has not sent a request that it cancels.
         if error.is_canceled() { Sent::No(Lost::Broken(error)) } else { Sent::Yes(Lost::Broken(error)) }
     })
 }
@@ -433,12 +433,12 @@ fn lost(call: &Call, endpoint: &Endpoint, cause: Lost) -> Error {
     }
 }
 
-/// Whether another server may know better.
+/// Whether another server may be able to answer.
 fn is_passing(status: StatusCode) -> bool {
     status.is_server_error() && status != StatusCode::NOT_IMPLEMENTED
 }
 
-/// Reads a body; none when it is too long.
+/// Reads a body; `None` when it is too long.
 async fn read(mut body: Incoming) -> Result<Option<Zeroizing<Vec<u8>>>, hyper::Error> {
     let size = body.size_hint().exact().and_then(|size| usize::try_from(size).ok()).unwrap_or(0);
     let mut bytes = Buffer::with_capacity(size.min(MAX_BODY));
@@ -453,7 +453,7 @@ async fn read(mut body: Incoming) -> Result<Option<Zeroizing<Vec<u8>>>, hyper::E
     Ok(Some(bytes.into_inner()))
 }
 
-/// What an error answer says, in one line, if it is an answer of the API.
+/// The message of an error answer, in one line, if it is an answer of the API.
 async fn message(response: Response<Incoming>) -> Option<String> {
     #[derive(Deserialize)]
     struct Message {

@@ -18,8 +18,7 @@ pub struct Access {
     since: OffsetDateTime,
 }
 
-/// Who sent a request that may be answered. Only this module can make one, so a handler that has
-/// one runs authorised.
+/// The sender of an authorised request. Only this module can make one, so a handler that has one runs authorised.
 #[derive(Debug, Clone)]
 pub struct Caller {
     identity: Option<Identity>,
@@ -32,24 +31,24 @@ impl Caller {
     }
 }
 
-/// Why a request is not answered.
+/// Why a request is denied.
 #[derive(Debug, thiserror::Error)]
 pub enum Denied {
-    /// It came without a usable client certificate.
+    /// It has no usable client certificate.
     #[error(transparent)]
     NoIdentity(#[from] peer::Error),
     /// The policy does not allow it, or there is none.
     #[error("not authorized: insufficient permissions")]
     NotAllowed {
-        /// The policy that decided; none when the identity has none.
+        /// The policy that denied it; none when the identity has no policy.
         policy: Option<PolicyName>,
     },
 }
 
-/// Lets in whoever meets the requirement; where that is a policy, `check` decides.
+/// Admits callers that meet the requirement. If the requirement is a policy, `check` decides.
 ///
 /// # Errors
-/// When there is no identity where one is needed, and when `check` says no.
+/// When a required identity is missing, or when `check` denies.
 pub fn admit(
     peer: Result<Identity, peer::Error>,
     requirement: Requirement,
@@ -66,7 +65,7 @@ pub fn admit(
     }
 }
 
-/// What a route asks of its callers.
+/// What a route requires of its callers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Requirement {
     /// Nothing.
@@ -78,7 +77,7 @@ pub enum Requirement {
 }
 
 impl Access {
-    /// Access for `admin` and the members of each policy, as known since `since`.
+    /// Access for `admin` and the members of each policy, in force since `since`.
     pub fn new(admin: Identity, policies: Vec<(Policy, Vec<Identity>)>, since: OffsetDateTime) -> Self {
         let mut access = Self { admin, policies: BTreeMap::new(), members: HashMap::new(), since };
         for (policy, identities) in policies {
@@ -92,7 +91,7 @@ impl Access {
     /// Decides about a request for the decoded `path`.
     ///
     /// # Errors
-    /// When it may not be answered.
+    /// When the request is denied.
     pub fn authorize(
         &self,
         peer: Result<Identity, peer::Error>,

@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 use super::Identity;
 use crate::crypto::{NoRandom, SecretKey, base64};
 
-/// What an API key's text begins with.
+/// The prefix of an API key.
 pub const HEADER: &str = "kes:v1:";
 
 /// The type byte of an Ed25519 seed.
@@ -25,7 +25,7 @@ const ED25519_OID: pkcs8::ObjectIdentifier = pkcs8::ObjectIdentifier::new_unwrap
 /// The extension that says whether a certificate is an authority's (RFC 5280, 4.2.1.9).
 const BASIC_CONSTRAINTS: &[u64] = &[2, 5, 29, 19];
 
-/// An empty sequence: it is not.
+/// An empty sequence: the certificate is not an authority's.
 const NO_CA: [u8; 2] = [0x30, 0x00];
 
 /// A DER PKCS#8 document up to the Ed25519 seed (RFC 8410).
@@ -34,7 +34,7 @@ const PKCS8: [u8; 16] = *b"\x30\x2e\x02\x01\x00\x30\x05\x06\x03\x2b\x65\x70\x04\
 /// How long a client certificate made from an API key lasts.
 const VALID: time::Duration = time::Duration::days(90);
 
-/// Why a text is no API key. It quotes nothing of it.
+/// Why a text is not an API key. It quotes nothing of the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// Not base64, behind the header.
@@ -48,7 +48,7 @@ pub enum Error {
     Type,
 }
 
-/// What a certificate says beside its key.
+/// The fields of a certificate besides its key.
 #[derive(Debug, Clone)]
 pub struct Subject {
     /// Empty: the identity.
@@ -87,7 +87,7 @@ impl ApiKey {
         }
     }
 
-    /// The key in a PKCS#8 document; none when that holds a key of another kind.
+    /// The key in a PKCS#8 document; `None` when it holds another kind of key.
     pub fn from_pkcs8(der: &[u8]) -> Option<Self> {
         let info = pkcs8::PrivateKeyInfoRef::try_from(der).ok()?;
         // The seed is an octet string inside of one (RFC 8410, section 7).
@@ -106,12 +106,12 @@ impl ApiKey {
         text
     }
 
-    /// Whose key it is.
+    /// The identity of this key.
     pub fn identity(&self) -> Identity {
         Identity::of_public_key(&self.key_pair().subject_public_key_info())
     }
 
-    /// The private key as TLS libraries take it.
+    /// The private key for TLS libraries.
     pub fn private_key(&self) -> PrivateKeyDer<'static> {
         let mut der = Vec::with_capacity(PKCS8.len() + 32);
         der.extend_from_slice(&PKCS8);
@@ -124,7 +124,7 @@ impl ApiKey {
         client_certificate(&self.key_pair(), self.identity().as_str(), now)
     }
 
-    /// A self-signed certificate for a file: of a client, and of a server where it names hosts.
+    /// A self-signed certificate for a file: for a client, and for a server if it names hosts.
     pub fn certificate_for(
         &self,
         subject: &Subject,

@@ -11,7 +11,7 @@ use super::Identity;
 #[derive(Debug)]
 pub struct Certificate<'a>(X509Certificate<'a>);
 
-/// The bytes are no certificate.
+/// The bytes are not a certificate.
 #[derive(Debug, thiserror::Error)]
 #[error("not an X.509 certificate")]
 pub struct Error;
@@ -35,7 +35,7 @@ impl<'a> Certificate<'a> {
         self.0.is_ca()
     }
 
-    /// Whether it is for at least one host: a DNS name or an IP address as subject alternative name.
+    /// Whether it names at least one host: a DNS name or an IP address as subject alternative name.
     pub fn has_san(&self) -> bool {
         let is_host = |name: &GeneralName<'_>| matches!(name, GeneralName::DNSName(_) | GeneralName::IPAddress(_));
         let names = self.0.subject_alternative_name().ok().flatten();
@@ -58,7 +58,7 @@ impl<'a> Certificate<'a> {
         names.iter().filter_map(host).collect()
     }
 
-    /// Whose it is, as the certificate says it: `CN=my-server`.
+    /// The subject, such as `CN=my-server`.
     pub fn subject(&self) -> String {
         self.0.subject().to_string()
     }
@@ -94,7 +94,7 @@ impl<'a> Certificate<'a> {
     }
 }
 
-/// Splits a DER value into its tag and its content; whatever follows is left out.
+/// Splits a DER value into its tag and its content. Bytes after the value are ignored.
 fn asn1_content(der: &[u8]) -> Option<(u8, &[u8])> {
     let (tag, rest) = der.split_first()?;
     let (len, rest) = match rest {

@@ -15,14 +15,14 @@ use zeroize::Zeroizing;
 use super::api_key::{self, client_certificate};
 use crate::crypto::{NoRandom, SecretKey};
 
-/// What an identity's text begins with.
+/// The prefix of an identity.
 const IDENTITY: &str = "h1:";
 
-/// What the text of an API key begins with: Ed25519, ECDSA.
+/// The prefixes of API keys: Ed25519, ECDSA.
 const ED25519: &str = "k1:";
 const ECDSA: &str = "k2:";
 
-/// How long the text of an identity is.
+/// The length of the text of an identity, in bytes.
 const LEN: usize = 46;
 
 /// Who a client is: the SHA-256 of its certificate's public key, written `h1:…`. The same hash as the hex of a
@@ -30,7 +30,7 @@ const LEN: usize = 46;
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Identity([u8; LEN]);
 
-/// The text is no identity of the key manager.
+/// The text is not an identity of the key manager.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not an identity: one is 'h1:' and 43 characters of URL-safe base64")]
 pub struct NoIdentity;
@@ -41,9 +41,9 @@ impl Identity {
         Self::of_hash(&Sha256::digest(spki).into())
     }
 
-    /// The same identity, as the rest of the program knows it; none for those that are no hash.
+    /// Converts an identity of the KES API; `None` for one that is not a hash.
     pub fn of(identity: &super::Identity) -> Option<Self> {
-        // Of every request, so digit by digit and once: that costs a tenth of what parsing numbers does.
+        // This runs for every request. Digit by digit costs a tenth of parsing numbers.
         let digit = |byte: u8| match byte {
             b'0'..=b'9' => Some(byte - b'0'),
             b'a'..=b'f' => Some(byte - b'a' + 10),
@@ -106,18 +106,18 @@ impl fmt::Debug for Identity {
 
 impl<'de> serde::Deserialize<'de> for Identity {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        // Not the text itself: it may be an API key in the wrong place.
+        // The error does not quote the text: it may be an API key in the wrong place.
         String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
     }
 }
 
-/// Why a text is no API key of the key manager. It quotes nothing of it.
+/// Why a text is not an API key of the key manager. It quotes nothing of the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NoApiKey {
     /// Not `k1:` or `k2:`, followed by base64.
     #[error("invalid API key: it is not 'k1:' or 'k2:' followed by URL-safe base64")]
     Encoding,
-    /// Of a length that no key of its kind has, or a number that is no key.
+    /// The length is wrong, or the number is not a valid key.
     #[error("invalid API key: it is no private key of its kind")]
     Key,
 }
@@ -147,7 +147,7 @@ impl ApiKey {
     /// Parses `k1:` and an Ed25519 seed, or `k2:` and the private number of an ECDSA key.
     ///
     /// # Errors
-    /// When it is neither.
+    /// When the text is neither.
     pub fn parse(key: &str) -> Result<Self, NoApiKey> {
         let decode = |text: &str| URL_SAFE_NO_PAD.decode(text).map(Zeroizing::new).map_err(|_| NoApiKey::Encoding);
         if let Some(seed) = key.strip_prefix(ED25519) {
@@ -165,12 +165,12 @@ impl ApiKey {
         &self.text
     }
 
-    /// Whose key it is.
+    /// The identity of this key.
     pub fn identity(&self) -> Identity {
         Identity::of_public_key(&self.usable().subject_public_key_info())
     }
 
-    /// The private key as TLS libraries take it.
+    /// The private key for TLS libraries.
     pub fn private_key(&self) -> PrivateKeyDer<'static> {
         PrivatePkcs8KeyDer::from(self.pkcs8.to_vec()).into()
     }
@@ -217,8 +217,8 @@ fn ecdsa_pkcs8(number: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
         66 => P521,
         _ => return None,
     };
-    // RFC 5958 around RFC 5915 without the public key: whoever reads it works that out. No part is longer than
-    // 127 bytes, so each length is one byte.
+    // RFC 5958 around RFC 5915, without the public key, which readers can compute. No part is longer than 127 bytes, so
+    // each length is one byte.
     let part = |tag: u8, parts: &[&[u8]]| {
         let len = parts.iter().map(|part| part.len()).sum::<usize>();
         let mut der = Zeroizing::new(Vec::with_capacity(2 + len));

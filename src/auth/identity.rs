@@ -8,20 +8,20 @@ use sha2::{Digest as _, Sha256};
 
 use crate::name;
 
-/// The text is no identity. `Display` is the message clients see.
+/// The text is not an identity. `Display` is the message that clients see.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("identity '{0}' is empty, too long or contains invalid characters")]
 pub struct Error(String);
 
 /// Who a client is: the lower-case hex SHA-256 of its certificate's public key.
 ///
-/// A config may name identities that are no hash ("disabled"); they are valid and match nobody.
-/// Cheap to clone.
+/// A config may name identities that are not hashes, such as "disabled". They are valid and match no client. Cheap to
+/// clone.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Identity(Arc<str>);
 
 impl Identity {
-    /// Parses an identity as it stands in a config or a URL.
+    /// Parses an identity from a config or a URL.
     pub fn parse(text: &str) -> Result<Self, Error> {
         if name::is_valid(text) { Ok(Self(text.into())) } else { Err(Error(text.into())) }
     }
@@ -38,7 +38,7 @@ impl Identity {
         Self(hex.into())
     }
 
-    /// Whether this can be somebody's identity: 64 lower-case hex digits.
+    /// Whether a client can have this identity: 64 lower-case hex digits.
     pub fn is_hash(&self) -> bool {
         self.0.len() == 64 && self.0.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
     }
@@ -70,7 +70,7 @@ impl fmt::Debug for Identity {
 impl<'de> serde::Deserialize<'de> for Identity {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        // Not the text itself: it may be an API key in the wrong place.
+        // The error does not quote the text: it may be an API key in the wrong place.
         Self::parse(&text).map_err(|_| {
             serde::de::Error::custom("not an identity; write the 64 hex digits that 'claviger identity of' prints")
         })

@@ -5,14 +5,14 @@ use std::fmt;
 use super::Identity;
 use super::certificate::Certificate;
 
-/// Why a list of certificates identifies nobody. `Display` is the message clients see.
+/// Why a list of certificates gives no identity. `Display` is the message that clients see.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Error {
     /// There is no certificate.
     Missing,
     /// The first certificate is a CA's, which is not for clients.
     IsCa,
-    /// Further certificates that are not its CAs'.
+    /// There are more certificates, and they are not its CAs.
     MoreThanOne,
     /// The chain leads to no known CA, or has expired.
     Untrusted,
@@ -33,7 +33,7 @@ impl fmt::Display for Error {
 impl std::error::Error for Error {}
 
 impl Error {
-    /// What the operator should know and the client need not.
+    /// Advice for the operator, which clients do not see.
     pub fn advice(self) -> &'static str {
         match self {
             Self::Missing => "the client sent no certificate",

@@ -11,13 +11,13 @@ use crate::name::PolicyName;
 pub struct Config {
     /// Path patterns of allowed requests.
     pub allow: Vec<String>,
-    /// Path patterns of refused requests; they win.
+    /// Path patterns of denied requests. They take precedence over `allow`.
     pub deny: Vec<String>,
-    /// Whom the policy is for.
+    /// The identities that have this policy.
     pub identities: Vec<Identity>,
 }
 
-/// Rules over request paths: a path is allowed when no `deny` and at least one `allow` rule matches.
+/// Rules over request paths. A path is allowed when an `allow` rule matches and no `deny` rule does.
 #[derive(Debug)]
 pub struct Policy {
     name: PolicyName,
@@ -52,7 +52,7 @@ impl Policy {
         matches!(self.decide(path), Decision::Allowed(_))
     }
 
-    /// What decides about a request for the decoded `path`.
+    /// The rule that decides about a request for the decoded `path`.
     pub fn decide(&self, path: &str) -> Decision<'_> {
         let matching = |rules: &'_ [Rule]| rules.iter().position(|rule| rule.matches(path));
         if let Some(at) = matching(&self.deny) {
@@ -78,12 +78,12 @@ pub enum Decision<'a> {
 pub struct Rule {
     pattern: Box<str>,
     is_prefix: bool,
-    /// The last byte that a path must have, and where; none: the pattern matches all paths, or none.
+    /// The last byte that a path must have, and its position; none: the pattern is empty or just `*`.
     last: Option<(usize, u8)>,
 }
 
 impl Rule {
-    /// Every text is a pattern.
+    /// Parses a pattern. Every text is valid.
     pub fn parse(pattern: String) -> Self {
         let is_prefix = pattern.ends_with('*');
         let literal = &pattern.as_bytes()[..pattern.len() - usize::from(is_prefix)];
@@ -98,10 +98,10 @@ impl Rule {
 
     /// Whether it matches `path`.
     pub fn matches(&self, path: &str) -> bool {
-        // Bytes, since the cut before `*` need not be where a character of `path` begins.
+        // Compares bytes: the prefix before `*` may end within a character of `path`.
         let path = path.as_bytes();
-        // Rules begin like the paths they do not match, with `/v1/key/…`, but seldom end like them: most are settled by
-        // one byte.
+        // Paths and patterns often have the same beginning, `/v1/key/…`, but seldom the same end. So comparing the last
+        // byte first settles most cases.
         if let Some((at, byte)) = self.last
             && path.get(at) != Some(&byte)
         {
@@ -114,7 +114,7 @@ impl Rule {
         }
     }
 
-    /// Whether every path that `other` matches, this matches, too.
+    /// Whether this pattern matches every path that `other` matches.
     pub fn covers(&self, other: &Self) -> bool {
         match other.prefix() {
             Some(begin) => self.prefix().is_some_and(|own| begin.starts_with(own)),
@@ -132,7 +132,7 @@ impl Rule {
         }
     }
 
-    /// What paths begin with, for a pattern that ends in `*`.
+    /// The prefix of paths, for a pattern that ends in `*`.
     fn prefix(&self) -> Option<&[u8]> {
         self.pattern.as_bytes().strip_suffix(b"*")
     }

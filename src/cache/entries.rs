@@ -11,11 +11,11 @@ use arc_swap::ArcSwap;
 use crate::crypto::Key;
 use crate::name::KeyName;
 
-/// Parts of the table. With 100,000 entries a write copies 400 pointers.
+/// The number of parts of the table. With 100,000 entries a write copies 400 pointers.
 const SHARDS: usize = 256;
 
-/// A use is noted when the last noted one is this long ago, in milliseconds: rarely enough for the
-/// cores not to fight over it.
+/// A use is recorded only if the last record is at least this old, in milliseconds. So cores seldom write to the same
+/// entry.
 const TOUCH: u64 = 100;
 
 /// When entries expire.
@@ -36,7 +36,7 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    /// A key that the keystore was asked for at `fetched`, and that is used at `now`.
+    /// A key that was requested from the key store at `fetched`, and is used at `now`.
     pub(super) fn new(key: Arc<Key>, fetched: u64, now: u64) -> Self {
         Self { key, fetched, used: AtomicU64::new(now) }
     }
@@ -83,7 +83,7 @@ impl Entries {
         }
     }
 
-    /// Changes the most entries there may be; what is over leaves as other keys come, or expires.
+    /// Changes the largest number of entries. Surplus entries are removed as new keys come, or when they expire.
     pub(super) fn set_max(&self, max: usize) {
         self.max.store(max, Ordering::Relaxed);
     }
@@ -96,7 +96,7 @@ impl Entries {
         self.shards[self.shard_of(name)].load().get(name).cloned()
     }
 
-    /// Adds or replaces an entry; when the table is full, an old one has to go.
+    /// Adds or replaces an entry. When the table is full, an old entry is removed.
     pub(super) fn insert(&self, name: KeyName, entry: Entry) {
         let at = self.shard_of(&name);
         let _turn = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
@@ -141,7 +141,7 @@ impl Entries {
         });
     }
 
-    /// Replaces a shard by a changed copy. The caller has the turn to write.
+    /// Replaces a shard by a changed copy. The caller must hold `writer`.
     fn change(&self, at: usize, change: impl FnOnce(&mut Shard)) {
         let mut shard = Shard::clone(&self.shards[at].load());
         let before = shard.len();

@@ -7,15 +7,14 @@ use std::time::Duration;
 use crate::keystore::Error;
 use crate::telemetry::log;
 
-/// How the keystore is doing, by what came of the questions to it. Times are milliseconds of the cache's
-/// ticker.
+/// The health of the key store, derived from the outcomes of requests. Times are milliseconds of the cache's ticker.
 #[derive(Debug)]
 pub(super) struct Health {
     last_good: AtomicU64,
     reachable: AtomicBool,
 }
 
-/// A keystore that has just been connected has answered.
+/// A key store that has just been connected counts as reachable.
 impl Default for Health {
     fn default() -> Self {
         Self { last_good: AtomicU64::new(0), reachable: AtomicBool::new(true) }
@@ -33,14 +32,13 @@ impl Health {
         self.last_good.load(Ordering::Relaxed)
     }
 
-    /// How long ago that was.
+    /// The time since its last good answer.
     pub(super) fn since_last_good(&self, now: u64) -> Duration {
         Duration::from_millis(now.saturating_sub(self.last_good()))
     }
 
-    /// Remembers what came of a question. Any answer is a good one, a refusal too. Silence counts only
-    /// when the question is younger than the last good answer: an old one that timed out says nothing
-    /// about a store that has answered since.
+    /// Records the outcome of a request. Any answer counts as good, also a refusal. A time-out counts only if the
+    /// request was sent after the last good answer: an older one says nothing about a store that has answered since.
     pub(super) fn note(&self, asked: u64, now: u64, error: Option<&Error>, store: &dyn Display) {
         match error {
             Some(error @ Error::Unreachable(_)) => {

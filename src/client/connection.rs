@@ -24,7 +24,7 @@ const CONNECT: Duration = Duration::from_secs(10);
 pub(super) enum Connection {
     /// Any number of requests at a time.
     H2(http2::SendRequest<Full<Bytes>>),
-    /// One request, and that is it.
+    /// One request only.
     H1(http1::SendRequest<Full<Bytes>>),
 }
 
@@ -60,8 +60,8 @@ impl Connection {
         }
     }
 
-    /// Whether it takes a request. To be asked before one is sent: a connection that has been closed meanwhile
-    /// says so here, when nothing is lost yet.
+    /// Whether it can take a request. Check this before sending one: a connection that was closed meanwhile shows it
+    /// here, while nothing is lost yet.
     pub(super) async fn is_ready(&mut self) -> bool {
         match self {
             Self::H2(sender) => sender.ready().await.is_ok(),

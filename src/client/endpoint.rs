@@ -4,18 +4,18 @@ use std::fmt;
 
 use rustls::pki_types::ServerName;
 
-/// The port of addresses that name none: where key servers listen unless their config says otherwise.
+/// The port of addresses without one: the default port of key servers.
 const PORT: u16 = 7373;
 
-/// The port of `https://` addresses that name none, as of every such address.
+/// The port of `https://` addresses without one.
 pub const HTTPS: u16 = 443;
 
-/// The text is no address of a server.
+/// The text is not the address of a server.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("'{0}' is no server address; write 'host:port' or 'https://host:port'")]
 pub struct Error(String);
 
-/// Where a server is: a host, a port and the path that a proxy in front of it may want.
+/// The address of a server: host, port, and the path prefix that a proxy in front of it may need.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Endpoint {
     host: String,
@@ -24,8 +24,8 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// Parses `host`, `host:port` or either behind `https://`. `http://` is taken for a slip: the API is never
-    /// served without TLS.
+    /// Parses `host` or `host:port`, with or without `https://`. `http://` is an error: the API is never served without
+    /// TLS.
     pub fn parse(text: &str) -> Result<Self, Error> {
         let error = || Error(text.to_owned());
         let url = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
@@ -62,7 +62,7 @@ impl Endpoint {
         }
     }
 
-    /// Whom its certificate must be for.
+    /// The name that its certificate must be valid for.
     pub(super) fn server_name(&self) -> ServerName<'static> {
         ServerName::try_from(self.host.clone()).expect("parse has seen that it is one")
     }

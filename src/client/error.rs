@@ -11,7 +11,7 @@ use super::Endpoint;
 use crate::api::operations;
 use crate::auth::Identity;
 
-/// Why a call failed. A variant exists where a caller has something else to do about it.
+/// Why a call failed. A variant exists where a caller handles it differently.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// No endpoint could be asked.
@@ -24,14 +24,14 @@ pub enum Error {
         endpoint: Endpoint,
         /// The HTTP status.
         status: StatusCode,
-        /// What it said, in one line.
+        /// The server's message, in one line.
         message: String,
-        /// What was asked, as policies see it.
+        /// The path that policies are matched against.
         path: String,
-        /// Who asked.
+        /// The identity of the caller.
         identity: Option<Identity>,
     },
-    /// A server answered that does not have what was asked, because it is of the other kind.
+    /// A server of the other kind answered, which does not have this path.
     #[error("{endpoint} is {kind}: it does not answer {path}")]
     OtherKind {
         /// Who answered.
@@ -49,7 +49,7 @@ pub enum Error {
         /// How it ended.
         source: Lost,
     },
-    /// The answer is none of the API.
+    /// The answer does not follow the API.
     #[error("{endpoint} answered {path} with something that is no answer of a key server: {what}")]
     Nonsense {
         /// Who answered.
@@ -81,7 +81,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// The servers that answer this path, which is none that both kinds answer.
+    /// The kind of server that has this path. It must not be a path that both kinds have.
     pub(super) fn that_answers(path: &str) -> Self {
         if operations::of(path).is_some() { Self::Kes } else { Self::KeyManager }
     }
@@ -127,10 +127,10 @@ pub enum Lost {
     /// No TCP connection.
     #[error("{}", Connecting(.0))]
     Connect(io::Error),
-    /// Nobody answered in time.
+    /// No answer came in time.
     #[error("no answer within {0:?}")]
     Timeout(Duration),
-    /// Its certificate is not one that we trust.
+    /// The server's certificate is not trusted.
     #[error("the server's certificate is not trusted: {}", Distrust(.0))]
     Untrusted(CertificateError),
     /// The TLS handshake failed otherwise.
@@ -168,7 +168,7 @@ struct Distrust<'a>(&'a CertificateError);
 impl fmt::Display for Distrust<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
-            // No authority's key fits, though one may have the name that the certificate gives.
+            // No authority's key made the signature, though one may have the issuer's name.
             CertificateError::UnknownIssuer
             | CertificateError::BadSignature
             | CertificateError::UnsupportedSignatureAlgorithmContext { .. }

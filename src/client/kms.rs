@@ -15,7 +15,7 @@ use crate::operation::Operation;
 /// The longest record of a log, in bytes.
 const MAX_RECORD: usize = 64 * 1024;
 
-/// Commands of one kind on their way to a server.
+/// Commands for a server: only reads, or only writes.
 #[derive(Default)]
 pub struct Commands(Zeroizing<Vec<u8>>);
 
@@ -25,13 +25,13 @@ impl Commands {
         Self::default().and(action, message)
     }
 
-    /// These and one more.
+    /// Adds one more command.
     #[must_use]
     pub fn and(self, action: Action, message: &impl Message) -> Self {
         self.and_all(action, std::slice::from_ref(message))
     }
 
-    /// These and more of one kind.
+    /// Adds commands with the same action.
     #[must_use]
     pub fn and_all(mut self, action: Action, messages: &[impl Message]) -> Self {
         let more: usize = messages.iter().map(|message| 6 + message.encoded_len()).sum();
@@ -47,18 +47,18 @@ impl Commands {
 }
 
 impl Client {
-    /// Carries out commands that change something in this enclave: all or none.
+    /// Sends commands that change something in this enclave. The server does all of them or none.
     ///
     /// # Errors
-    /// When the server refuses, or there is none.
+    /// When the server refuses, or no server answers.
     pub async fn change(&self, enclave: &str, commands: Commands) -> Result<(), Error> {
         self.nothing(call(enclave, commands, true)).await
     }
 
-    /// Asks one thing of this enclave.
+    /// Sends one read to this enclave.
     ///
     /// # Errors
-    /// When the server refuses, or there is none, or its answer is none.
+    /// When the server refuses, no server answers, or the answer is invalid.
     pub async fn ask<M: Message + Default>(
         &self,
         enclave: &str,
@@ -69,10 +69,11 @@ impl Client {
         Ok(replies.pop().expect("as many replies as commands"))
     }
 
-    /// Asks many things of one kind at once: a reply for each, in their order, or one error for all.
+    /// Sends many reads with replies of one type in one request. Returns a reply for each, in order, or one error for
+    /// all.
     ///
     /// # Errors
-    /// When the server refuses one, or there is none, or its answer is none.
+    /// When the server refuses a command, no server answers, or the answer is invalid.
     pub async fn ask_all<M: Message + Default>(
         &self,
         enclave: &str,
@@ -87,10 +88,10 @@ impl Client {
         replies.ok_or_else(|| nonsense(endpoint, call.path, "it does not hold one reply to each command"))
     }
 
-    /// Carries out a prepared read as it is, and hands back the reply's frames.
+    /// Sends prepared reads as they are, and returns the frames of the reply.
     ///
     /// # Errors
-    /// When the server refuses, or there is none.
+    /// When the server refuses, or no server answers.
     pub async fn send_commands(&self, enclave: &str, commands: Commands) -> Result<Zeroizing<Vec<u8>>, Error> {
         Ok(self.body(&call(enclave, commands, false)).await?.1)
     }
@@ -98,7 +99,7 @@ impl Client {
     /// `GET /version` of a key manager.
     ///
     /// # Errors
-    /// When there is no server, or its answer is none.
+    /// When no server answers, or the answer is invalid.
     pub async fn kms_version(&self) -> Result<VersionResponse, Error> {
         let call = binary(operations::VERSION, Bytes::new());
         let (endpoint, body) = self.body(&call).await?;
@@ -108,7 +109,7 @@ impl Client {
     /// `GET /v1/db`: a backup of all data, encrypted.
     ///
     /// # Errors
-    /// When the server refuses, or there is none.
+    /// When the server refuses, or no server answers.
     pub async fn backup(&self) -> Result<Zeroizing<Vec<u8>>, Error> {
         let call = binary(operations::BACKUP, Bytes::new());
         let (endpoint, response) = self.send(&call, None).await?;
@@ -120,20 +121,20 @@ impl Client {
         Ok(Zeroizing::new(body.to_bytes().to_vec()))
     }
 
-    /// `PUT /v1/db`: puts a backup in the place of all data.
+    /// `PUT /v1/db`: replaces all data by a backup.
     ///
     /// # Errors
-    /// When the server refuses, or there is none.
+    /// When the server refuses, or no server answers.
     pub async fn restore(&self, backup: Vec<u8>) -> Result<(), Error> {
         let call = binary(operations::RESTORE, backup.into());
         let (endpoint, response) = self.send(&call, None).await?;
         if response.status() == StatusCode::OK { Ok(()) } else { Err(self.refusal(&call, endpoint, response).await) }
     }
 
-    /// `POST /v1/debug/log`: records of the log as they happen.
+    /// `POST /v1/debug/log`: streams records of the log.
     ///
     /// # Errors
-    /// When the server refuses, or there is none.
+    /// When the server refuses, or no server answers.
     pub async fn records(&self, request: &LogRequest) -> Result<Records, Error> {
         let call = binary(operations::LOG, request.encode_to_vec().into());
         let (endpoint, response) = self.send(&call, None).await?;
@@ -146,7 +147,7 @@ impl Client {
     }
 }
 
-/// Records of a log that come as they happen.
+/// A stream of log records.
 pub struct Records {
     endpoint: Endpoint,
     body: Incoming,
@@ -154,10 +155,10 @@ pub struct Records {
 }
 
 impl Records {
-    /// The next record; none when the server has ended the stream.
+    /// The next record; `None` when the server has ended the stream.
     ///
     /// # Errors
-    /// When the connection is lost, or what comes is no record.
+    /// When the connection is lost, or a record is invalid.
     pub async fn next(&mut self) -> Result<Option<LogRecord>, Error> {
         let wrong =
             |endpoint: &Endpoint| nonsense(endpoint.clone(), operations::LOG.path.into(), "it is no record of a log");
@@ -181,7 +182,7 @@ impl Records {
     }
 }
 
-/// What an error answer in protobuf says.
+/// The message of an error answer in protobuf.
 pub(super) fn error_message(body: &[u8]) -> Option<String> {
     ErrResponse::decode(body).ok().map(|response| response.message).filter(|message| !message.is_empty())
 }

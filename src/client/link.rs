@@ -27,7 +27,7 @@ impl Protocol {
     }
 }
 
-/// A request that is ready to be sent, any number of times.
+/// A request that can be sent any number of times.
 pub struct Prepared(Call);
 
 impl Prepared {
@@ -56,7 +56,7 @@ pub struct Link {
 /// Why a request on a link was not answered with 200.
 #[derive(Debug, thiserror::Error)]
 pub enum Refusal {
-    /// The server said no.
+    /// The server refused.
     #[error("{0}")]
     Status(StatusCode),
     /// There is no answer.
@@ -65,7 +65,7 @@ pub enum Refusal {
 }
 
 impl Client {
-    /// Opens a connection that is nobody else's.
+    /// Opens a connection that is not shared with other calls.
     pub async fn link(&self, protocol: Protocol) -> Result<Link, Error> {
         let endpoint = self.endpoint().clone();
         let mut tls = rustls::ClientConfig::clone(&self.tls.config);
@@ -78,7 +78,7 @@ impl Client {
 }
 
 impl Link {
-    /// Another handle on the same connection, where that carries many requests at a time.
+    /// Another handle on the same connection, if that can carry many requests at a time.
     pub fn share(&self) -> Option<Self> {
         Some(Self { endpoint: self.endpoint.clone(), connection: self.connection.share()? })
     }

@@ -6,16 +6,16 @@ use hyper::body::Incoming;
 
 use super::{Endpoint, Error, Failure, Lost};
 
-/// The longest line, in bytes. What a server sends must not fill our memory.
+/// The longest line, in bytes. It bounds the memory that a server can make us use.
 const MAX_LINE: usize = 1024 * 1024;
 
-/// The lines of an answer that goes on until somebody ends it.
+/// The lines of an endless answer.
 #[derive(Debug)]
 pub struct Lines {
     endpoint: Endpoint,
     body: Incoming,
     buffer: BytesMut,
-    /// How much of `buffer` is known to hold no line feed.
+    /// The length of the beginning of `buffer` that is known to hold no line feed.
     seen: usize,
 }
 
@@ -24,7 +24,7 @@ impl Lines {
         Self { endpoint, body, buffer: BytesMut::new(), seen: 0 }
     }
 
-    /// The next line, without its line feed; none when the server has ended the stream.
+    /// The next line, without its line feed; `None` when the server has ended the stream.
     pub async fn next(&mut self) -> Result<Option<Bytes>, Error> {
         loop {
             if let Some(end) = self.buffer[self.seen..].iter().position(|b| *b == b'\n') {

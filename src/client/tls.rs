@@ -17,15 +17,15 @@ use crate::auth::enclave;
 use crate::crypto::pem;
 use crate::http::trust::{Verifier, system_authorities};
 
-/// Which servers a client talks to.
+/// Which server certificates a client trusts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Trust {
-    /// Those with a certificate of the system's authorities, or of those in this PEM file.
+    /// Certificates of the system's authorities, or of those in a PEM file.
     System {
         /// More authorities, or the server's own certificate.
         also: Option<PathBuf>,
     },
-    /// Any: whoever is in between may be the server.
+    /// Any certificate. Then anybody between client and server can pose as the server.
     Anybody,
 }
 
@@ -35,13 +35,13 @@ pub enum Error {
     /// A file with authorities cannot be read.
     #[error("failed to read the certificates in '{0}'")]
     Roots(PathBuf, #[source] Box<dyn std::error::Error + Send + Sync>),
-    /// The client's certificate is none.
+    /// The client's certificate is invalid.
     #[error("the client certificate cannot be used")]
     Certificate(#[source] crate::auth::certificate::Error),
     /// The client's key is of no known kind.
     #[error("the client's private key cannot be used")]
     Key(#[source] rustls::Error),
-    /// They are no pair.
+    /// Key and certificate do not belong together.
     #[error("the private key does not belong to the certificate")]
     NoPair,
     /// The API key's certificate could not be made.
@@ -57,7 +57,7 @@ pub struct Tls {
 }
 
 impl Tls {
-    /// A client that says who it is by an API key.
+    /// A client with the identity of an API key.
     pub fn with_api_key(key: &ApiKey, trust: &Trust, now: OffsetDateTime) -> Result<Self, Error> {
         let certificate = key.certificate(now).map_err(Error::ApiKey)?;
         Self::with_certificate(vec![certificate], &key.private_key(), trust)
@@ -69,7 +69,7 @@ impl Tls {
         Self::with_certificate(vec![certificate], &key.private_key(), trust)
     }
 
-    /// A client that says who it is by a certificate, which may be followed by those of its authorities.
+    /// A client with the identity of a certificate. The chain may include its authorities.
     pub fn with_certificate(
         chain: Vec<CertificateDer<'static>>,
         key: &PrivateKeyDer<'static>,
@@ -87,7 +87,7 @@ impl Tls {
         Ok(Self { config: config(trust, Some(resolver))?, identity: Some(identity) })
     }
 
-    /// A client that does not say who it is.
+    /// A client without an identity.
     pub fn anonymous(trust: &Trust) -> Result<Self, Error> {
         Ok(Self { config: config(trust, None)?, identity: None })
     }

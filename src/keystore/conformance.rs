@@ -12,7 +12,7 @@ use super::{Access, Error, KeyStore};
 use crate::crypto::{Blob, random};
 use crate::name::KeyName;
 
-/// How many callers race for one name.
+/// The number of callers that race for one name.
 const RACERS: usize = 8;
 
 /// The sizes of values that every store takes, in bytes.
@@ -27,7 +27,7 @@ pub async fn run(store: &dyn KeyStore) {
     has_deleted_its_keys(store, &names).await;
 }
 
-/// Runs the part that needs no compare-and-set: for a store that has none, and whose documentation says so.
+/// Runs the part that needs no compare-and-set, for stores that are documented to have none.
 pub async fn run_without_races(store: &dyn KeyStore) {
     let names = Names::random();
     answers(store).await;
@@ -47,7 +47,7 @@ pub async fn run_without_races(store: &dyn KeyStore) {
     has_deleted_its_keys(store, &names).await;
 }
 
-/// Runs the part that changes nothing, against a read-only store that holds nothing but `value` under `name`.
+/// Runs the part that changes nothing, against a read-only store that holds only `value` under `name`.
 pub async fn run_read_only(store: &dyn KeyStore, name: &KeyName, value: &Blob) {
     let names = Names::random();
     let missing = names.next("missing");
@@ -72,7 +72,7 @@ pub async fn run_read_only(store: &dyn KeyStore, name: &KeyName, value: &Blob) {
     assert_holds(store, name, value).await;
 }
 
-/// Names under a prefix of this run's own. Lower case, digits and hyphens: what every store takes.
+/// Names under a random prefix of this run. They have lower case letters, digits and hyphens, which every store takes.
 struct Names(String);
 
 impl Names {
@@ -91,7 +91,7 @@ impl Names {
     }
 }
 
-/// A random text, since not every store can keep any bytes.
+/// A random text, because some stores cannot keep arbitrary bytes.
 fn text(len: usize) -> Blob {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut bytes = vec![0; len];

@@ -25,7 +25,7 @@ pub struct Config {
     pub key: SecretString,
 }
 
-/// Why the config's key is none. Quotes nothing of it: a slip of the pen may put the key anywhere.
+/// Why the key in the config is invalid. It quotes nothing of the value, because a mistake may put the key anywhere.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the key of the 'static' key store {0}; write '<name>:<base64 of 32 bytes>'")]
 struct Malformed(&'static str);
@@ -43,8 +43,7 @@ pub struct Store {
 }
 
 impl Store {
-    /// Parses the key. It names no algorithm and has no HMAC key, so its value is of the old form,
-    /// `{"bytes":"…"}`.
+    /// Parses the key. It has no algorithm and no HMAC key, so its stored value has the old form `{"bytes":"…"}`.
     pub fn open(config: &Config) -> Result<Self, Error> {
         let (name, key) = parse(config.key.expose_secret()).map_err(|error| Error::Failed(error.into()))?;
         Ok(Self { name, value: Key::untyped(key).encode() })
@@ -75,7 +74,7 @@ impl fmt::Display for Store {
 #[async_trait]
 impl KeyStore for Store {
     async fn create(&self, name: &KeyName, _: &Blob) -> Result<(), Error> {
-        // As every other store says it, so that a client which makes sure of its key goes on.
+        // The same error as of every other store, so that a client that ensures its key exists can go on.
         Err(if *name == self.name { Error::Exists } else { Error::Failed(ReadOnly.into()) })
     }
 

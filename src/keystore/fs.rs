@@ -31,21 +31,20 @@ pub struct Config {
     pub path: PathBuf,
 }
 
-/// How many keys one call on a thread for blocking work is for: enough to make the way there and back cheap.
+/// How many keys one call on a blocking thread handles. It is enough that the switch of threads does not count.
 const BATCH: usize = 32;
 
 /// A directory of keys.
 ///
-/// Every operation opens the directory by its path, so that one that was moved away, unmounted or
-/// exchanged is noticed, and is in use again once it is back. File systems may take as long as they
-/// like (a sync takes milliseconds, a network may hang), so all of it runs on the runtime's threads
-/// for blocking work and never on one that serves connections.
+/// Every operation opens the directory by its path. So a directory that was moved, unmounted or replaced is noticed,
+/// and is used again once it is back. File systems can be slow (a sync takes milliseconds, a network may hang). So
+/// every operation runs on the runtime's blocking threads, never on one that serves connections.
 #[derive(Debug)]
 pub struct Store(Arc<Place>);
 
 impl Store {
-    /// Opens the directory. When it is missing it is made, with its parents; files that killed
-    /// processes left half-written in it are removed.
+    /// Opens the directory. A missing directory is made, with its parents. Files that killed processes left
+    /// half-written in it are removed.
     pub async fn open(config: &Config) -> Result<Self, Error> {
         let path = config.path.clone();
         let place = blocking(move || {
@@ -79,7 +78,7 @@ impl Store {
         blocking(move || work(&place.open()?)).await
     }
 
-    /// Runs what has `count` answers. Without a directory all of them are the same.
+    /// Runs an operation with `count` answers. Without a directory all answers are the same error.
     async fn run_all<T: Send + 'static>(
         &self,
         count: usize,

@@ -39,7 +39,7 @@ const ABANDONED: Duration = Duration::from_secs(120);
 /// How long after the copy was written its owner still deletes anything: long before others take it for dead.
 const LEASE: Duration = Duration::from_secs(60);
 
-/// The pause before a copy is looked at again whose owner may live.
+/// The pause before checking a copy again whose owner may be alive.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// How long a replacement waits for somebody who has created the key in between, to take that back.
@@ -48,10 +48,10 @@ const TAKEN_BACK: Duration = Duration::from_secs(10);
 /// How often it looks.
 const TAKING_BACK: Duration = Duration::from_millis(200);
 
-/// How often a read goes from the key to its copy and back: a replacement may pass it by.
+/// How often a read tries the key and then its copy: during a replacement it may miss both.
 const READS: usize = 4;
 
-/// A store of which each name is written once.
+/// Wraps a store in which each name is written only once.
 pub struct Kept<S> {
     store: S,
     /// One replacement of a key at a time; several keys may share a lock. Inside, those that have not come to their end.
@@ -373,7 +373,7 @@ impl<S: KeyStore> KeyStore for Kept<S> {
         self.store.delete(name).await
     }
 
-    /// Keys of which there is only the copy are listed as well.
+    /// Also lists keys of which only the copy exists.
     async fn list(&self, prefix: &str) -> Result<Listing, Error> {
         let (listing, copies) = future::try_join(self.store.list(prefix), self.copies()).await?;
         let mut listing = listing;
@@ -403,7 +403,7 @@ impl<S: KeyStore> KeyStore for Kept<S> {
         1
     }
 
-    /// One at a time: how many are asked for at once is for whoever makes the batches.
+    /// Reads one at a time: the caller's batches set the concurrency.
     async fn get_batch(&self, names: &[KeyName]) -> Vec<Result<Blob, Error>> {
         let mut answers = Vec::with_capacity(names.len());
         for name in names {

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use crate::name::EnclaveName;
 use crate::setting::{self, ServerTls};
 
-/// Why nothing but a migration uses it.
+/// The error when a server is configured with it.
 pub const NO_STORE: &str =
     "a key manager is no key store of a server; 'migrate' and 'verify' read it, and clients ask it themselves";
 
@@ -24,7 +24,7 @@ pub struct Config {
     /// An API key, `k1:…`.
     #[serde(deserialize_with = "setting::secret")]
     pub api_key: SecretString,
-    /// Which certificates it may have.
+    /// Which server certificates are trusted.
     #[serde(default, deserialize_with = "setting::or_default")]
     pub tls: ServerTls,
 }

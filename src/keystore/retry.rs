@@ -19,18 +19,17 @@ use super::{Access, Charged, Error, KeyStore, Listing};
 use crate::crypto::Blob;
 use crate::name::KeyName;
 
-/// Asks a store again after [`Error::Unreachable`], for a limited time.
+/// Sends requests to a store again after [`Error::Unreachable`], for a limited time.
 ///
-/// Reads are also given up when they take too long. A write never is, since nobody could
-/// tell any more whether it happens; nor is one sent again before the store has said that it has
-/// not happened.
+/// Reads are also abandoned when they take too long. Writes never are, because it would be unknown whether they happen.
+/// A write is sent again only after a read has shown that it did not happen.
 pub struct Retry {
     store: Arc<dyn KeyStore>,
     purpose: Purpose,
 }
 
 impl Retry {
-    /// For requests, whose clients wait: reads take 10 s at most, and nothing is asked again after that.
+    /// For requests, whose clients wait: reads take 10 s at most, and nothing is sent again after that.
     pub fn new(store: Arc<dyn KeyStore>) -> Self {
         Self { store, purpose: Purpose::Request }
     }
@@ -49,7 +48,7 @@ impl Retry {
         patience.ask(|| self.store.get(name)).await
     }
 
-    /// Finds out what became of a create that was answered like this.
+    /// Finds out whether a create with this answer was done.
     async fn settle(
         &self,
         patience: &mut Patience,
@@ -76,12 +75,12 @@ impl Retry {
         }
     }
 
-    /// What deleting `name` would destroy; `None` when the store has nothing that it could show.
+    /// The value that deleting `name` would destroy; `None` when the store shows none.
     async fn before_delete(&self, patience: &mut Patience, name: &KeyName) -> Result<Option<Blob>, Error> {
         match self.get_within(patience, name).await {
             Ok(value) => Ok(Some(value)),
             Err(Error::Unreachable(cause)) => Err(Error::Unreachable(cause)),
-            // It may be a broken key, or the rest of one; to delete that is the store's business.
+            // It may be a broken key. The store decides whether to delete it.
             Err(_) => Ok(None),
         }
     }
@@ -132,13 +131,13 @@ impl KeyStore for Retry {
         }
     }
 
-    /// Asks once: it waits, and may be asked again.
+    /// Sent once: the call waits itself, and the caller may repeat it.
     async fn settle(&self, waits: &Waits) -> Result<(), Error> {
         self.store.settle(waits).await
     }
 
-    /// Reads the key first. When the outcome is unknown and the key then is missing, or is another
-    /// one, it was deleted, and what somebody created since must not be.
+    /// Reads the key first. If the outcome is unknown and the key is then missing or different, it was deleted. A key
+    /// that somebody created since then must not be deleted.
     async fn delete(&self, name: &KeyName) -> Result<(), Error> {
         let mut patience = self.patience();
         let before = self.before_delete(&mut patience, name).await?;
@@ -161,7 +160,7 @@ impl KeyStore for Retry {
         self.patience().ask(|| self.store.list(prefix)).await
     }
 
-    /// Asks once: it is a question about this very moment.
+    /// Sent once: it asks about this very moment.
     async fn status(&self) -> Result<Duration, Error> {
         self.store.status().await
     }
@@ -178,7 +177,7 @@ impl KeyStore for Retry {
         self.store.batch()
     }
 
-    /// Asks again for those alone that the store did not answer.
+    /// Asks again only for the keys that the store did not answer.
     async fn get_batch(&self, names: &[KeyName]) -> Vec<Result<Blob, Error>> {
         let (asked, mut patience) = (Instant::now(), self.patience());
         let Ok(mut answers) = timeout_at(patience.deadline, self.store.get_batch(names)).await else {
@@ -226,7 +225,7 @@ impl KeyStore for Retry {
 /// for stands in `waits`.
 ///
 /// # Errors
-/// What the last attempt said.
+/// The error of the last attempt.
 pub async fn patiently<T, F>(waits: &Waits, mut attempt: impl FnMut() -> F) -> Result<T, Error>
 where
     F: Future<Output = Result<T, Error>>,

@@ -31,19 +31,19 @@ use crate::name::KeyName;
 #[derive(Debug, Deserialize)]
 #[serde(try_from = "Section")]
 pub struct Config {
-    /// Seals what is written, and opens what it has sealed.
+    /// The provider that seals new values, and opens values that it has sealed.
     pub provider: ProviderConfig,
-    /// Open what they have sealed, and seal nothing.
+    /// Providers that only open values that they have sealed.
     pub also: Vec<ProviderConfig>,
-    /// Whether values that are not sealed are read.
+    /// Whether unsealed values are accepted.
     pub allow_plaintext: bool,
 }
 
-/// Who wraps data keys.
+/// The provider that wraps data keys.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ProviderConfig {
-    /// A key of our own.
+    /// A local key.
     Local(local::Config),
     /// The transit engine of a Vault or an OpenBao.
     #[serde(alias = "openbao")]
@@ -89,7 +89,8 @@ impl TryFrom<Section> for Config {
 }
 
 impl Config {
-    /// The files that the section names, and the keys below it that name them. Those of `also` are the providers' business.
+    /// The files that the section names, and the keys below it that name them. Files of the providers in `also` are not
+    /// included.
     pub fn files(&self) -> Vec<(String, &Path)> {
         match &self.provider {
             ProviderConfig::Local(config) => {
@@ -111,13 +112,13 @@ impl Config {
     }
 }
 
-/// Somebody who wraps data keys, and unwraps them again.
+/// Wraps data keys, and unwraps them again.
 #[async_trait]
 trait Provider: fmt::Display + fmt::Debug + Send + Sync {
-    /// What sealed values call such a provider.
+    /// The name of this kind of provider in sealed values.
     fn kind(&self) -> &'static str;
 
-    /// Whether it may be this provider's key that a value names.
+    /// Whether the key that a value names may be this provider's.
     fn may_open(&self, key: &str) -> bool;
 
     /// Wraps the data key of the entry `name`.
@@ -126,7 +127,7 @@ trait Provider: fmt::Display + fmt::Debug + Send + Sync {
     /// Unwraps the data key of the entry `name`.
     async fn unwrap(&self, name: &KeyName, wrapped: &Wrapped) -> Result<SecretKey, Error>;
 
-    /// Asks for a sign of life.
+    /// Checks that the provider answers.
     async fn status(&self) -> Result<(), Error> {
         Ok(())
     }
@@ -142,7 +143,7 @@ trait Provider: fmt::Display + fmt::Debug + Send + Sync {
         None
     }
 
-    /// How long ago the provider gave us the token in use, where there is one.
+    /// The age of the token in use, where there is one.
     fn token_age(&self) -> Option<Duration> {
         None
     }
@@ -151,7 +152,7 @@ trait Provider: fmt::Display + fmt::Debug + Send + Sync {
 /// Seals and opens the values of a key store, as its config says.
 #[derive(Debug)]
 pub struct Seal {
-    /// None: values are written as they are.
+    /// None: values are written unsealed.
     provider: Option<Box<dyn Provider>>,
     also: Vec<Box<dyn Provider>>,
     allow_plaintext: bool,
@@ -161,7 +162,7 @@ impl Seal {
     /// Connects to all providers; without a config nothing is sealed.
     ///
     /// # Errors
-    /// When a provider's settings are of no use, or it refuses us.
+    /// When a provider's settings are invalid, or it refuses us.
     pub async fn connect(config: Option<&Config>) -> Result<Self, Error> {
         let Some(config) = config else {
             return Ok(Self { provider: None, also: Vec::new(), allow_plaintext: true });
@@ -179,7 +180,7 @@ impl Seal {
         Self { provider: Some(Box::new(provider)), also: Vec::new(), allow_plaintext: false }
     }
 
-    /// What is to be stored for `value` under `name`.
+    /// Seals `value` for storing under `name`.
     ///
     /// # Errors
     /// When the provider does not answer, or refuses.
@@ -190,10 +191,11 @@ impl Seal {
         Ok(Record::seal(provider.kind(), wrapped, name, data_key, value)?.to_blob())
     }
 
-    /// The value that `stored` stands for under `name`.
+    /// Opens the value `stored` under `name`.
     ///
     /// # Errors
-    /// [`Error::Unreachable`] when who could open it does not answer, [`Error::Failed`] when nobody can.
+    /// [`Error::Unreachable`] when a provider that could open it does not answer, [`Error::Failed`] when no provider
+    /// can open it.
     pub async fn open(&self, name: &KeyName, stored: Blob) -> Result<Blob, Error> {
         let Some(record) = Record::parse(&stored)? else {
             return if self.allow_plaintext { Ok(stored) } else { Err(not_sealed()) };
@@ -203,7 +205,7 @@ impl Seal {
             let wrapped = Wrapped { key: record.key.clone(), data_key: record.data_key.clone() };
             match provider.unwrap(name, &wrapped).await {
                 Ok(data_key) => return record.open(name, data_key).ok_or_else(not_authentic),
-                // Another may have the key, but one that may answer later decides.
+                // Try the other providers. But `Unreachable` takes precedence: that provider may open it later.
                 Err(error) if !matches!(failure, Some(Error::Unreachable(_))) => failure = Some(error),
                 Err(_) => {}
             }
@@ -211,7 +213,7 @@ impl Seal {
         Err(failure.unwrap_or_else(|| self.nobody_opens(&record)))
     }
 
-    /// Whether what is stored is sealed as this seals now; where keys have versions, by the newest one.
+    /// Names the seal of a stored value, with the version of the provider's key where it has versions.
     ///
     /// # Errors
     /// When it is damaged.
@@ -219,7 +221,7 @@ impl Seal {
         Ok(Record::parse(stored)?.map_or_else(|| "not sealed".into(), |record| record.label()))
     }
 
-    /// What [`Seal::label`] says of values that are sealed now.
+    /// The label of values that are sealed now, see [`Seal::label`].
     ///
     /// # Errors
     /// When the provider does not answer, or refuses.
@@ -228,7 +230,7 @@ impl Seal {
         Self::label(&self.seal(&name, &Blob::from(Vec::new())).await?)
     }
 
-    /// Asks the one who seals for a sign of life.
+    /// Checks that the provider that seals answers.
     async fn status(&self) -> Result<(), Error> {
         match &self.provider {
             Some(provider) => provider.status().await,
@@ -246,7 +248,7 @@ impl Seal {
         Ok(())
     }
 
-    /// Who charges for sealing and opening, and how much of it there is.
+    /// The service that charges for sealing and opening, and the number of requests.
     pub fn charges(&self) -> Option<Charged> {
         self.provider.as_ref().and_then(|provider| provider.charges())
     }

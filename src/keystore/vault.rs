@@ -35,7 +35,7 @@ use crate::http;
 use crate::name::KeyName;
 use crate::setting::Url;
 
-/// What a refusal means when no right is missing.
+/// The error for a refusal when no right is missing.
 const BAD_TOKEN: &str = "the server does not know the token: it has expired, was revoked, or is none; give another one";
 
 /// A Vault or an OpenBao.
@@ -52,12 +52,12 @@ struct Connection {
     api: Api,
     namespace: Namespace,
     session: Arc<Session>,
-    /// What tells whether a token is good: even one without any right may ask this.
+    /// The path that shows whether a token is valid. Every valid token may read it.
     probe: Arc<str>,
 }
 
 impl Store {
-    /// Logs in and makes sure that the mount is what the config says.
+    /// Logs in, and checks that the mount has the configured version.
     pub async fn connect(config: &Config) -> Result<Self, Error> {
         let Config { endpoint, tls, namespace, login, .. } = config;
         let engine = config.engine.trim_matches('/').to_owned();
@@ -96,7 +96,7 @@ impl Tls {
 }
 
 impl Connection {
-    /// Logs in, in the background; `engine` is one that the token is for.
+    /// Starts to log in, in the background. `engine` is one that the token has rights to.
     fn open(
         endpoint: &Url,
         tls: http::Tls,
@@ -116,11 +116,11 @@ impl Connection {
         Ask { method, path, namespace: &self.namespace, token: None, body }
     }
 
-    /// Sends a request with the session's token; with a new one if that is no longer good.
+    /// Sends a request with the session's token, and again with a new token if the old one is no longer valid.
     async fn send<D: DeserializeOwned>(&self, ask: Ask<'_>) -> Result<Answer<D>, Error> {
         let token = self.session.token().await?;
         let answer = self.api.send(Ask { token: Some(&token.secret), ..ask }).await?;
-        // Either the token is no longer good, or it lacks the right: only then is a login of no use.
+        // Either the token is no longer valid, or it lacks the right. A new login helps only in the first case.
         if answer.status != 403 || self.is_good(&token.secret).await? {
             return Ok(answer);
         }
@@ -184,7 +184,7 @@ impl KeyStore for Store {
     async fn list(&self, prefix: &str) -> Result<Listing, Error> {
         let mut listing = Listing::default();
         for entry in self.kv.list().await? {
-            // Folders are no keys, and nobody's reason to stop.
+            // Folders are not keys, and are skipped without a report.
             if entry.starts_with(prefix) && !entry.ends_with('/') {
                 listing.insert(&entry);
             }
@@ -196,7 +196,7 @@ impl KeyStore for Store {
         let started = Instant::now();
         self.kv.connection.api.health::<IgnoredAny>().await?;
         let latency = started.elapsed();
-        // One that lets us in no more is of no use, however alive.
+        // A server that answers but refuses our login is not usable.
         self.kv.connection.session.token().await?;
         Ok(latency)
     }
@@ -211,7 +211,7 @@ impl KeyStore for Store {
         rights::check(&self.kv.connection, needs, &policy).await
     }
 
-    /// The cluster knows itself by an id, whatever address it is reached at.
+    /// Uses the cluster's own id, which is the same at every address.
     async fn identity(&self) -> Result<String, Error> {
         #[derive(Deserialize)]
         struct Health {

@@ -14,19 +14,19 @@ use super::config::{self, Config, Endpoint};
 use super::http;
 use crate::keystore::Error;
 
-/// The time for one attempt: of the 10 seconds that a store is asked for, so that there is a second one.
+/// The time limit of one attempt. A request to a store may take 10 seconds, so there is time for a second one.
 pub(super) const ATTEMPT: Duration = Duration::from_secs(4);
 
-/// How often a page of a listing is asked for at most: when one fails, not all of them are to be read again.
+/// The most attempts for one page of a listing, so that a failed page does not make the whole listing start again.
 const ATTEMPTS: u32 = 4;
 
 /// A client for each kind of call.
 #[derive(Debug)]
 pub(super) struct Clients {
-    /// Sends everything once: whether it is sent again is decided elsewhere, for all key stores.
+    /// Sends every call once. Retries are decided in `keystore::retry`, for all key stores.
     pub(super) calls: Client,
     pub(super) listing: Client,
-    /// Shows no credentials.
+    /// Sends no credentials.
     pub(super) unsigned: Client,
 }
 

@@ -36,7 +36,7 @@ pub struct SecretsManager {
     pub region: String,
     /// The KMS key that encrypts the secrets; none: the account's own for Secrets Manager.
     pub kmskey: Option<String>,
-    /// What the names of all secrets begin with that are keys.
+    /// The prefix of the names of all secrets that are keys.
     pub prefix: Prefix,
     /// How to log in; none: the standard AWS provider chain finds credentials: environment, shared files, web
     /// identity, container, instance metadata.
@@ -48,7 +48,7 @@ pub struct SecretsManager {
 pub enum Endpoint {
     /// At the address of the region.
     Region,
-    /// At the address of the region for those who have to use cryptography that FIPS 140 validates.
+    /// At the address of the region with FIPS 140 validated cryptography.
     Fips,
     /// At an address of its own, such as that of a VPC endpoint.
     Url(Url),
@@ -76,7 +76,7 @@ impl Endpoint {
     }
 }
 
-/// What the name of a secret may begin with: letters, digits and `/_+=.@-`, as names of secrets are.
+/// A prefix of names of secrets: letters, digits and `/_+=.@-`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Prefix(String);
 

@@ -10,11 +10,11 @@ use aws_sdk_secretsmanager::error::{ProvideErrorMetadata, SdkError};
 use super::rights::Rights;
 use crate::keystore::Error;
 
-/// Why an entry of a listing that somebody deleted is no key.
+/// Why a secret that is scheduled for deletion is not a key.
 pub(super) const SCHEDULED: &str =
     "scheduled for deletion; get it back with 'aws secretsmanager restore-secret --secret-id …'";
 
-/// The longest message of the service that is repeated, in characters.
+/// How much of the service's message is shown, in characters.
 const MAX_MESSAGE: usize = 600;
 
 /// A call to the service.
@@ -37,7 +37,7 @@ struct Refusal {
     advice: String,
 }
 
-/// A call that got no answer, or none that makes sense.
+/// A call that got no answer, or an invalid one.
 #[derive(Debug, thiserror::Error)]
 #[error("{action} of '{id}'{advice}")]
 struct Silence {
@@ -47,13 +47,13 @@ struct Silence {
     source: Box<dyn StdError + Send + Sync>,
 }
 
-/// What is to be done about a code.
+/// What an error code means for the caller.
 enum Meaning {
     Exists,
     NotFound,
     /// It may pass.
     Passing,
-    /// It will not, and this is what to do.
+    /// It will not pass by itself; the text says what to do.
     Lasting(String),
 }
 
@@ -108,7 +108,7 @@ impl Call<'_> {
         }
     }
 
-    /// No answer, or one of something that is not the service.
+    /// No answer, or an answer that does not come from the service.
     fn unexplained<E>(&self, error: SdkError<E, HttpResponse>, status: u16) -> Error
     where
         E: StdError + Send + Sync + 'static,
@@ -131,7 +131,7 @@ impl Call<'_> {
     }
 }
 
-/// What the service has said; an empty code: nothing of its own.
+/// The service's error; an empty code: the answer is not the service's own.
 pub(in crate::keystore) struct Answer {
     pub(in crate::keystore) code: String,
     pub(in crate::keystore) message: String,
@@ -160,12 +160,12 @@ fn between<'t>(text: &'t str, start: &str, end: &str) -> Option<&'t str> {
     Some(text.split_once(start)?.1.split_once(end)?.0)
 }
 
-/// Whether the credentials are good and do not allow the call.
+/// Whether the credentials are valid but do not allow the call.
 pub(super) fn is_denial<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> bool {
     is_denied(&answer(error).code)
 }
 
-/// Whether the service is asked too often.
+/// Whether the service throttles us.
 pub(super) fn is_too_often<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> bool {
     is_throttling(&answer(error).code)
 }

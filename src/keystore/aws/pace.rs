@@ -8,18 +8,19 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
-/// What remains of the rate when the service throttles.
+/// The factor for the rate when the service throttles.
 const SLOWER: f64 = 0.7;
 
-/// How much faster it becomes in a second without that: by a part of what it is, and by so many calls a second at least.
+/// How much the rate grows in a second without throttling: by this fraction of itself, and at least by this many calls
+/// a second.
 const FASTER: f64 = 0.1;
 const FASTER_AT_LEAST: f64 = 1.0;
 
-/// The slowest and the fastest rate, in calls a second. Whoever may be faster than that is not held up at all.
+/// The slowest and the fastest rate, in calls a second. Above the fastest, calls are not delayed at all.
 const SLOWEST: f64 = 1.0;
 const FASTEST: f64 = 1_000.0;
 
-/// Answers to what was sent at the old rate say nothing about the new one.
+/// How long after a change of the rate answers are ignored: they belong to calls sent at the old rate.
 const SETTLE: Duration = Duration::from_secs(1);
 
 /// The pace of one kind of call, for all who make it.
@@ -28,7 +29,7 @@ pub(super) struct Pace(Mutex<State>);
 
 #[derive(Debug)]
 struct State {
-    /// Calls a second; none: as fast as anybody likes.
+    /// Calls a second; none: no limit.
     rate: Option<f64>,
     /// When the next call may be sent.
     next: Instant,
@@ -46,13 +47,13 @@ impl Pace {
         Self(Mutex::new(State { rate: None, next: now, slowed: None, sent: 0, second: now, before: 0 }))
     }
 
-    /// Waits for one's turn.
+    /// Waits until the next call may be sent.
     pub(super) async fn turn(&self) {
         let turn = self.lock().reserve(Instant::now());
         sleep_until(turn).await;
     }
 
-    /// The service has said that it is asked too often.
+    /// Lowers the rate, because the service throttles.
     pub(super) fn slow_down(&self) {
         self.lock().slow_down(Instant::now());
     }

@@ -16,7 +16,7 @@ use crate::name::KeyName;
 
 const ADD: &str = "add to the statements of their IAM policy";
 
-/// A value too short to be the id of a version: whatever call has it changes nothing.
+/// A value too short for the id of a version, so that a call with it changes nothing.
 const NO_VERSION: &str = "none";
 
 /// Where secrets are.
@@ -55,7 +55,7 @@ impl fmt::Display for Place {
     }
 }
 
-/// What to put into an IAM policy.
+/// Builds the statements of an IAM policy.
 pub(super) struct Rights<'a> {
     place: &'a Place,
     prefix: &'a str,
@@ -67,7 +67,7 @@ impl<'a> Rights<'a> {
         Self { place, prefix, kms_key }
     }
 
-    /// What to do when the right to `action` is missing; or when it is there, and that to the KMS key is not.
+    /// What to do when the right to `action` is missing, or the right to the KMS key.
     pub(super) fn missing(&self, action: &str, is_about_kms: bool) -> String {
         let statement = if is_about_kms { self.kms_statement() } else { self.statement(&[action]) };
         let doubt = match action {
@@ -122,8 +122,8 @@ impl<'a> Rights<'a> {
     }
 }
 
-/// Finds out by calls that change nothing whether the credentials allow `access`. What cannot be found out that way
-/// (to read and to replace where there is no key yet, to use a KMS key) shows with the first call that needs it.
+/// Checks by calls that change nothing whether the credentials allow `access`. Some rights cannot be checked that way:
+/// reading and replacing while there is no key, and using a KMS key. They show with the first call that needs them.
 pub(super) async fn check(store: &Store, access: Access) -> Result<(), Error> {
     let mut missing = Vec::new();
     let key = match first_key(store).await {
@@ -162,7 +162,7 @@ pub(super) async fn check(store: &Store, access: Access) -> Result<(), Error> {
     }
 }
 
-/// The name of a secret that is a key by its name; none when there is none among the first.
+/// The name of a secret whose name is that of a key; `None` when the first page has none.
 async fn first_key(store: &Store) -> Result<Option<String>, SdkError<ListSecretsError, HttpResponse>> {
     let page = store.list_request("").send().await?;
     let is_key = |id: &&String| id.strip_prefix(store.prefix.as_str()).is_some_and(|name| KeyName::parse(name).is_ok());
@@ -172,7 +172,8 @@ async fn first_key(store: &Store) -> Result<Option<String>, SdkError<ListSecrets
     Ok(names.find(is_key).cloned())
 }
 
-/// Whether the right to a call is missing. Any other refusal says that it is there, since rights are looked at first.
+/// Whether the right to a call is missing. Any other refusal means that the right is there, because the service checks
+/// rights first.
 fn lacks<T, E>(call: &Call<'_>, answer: Result<T, SdkError<E, HttpResponse>>) -> Result<bool, Error>
 where
     E: ProvideErrorMetadata + StdError + Send + Sync + 'static,
@@ -185,8 +186,8 @@ where
     }
 }
 
-/// The region, the account, and what our names begin with. An account is known by its secrets; one without any holds
-/// no keys.
+/// The region, the account, and the prefix of our names. The account is read from the ARN of a secret; without secrets
+/// it is left out.
 pub(super) async fn identity(store: &Store) -> Result<String, Error> {
     let listed = store.clients.listing.list_secrets().max_results(1).include_planned_deletion(true).send().await;
     let listed = listed.map_err(|error| store.call("ListSecrets", "*").failed(error))?;

@@ -25,7 +25,7 @@ use crate::name::KeyName;
 /// The version of a secret that counts.
 pub(super) const CURRENT: &str = "AWSCURRENT";
 
-/// The label of a version that is going to take the place of the current one. A secret has it once at most.
+/// The label of a version that will replace the current one. At most one version of a secret has it.
 pub(super) const NEW: &str = "claviger-new";
 
 /// The most secrets in an answer to `ListSecrets`.
@@ -44,7 +44,7 @@ pub struct Store {
 }
 
 impl Store {
-    /// Makes sure that something answers. Credentials are looked for when they are needed.
+    /// Checks that the service answers. Credentials are looked up when they are first needed.
     pub async fn connect(config: &Config) -> Result<Self, Error> {
         let clients = Clients::new(config).await?;
         let config = &config.secretsmanager;
@@ -101,7 +101,7 @@ impl Store {
         Ok(got)
     }
 
-    /// Adds a version to a secret that nobody reads yet, and returns its id.
+    /// Adds a version that is not current yet to a secret, and returns its id.
     async fn put_new(&self, id: &str, value: &str) -> Result<String, Error> {
         let put = self.clients.calls.put_secret_value().secret_id(id).secret_string(value).version_stages(NEW).send();
         let put = self.send(&self.writes, self.call("PutSecretValue", id), put).await?;
@@ -109,8 +109,8 @@ impl Store {
         put.version_id.ok_or_else(|| no_version("PutSecretValue"))
     }
 
-    /// Asks without a signature: that needs no right and costs nothing. Any answer counts, but for that of a gateway
-    /// which has none itself. Returns its date.
+    /// Sends a request without a signature, which needs no right and costs nothing. Any answer counts, except that of a
+    /// gateway that got none itself. Returns the date of the answer.
     async fn sign_of_life(&self) -> Result<Option<String>, Error> {
         let Err(error) = self.clients.unsigned.get_secret_value().secret_id("claviger").send().await else {
             return Ok(None);
@@ -123,11 +123,12 @@ impl Store {
         }
     }
 
-    /// Asks for all secrets whose names begin with ours and `prefix`, those that are to be deleted, too.
+    /// Lists all secrets whose names begin with our prefix and `prefix`, also those scheduled for deletion.
     pub(super) fn list_request(&self, prefix: &str) -> ListSecretsFluentBuilder {
         let request = self.clients.listing.list_secrets().max_results(PAGE).include_planned_deletion(true);
         let names = format!("{}{prefix}", self.prefix.as_str());
-        // It narrows what is sent; whoever reads the answer compares. With a text that is in no name it would fail.
+        // The filter only makes the answer smaller; the reader compares names exactly. A filter that no name can match
+        // would be an error.
         if names.is_empty() || Prefix::parse(&names).is_none() {
             return request;
         }
@@ -135,7 +136,7 @@ impl Store {
     }
 }
 
-/// A secret's value as it was stored. The text, or where another program wrote the secret, the bytes.
+/// A secret's value as it was stored: the text, or the bytes if another program wrote the secret.
 fn value_of(secret: GetSecretValueOutput) -> Option<Blob> {
     let text = secret.secret_string.map(String::into_bytes);
     text.or_else(|| secret.secret_binary.map(|blob| blob.into_inner())).map(Into::into)
@@ -145,7 +146,7 @@ fn text(value: &Blob) -> Result<&str, Error> {
     std::str::from_utf8(value.expose()).map_err(|_| Error::Failed("Secrets Manager takes only values of text".into()))
 }
 
-/// Whatever answers with 200, only the service knows the name of the secret.
+/// Checks that an answer with 200 comes from the service: it must name the secret.
 fn is_about(id: &str, action: &str, name: Option<&str>) -> Result<(), Error> {
     match name {
         Some(name) if name == id => Ok(()),
@@ -169,7 +170,7 @@ impl fmt::Display for Store {
 
 #[async_trait]
 impl KeyStore for Store {
-    /// One call, exclusive by itself.
+    /// One call, which never overwrites.
     async fn create(&self, name: &KeyName, value: &Blob) -> Result<(), Error> {
         let id = self.id(name);
         let create = self.clients.calls.create_secret().name(&id).secret_string(text(value)?);
@@ -184,8 +185,8 @@ impl KeyStore for Store {
         value.ok_or_else(|| Error::Failed(format!("the secret '{id}' has no value").into()))
     }
 
-    /// Adds a version, and moves the label of the current one to it, if that still is where it was: in one step that
-    /// readers see.
+    /// Adds a version, then moves the label of the current version to it, if the label has not moved meanwhile. Readers
+    /// see one step.
     async fn replace(&self, name: &KeyName, expected: &Blob, value: &Blob) -> Result<(), Error> {
         let id = self.id(name);
         let value = text(value)?;
@@ -201,7 +202,7 @@ impl KeyStore for Store {
         is_about(&id, "UpdateSecretVersionStage", moved.name())
     }
 
-    /// One call, without a time for recovery. It succeeds, too, when there is no such secret.
+    /// One call, without a recovery period. It also succeeds when there is no such secret.
     async fn delete(&self, name: &KeyName) -> Result<(), Error> {
         let id = self.id(name);
         let delete = self.clients.calls.delete_secret().secret_id(&id).force_delete_without_recovery(true).send();
@@ -240,7 +241,7 @@ impl KeyStore for Store {
         Ok(asked.elapsed())
     }
 
-    /// It signs with our time, and refuses what is more than five minutes off.
+    /// Requests are signed with our time, and the service refuses those that are more than five minutes off.
     async fn clock(&self) -> Result<Option<OffsetDateTime>, Error> {
         let date = self.sign_of_life().await?;
         Ok(date.and_then(|date| OffsetDateTime::parse(&date, &Rfc2822).ok()))

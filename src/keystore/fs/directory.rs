@@ -25,21 +25,21 @@ const LIST_BUFFER: usize = 64 * 1024;
 #[derive(Debug)]
 pub(super) struct Place {
     path: PathBuf,
-    /// Whether a file system was mounted right here. Then a plain directory in its place is what the
-    /// mount had covered, and that a key is missing in it says nothing.
+    /// Whether a file system was mounted at this path. If it is not mounted any more, the directory there is the one
+    /// below the mount, and a key missing in it proves nothing.
     mounted: bool,
     syncs: Syncs,
 }
 
 impl Place {
-    /// A directory that is there.
+    /// Opens an existing directory.
     pub(super) fn find(path: PathBuf) -> Result<Self, Error> {
         let mut place = Self { path, mounted: false, syncs: Syncs::default() };
         place.mounted = is_mount(&place.open()?.fd);
         Ok(place)
     }
 
-    /// A directory that is made, with its parents, when it is missing.
+    /// Opens a directory, and makes it with its parents when it is missing.
     pub(super) fn make(path: PathBuf) -> Result<Self, Error> {
         make_directory(&path)?;
         Self::find(path)
@@ -50,7 +50,7 @@ impl Place {
         &self.path
     }
 
-    /// Opens the directory that is there now.
+    /// Opens the directory that is at the path now.
     pub(super) fn open(&self) -> Result<Directory<'_>, Error> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd = open(&self.path, flags, Mode::empty()).map_err(|errno| match errno {
@@ -65,8 +65,8 @@ impl Place {
     }
 }
 
-/// Makes a directory and its parents, each of which is on disk before this returns: a key is no
-/// safer than the directories above it.
+/// Makes a directory and its parents. All of them are on disk before this returns: a key is only as durable as the
+/// directories above it.
 fn make_directory(path: &Path) -> Result<(), Error> {
     if stat(path).is_ok() {
         return Ok(());
@@ -100,7 +100,7 @@ impl Directory<'_> {
         self.sync()
     }
 
-    /// [`Directory::create`] for each of these. All wait for one sync of the directory.
+    /// [`Directory::create`] for each of these keys. All of them wait for one sync of the directory.
     pub(super) fn create_all(&self, keys: &[(KeyName, Blob)]) -> Vec<Result<(), Error>> {
         let mut answers: Vec<_> = keys.iter().map(|(name, value)| self.create_unsynced(name, value)).collect();
         if answers.iter().any(Result::is_ok)
@@ -112,7 +112,7 @@ impl Directory<'_> {
     }
 
     fn create_unsynced(&self, name: &KeyName, value: &Blob) -> Result<(), Error> {
-        // Spares the disk the work; what decides is `publish`.
+        // Only saves work for the disk. `publish` decides.
         if self.kind(name.as_str())?.is_some() {
             return Err(Error::Exists);
         }
@@ -120,7 +120,7 @@ impl Directory<'_> {
     }
 
     pub(super) fn get(&self, name: &KeyName) -> Result<Blob, Error> {
-        // Not to wait for the other end, should it be a pipe.
+        // NONBLOCK: do not wait for the other end of a pipe.
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
         match openat(&self.fd, name.as_str(), flags, Mode::empty()) {
             Ok(file) => self.read(name, &file),
@@ -145,7 +145,7 @@ impl Directory<'_> {
         if len > MAX_LEN {
             return Err(Error::TooLarge(self.path(name.as_str())));
         }
-        // Its full size at once, and a byte more to see the end: a vector that grows leaves copies behind.
+        // Allocate the full size at once, and a byte more to see the end: a vector that grows leaves copies behind.
         let mut value = Zeroizing::new(vec![0; len + 1]);
         let mut filled = 0;
         while filled < value.len() {
@@ -159,12 +159,12 @@ impl Directory<'_> {
                 Err(source) => return Err(io(source)),
             }
         }
-        // It grew meanwhile: somebody else is writing it, and is not done.
+        // The file grew meanwhile: another program is still writing it.
         Err(self.io("read", name.as_str(), Errno::AGAIN))
     }
 
     pub(super) fn replace(&self, name: &KeyName, expected: &Blob, value: &Blob) -> Result<(), Error> {
-        // Ends with `self`. Nobody else replaces or deletes between the look and the change.
+        // The lock ends with `self`. Nobody else can replace or delete between the check and the change.
         self.lock(FlockOperation::LockExclusive)?;
         if !self.get(name)?.is_same(expected) {
             return Err(Error::Changed(self.path(name.as_str())));
@@ -195,7 +195,7 @@ impl Directory<'_> {
             match kind {
                 FileType::RegularFile => listing.insert(name),
                 FileType::Symlink | FileType::Unknown if !is_valid(name) => listing.insert(name),
-                // Only links, and what a file system does not tell at once, cost another look.
+                // Only links, and entries whose type the file system does not report, need another call.
                 FileType::Symlink | FileType::Unknown => match statat(&self.fd, name, AtFlags::empty()) {
                     Ok(found) if FileType::from_raw_mode(found.st_mode) == FileType::RegularFile => {
                         listing.insert(name)
@@ -208,7 +208,7 @@ impl Directory<'_> {
                 other => listing.refuse(name, describe(other)),
             }
         })?;
-        // What was read may be the empty rest of a directory that is being removed.
+        // The listing may come from a directory that is being removed.
         if !self.is_in_place()? {
             return Err(Error::Vanished(self.place.path.clone()));
         }
@@ -222,13 +222,13 @@ impl Directory<'_> {
         accessat(&self.fd, ".", rights, AtFlags::EACCESS).map_err(|source| self.io(action, "", source))
     }
 
-    /// The device and the number that tell this directory from every other on this machine.
+    /// The device and inode number, which identify this directory on this machine.
     pub(super) fn identity(&self) -> Result<(u64, u64), Error> {
         let found = fstat(&self.fd).map_err(|source| self.io("read", "", source))?;
         Ok((found.st_dev, found.st_ino))
     }
 
-    /// Every entry's name (what is no UTF-8 in it replaced) and kind, if the file system tells it.
+    /// Every entry's name, with invalid UTF-8 replaced, and its type, if the file system reports it.
     pub(super) fn each(&self, mut look: impl FnMut(&str, FileType)) -> Result<(), Error> {
         let mut buffer = vec![MaybeUninit::uninit(); LIST_BUFFER];
         let mut entries = RawDir::new(&self.fd, &mut buffer);
@@ -242,7 +242,7 @@ impl Directory<'_> {
         Ok(())
     }
 
-    /// Waits until all changes of the directory are on disk. Whoever waits at the same time shares a sync.
+    /// Waits until all changes of the directory are on disk. Callers that wait at the same time share a sync.
     pub(super) fn sync(&self) -> Result<(), Error> {
         self.place.syncs.share(self.identity()?, || self.sync_now())
     }
@@ -255,7 +255,7 @@ impl Directory<'_> {
         }
     }
 
-    /// Locks the directory as long as it is open. Some network file systems lock no directories.
+    /// Locks the directory as long as it is open. Some network file systems cannot lock directories.
     fn lock(&self, operation: FlockOperation) -> Result<(), Error> {
         match flock(&self.fd, operation) {
             Ok(()) | Err(Errno::BADF | Errno::NOLCK | Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => Ok(()),
@@ -263,7 +263,7 @@ impl Directory<'_> {
         }
     }
 
-    /// What stands under a name; a link is a link.
+    /// The type of the entry with this name. Links are not followed.
     fn kind(&self, name: &str) -> Result<Option<FileType>, Error> {
         match statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(found) => Ok(Some(FileType::from_raw_mode(found.st_mode))),
@@ -272,8 +272,7 @@ impl Directory<'_> {
         }
     }
 
-    /// Why there is no entry of a name: only a directory that is still in its place can say that a
-    /// key does not exist.
+    /// The error for a missing entry. Only a directory that is still in its place proves that a key does not exist.
     fn not_found(&self) -> Error {
         match self.is_in_place() {
             Ok(true) => Error::NotFound,

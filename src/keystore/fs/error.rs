@@ -6,26 +6,25 @@ use rustix::io::Errno;
 
 use crate::keystore;
 
-/// The largest file that is taken for a key, in bytes. The stored keys of all versions are smaller
-/// than 1 KiB.
+/// The largest file that can be a key, in bytes. Stored keys in all formats are smaller than 1 KiB.
 pub(super) const MAX_LEN: usize = 1 << 20;
 
 /// Why an operation on the directory failed.
 #[derive(Debug, Clone, thiserror::Error)]
 pub(super) enum Error {
-    /// The name is taken, by whatever it may be.
+    /// The name is taken, by an entry of any type.
     #[error("key already exists")]
     Exists,
     /// The directory is there, and has no such entry.
     #[error("key does not exist")]
     NotFound,
-    /// Nothing is where the directory was, or another directory.
+    /// The directory is gone, or another one is in its place.
     #[error("the directory '{}' has vanished; bring it back, or mount it again", .0.display())]
     Vanished(PathBuf),
-    /// Something that can hold no keys.
+    /// The path is not a directory.
     #[error("'{}' is no directory; the keys are expected in one", .0.display())]
     NotADirectory(PathBuf),
-    /// An entry that is no file.
+    /// An entry that is not a file.
     #[error("'{}' is {kind} and no key; remove it from the directory of keys", .path.display())]
     NotAKey {
         /// The entry.
@@ -33,13 +32,13 @@ pub(super) enum Error {
         /// Such as "a directory".
         kind: &'static str,
     },
-    /// An entry that is no key.
+    /// A file that is too large for a key.
     #[error("'{}' is larger than {MAX_LEN} bytes and no key; remove it from the directory of keys", .0.display())]
     TooLarge(PathBuf),
-    /// `replace` found something else than it was told to replace.
+    /// `replace` found another value than the expected one.
     #[error("'{}' holds another value than expected", .0.display())]
     Changed(PathBuf),
-    /// The file system can make a file appear in no way that never overwrites another.
+    /// The file system has no operation that gives a file a name without overwriting another.
     #[error("the file system of '{}' has neither links nor exclusive renames, so keys cannot be created safely; keep the keys on another one", .0.display())]
     Unsafe(PathBuf),
     /// The operation is done, but not on disk.
@@ -75,9 +74,9 @@ impl From<Error> for keystore::Error {
     }
 }
 
-/// Whether it may be better in a second without anybody's help: network file systems that lost
-/// their server, and limits that other work has reached. `EIO` is none of these: it is a broken
-/// disk, or a network file system that has given up after long retries of its own.
+/// Whether the error may pass by itself: network file systems that lost their server, and limits that other work has
+/// reached. `EIO` does not pass: it is a broken disk, or a network file system that gave up after long retries of its
+/// own.
 fn may_pass(errno: Errno) -> bool {
     matches!(
         errno,

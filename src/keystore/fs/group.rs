@@ -5,10 +5,10 @@
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-/// What tells a directory from every other: its device and its number.
+/// Identifies a directory: its device and inode number.
 type Identity = (u64, u64);
 
-/// Shares the syncs of whatever directory is in a place.
+/// Shares the syncs of the directory at a path.
 #[derive(Debug, Default)]
 pub(super) struct Syncs(Mutex<Option<(Identity, Arc<Group>)>>);
 
@@ -32,7 +32,7 @@ impl Syncs {
 #[derive(Debug, Default)]
 struct Group {
     state: Mutex<State>,
-    /// Where callers wait for the syncs with even and with odd numbers: only those are woken who have a reason.
+    /// Callers wait here for syncs with even and with odd numbers, so that only those concerned are woken.
     ended: [Condvar; 2],
 }
 
@@ -65,7 +65,7 @@ impl Group {
             if result.is_ok() {
                 state.succeeded = number;
             }
-            // After a failure those who shared it try for themselves, and are told by the kernel as well.
+            // After a failure, each caller that shared the sync makes its own, and gets the kernel's error itself.
             self.ended(number).notify_all();
             // One of those who came meanwhile begins the next.
             self.ended(number + 1).notify_one();

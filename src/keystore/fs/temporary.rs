@@ -21,7 +21,7 @@ use crate::name::KeyName;
 /// How the names of temporary files begin.
 const PREFIX: &str = ".claviger-";
 
-/// How often a new file is made because somebody took the last one for a leftover.
+/// The most attempts to make a file, when another process removes it as a leftover before it is locked.
 const ATTEMPTS: usize = 16;
 
 /// A file under a temporary name, which is removed unless it gets another one.
@@ -65,7 +65,7 @@ impl<'a> Temporary<'a> {
         Err(directory.io("create", PREFIX, Errno::AGAIN))
     }
 
-    /// Says that the file is in use; `false` when it was taken for a leftover just before.
+    /// Locks the file to mark it as in use; `false` when another process has just removed it as a leftover.
     fn lock(&self) -> Result<bool, Error> {
         match flock(&self.file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
@@ -85,7 +85,7 @@ impl<'a> Temporary<'a> {
                 self.is_there = false;
                 Ok(())
             }
-            // NFS, for one, cannot do that.
+            // For example, NFS lacks this operation.
             Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => self.link(name),
             Err(errno) => Err(self.not_named(name, errno)),
         }
@@ -164,8 +164,7 @@ fn has_no_locks(errno: Errno) -> bool {
     matches!(errno, Errno::NOLCK | Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL)
 }
 
-/// Removes the files that processes which live no more left half-written. One that cannot be
-/// removed is in nobody's way: it is logged.
+/// Removes the half-written files of dead processes. A file that cannot be removed does no harm: it is logged.
 pub(super) fn remove_leftovers(directory: &Directory<'_>) {
     let found = match unfinished(directory) {
         Ok(found) => found,
@@ -205,7 +204,7 @@ fn unfinished(directory: &Directory<'_>) -> Result<Vec<String>, Error> {
     Ok(found)
 }
 
-/// Whether no process holds the file's lock. A writer that comes for it just now takes another name.
+/// Whether no process holds the file's lock. A writer that is about to lock it will take another name.
 fn is_leftover(directory: &Directory<'_>, name: &str) -> bool {
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let file = openat(&directory.fd, name, flags, Mode::empty());
@@ -214,7 +213,7 @@ fn is_leftover(directory: &Directory<'_>, name: &str) -> bool {
 
 /// Whether the file was a leftover, and is removed.
 fn remove_leftover(directory: &Directory<'_>, name: &str) -> Result<bool, Error> {
-    // For writing, since a network file system locks for writers only.
+    // Opened for writing, because network file systems give exclusive locks only to writers.
     let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let file = match openat(&directory.fd, name, flags, Mode::empty()) {
         Ok(file) => file,

@@ -8,14 +8,14 @@ use super::waits::{Waiting, Waits};
 use crate::keystore::{BoxError, Error};
 use crate::telemetry::log::causes;
 
-/// How long a store is asked again for a request: of the 15 s that it has, so that its client is told.
+/// How long requests are retried. A request has 15 s, so there is time left to answer its client.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
-/// How long a store is asked again for a run of many keys, from the moment when it fails: it may be restarted meanwhile,
-/// and one that throttles takes its time.
+/// How long a run over many keys retries, from the first failure: long enough for a restart of the store, or for
+/// throttling to end.
 pub(super) const PATIENCE_OF_RUN: Duration = Duration::from_secs(60);
 
-/// When a question of a run is given up: a listing of very many keys takes a while.
+/// When a read of a run is abandoned: listing very many keys takes long.
 const LONGEST_QUESTION: Duration = Duration::from_secs(600);
 
 /// The pause before the second attempt; every further one is twice as long, up to [`LONGEST_PAUSE`].
@@ -34,9 +34,9 @@ pub(super) enum Purpose {
 
 /// What is left of the time, and the next pause.
 pub(super) struct Patience {
-    /// When it ends; none: it begins with the first failure.
+    /// When the time is over; none: it starts with the first failure.
     end: Option<Instant>,
-    /// When a question is given up.
+    /// When a read is abandoned.
     pub(super) deadline: Instant,
     pause: Duration,
     waits: Option<Waits>,
@@ -53,7 +53,7 @@ impl Patience {
         Self { end, deadline, pause: FIRST_PAUSE, waits, waiting: None }
     }
 
-    /// Waits before the next attempt; when there is no time for one, returns the `cause` of the last.
+    /// Waits before the next attempt. When no time is left for one, returns the `cause` of the last.
     pub(super) async fn pause(&mut self, cause: BoxError) -> Result<(), Error> {
         if self.has_paused(&cause).await { Ok(()) } else { Err(Error::Unreachable(cause)) }
     }
@@ -75,7 +75,7 @@ impl Patience {
         true
     }
 
-    /// Repeats a question until it is answered. Gives the last attempt up at the end of the time.
+    /// Repeats a read until it is answered. Abandons the last attempt when the time is over.
     pub(super) async fn ask<T, F>(&mut self, question: impl Fn() -> F) -> Result<T, Error>
     where
         F: Future<Output = Result<T, Error>>,
@@ -85,7 +85,7 @@ impl Patience {
             match timeout_at(self.deadline, question()).await {
                 Ok(Err(Error::Unreachable(cause))) if self.has_paused(&cause).await => last = Some(cause),
                 Ok(answer) => return answer,
-                // What it said before tells more than its silence now.
+                // An earlier error says more than the time-out now.
                 Err(_) => return Err(last.map_or_else(|| no_answer(asked), Error::Unreachable)),
             }
         }

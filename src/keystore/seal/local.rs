@@ -13,7 +13,7 @@ use crate::crypto::{Sealer, SecretKey, base64};
 use crate::keystore::Error;
 use crate::name::KeyName;
 
-/// What a key looks like.
+/// The form of a key, for error texts.
 const FORM: &str = "32 bytes in base64, as 'openssl rand -base64 32' prints them";
 
 /// The `keystore.encrypt.local:` section.
@@ -62,7 +62,7 @@ fn parse(text: &[u8]) -> Option<SecretKey> {
     SecretKey::from_slice(&base64::decode(text.trim_ascii())?)
 }
 
-/// A key that wraps data keys, in this process.
+/// A key in this process that wraps data keys.
 #[derive(Debug)]
 pub(super) struct Local {
     id: String,
@@ -83,7 +83,7 @@ impl Local {
         Self { id, sealer: Sealer::new(key.hkdf("claviger local seal v1")) }
     }
 
-    /// What a data key is bound to.
+    /// The associated data that a data key is bound to.
     fn place(&self, name: &KeyName) -> Vec<u8> {
         format!("claviger data key 1\n{}\n{name}\n", self.id).into_bytes()
     }

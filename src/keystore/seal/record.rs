@@ -6,10 +6,10 @@ use crate::crypto::{Blob, Sealer, SecretKey, base64};
 use crate::keystore::Error;
 use crate::name::KeyName;
 
-/// The one field of the JSON object, which tells it from a stored key.
+/// The only field of the JSON object. It distinguishes a sealed value from a stored key.
 const MARK: &str = "claviger_sealed";
 
-/// The version that is written, and read.
+/// The version that is written and read.
 const VERSION: u32 = 1;
 
 /// A sealed value. Nothing in it is secret.
@@ -17,9 +17,9 @@ const VERSION: u32 = 1;
 #[serde(deny_unknown_fields)]
 pub(super) struct Record {
     version: u32,
-    /// Who wrapped the data key: the `kind` of a provider.
+    /// The `kind` of the provider that wrapped the data key.
     pub(super) provider: String,
-    /// With which of its keys.
+    /// The provider's key that wrapped it.
     pub(super) key: String,
     /// The wrapped data key.
     pub(super) data_key: String,
@@ -35,21 +35,21 @@ struct Marked<R> {
 /// A data key that a provider has wrapped.
 #[derive(Debug)]
 pub(super) struct Wrapped {
-    /// Which key of the provider's has done it.
+    /// The provider's key that wrapped it.
     pub(super) key: String,
     /// The wrapped data key.
     pub(super) data_key: String,
 }
 
 impl Record {
-    /// Reads a stored value; none when it is no sealed one.
+    /// Parses a stored value; `None` when it is not sealed.
     ///
     /// # Errors
-    /// When it says that it is sealed and cannot be read.
+    /// When it is marked as sealed but cannot be parsed.
     pub(super) fn parse(stored: &Blob) -> Result<Option<Self>, Error> {
         let text = stored.expose();
         let is_marked = text.trim_ascii_start().starts_with(b"{") && holds(text, MARK.as_bytes());
-        // Texts of owners and the like may hold the mark; they have other fields.
+        // The text of a stored key may contain the mark, for example as its owner, but has other fields.
         if !is_marked || serde_json::from_slice::<Marked<serde::de::IgnoredAny>>(text).is_err() {
             return Ok(None);
         }
@@ -94,7 +94,7 @@ impl Record {
         serde_json::to_vec(&Marked { claviger_sealed: self }).expect("texts have a JSON form").into()
     }
 
-    /// Who can open it: "local key 8d2f…", "transit key transit/minio, version 3".
+    /// The key that can open it: "local key 8d2f…", "transit key transit/minio, version 3".
     pub(super) fn label(&self) -> String {
         let version = self.data_key.strip_prefix("vault:v").and_then(|rest| rest.split_once(':'));
         let version = version.map_or_else(String::new, |(version, _)| format!(", version {version}"));
@@ -111,7 +111,7 @@ impl Record {
         }
     }
 
-    /// What the value is bound to.
+    /// The associated data that the value is bound to.
     fn place(&self, name: &KeyName) -> Vec<u8> {
         let Self { version, provider, key, data_key, .. } = self;
         format!("claviger sealed {version}\n{provider}\n{key}\n{data_key}\n{name}\n").into_bytes()

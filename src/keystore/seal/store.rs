@@ -14,19 +14,19 @@ use crate::crypto::Blob;
 use crate::keystore::{Access, Charged, Error, KeyStore, Listing, Waits};
 use crate::name::KeyName;
 
-/// Seals what goes into a store, opens what comes out of it.
+/// Wraps a store: seals values on their way in, and opens them on their way out.
 pub struct Sealed {
     store: Arc<dyn KeyStore>,
     seal: Seal,
 }
 
-/// A value as it lies in a store, and what it stands for.
+/// A stored value, and its content.
 #[derive(Debug)]
 pub struct Examined {
     stored: Blob,
-    /// How it is sealed: as [`Seal::label`] says it.
+    /// Its seal, see [`Seal::label`].
     pub label: String,
-    /// What it stands for.
+    /// The opened value.
     pub value: Blob,
     /// Whether only the old seal opens it.
     pub needs_old: bool,
@@ -51,7 +51,7 @@ impl Sealed {
         Self { store, seal }
     }
 
-    /// Looks at a stored value: how it is sealed, and what it is, by our own seal or by `old`.
+    /// Opens a stored value with our own seal or with `old`, and says which seal it has.
     ///
     /// # Errors
     /// When neither opens it, or the store fails.
@@ -62,7 +62,7 @@ impl Sealed {
             Ok(value) => (value, false),
             Err(ours) => match old.open(name, stored.copy()).await {
                 Ok(value) => (value, true),
-                // Who may answer later decides.
+                // `Unreachable` takes precedence: that provider may open it later.
                 Err(Error::Failed(_)) if matches!(ours, Error::Unreachable(_)) => return Err(ours),
                 Err(theirs) => return Err(theirs),
             },
@@ -100,7 +100,7 @@ impl Sealed {
         Err(Error::Failed("the new seal opens to another value".into()))
     }
 
-    /// How many keys have which seal, as [`Seal::label`] says it. Reads all of them, so many at once, and opens none.
+    /// The number of keys of each seal, by [`Seal::label`]. Reads all keys, `at_once` at a time, and opens none.
     ///
     /// # Errors
     /// When the store fails, or a value is damaged.
@@ -175,7 +175,7 @@ impl KeyStore for Sealed {
         self.store.list(prefix).await
     }
 
-    /// Without who seals, no key can be read that is not in memory: an outage of theirs is one of the store.
+    /// Without the provider no key can be read that is not cached, so its outage counts as one of the store.
     async fn status(&self) -> Result<Duration, Error> {
         let took = self.store.status().await?;
         self.seal.status().await?;
@@ -198,7 +198,7 @@ impl KeyStore for Sealed {
     async fn get_batch(&self, names: &[KeyName]) -> Vec<Result<Blob, Error>> {
         let mut opened = Vec::with_capacity(names.len());
         for (name, stored) in names.iter().zip(self.store.get_batch(names).await) {
-            // One at a time: how many are asked for at once is for whoever makes the batches.
+            // Opens one at a time: the caller's batches set the concurrency.
             opened.push(self.open(name, stored).await);
         }
         opened

@@ -21,10 +21,10 @@ use crate::keystore::Error;
 
 const TOKEN: HeaderName = HeaderName::from_static("x-vault-token");
 const NAMESPACE: HeaderName = HeaderName::from_static("x-vault-namespace");
-/// Asked for by Vault's agent and proxies of every request.
+/// A header that Vault's agent and proxies require of every request.
 const REQUEST: HeaderName = HeaderName::from_static("x-vault-request");
 
-/// What the path of a request for a listing ends with.
+/// The end of the path of a listing request.
 pub(super) const LIST: &str = "?list=true";
 
 /// A namespace header's value; none for the root namespace.
@@ -38,7 +38,7 @@ pub(super) struct Api {
     index: Arc<Index>,
 }
 
-/// An answer in the form that all answers share.
+/// An answer in the common form of all answers.
 #[derive(Debug)]
 pub(super) struct Answer<D> {
     pub(super) status: u16,
@@ -46,7 +46,7 @@ pub(super) struct Answer<D> {
     pub(super) warnings: Vec<String>,
     pub(super) data: Option<D>,
     pub(super) auth: Option<Auth>,
-    /// Whether it is a refusal because the server does not know the token. Not told by the server: found out.
+    /// Whether it was refused because the token is invalid. The server does not say so; a second request finds out.
     pub(super) token_is_bad: bool,
 }
 
@@ -69,7 +69,7 @@ struct Envelope<D> {
     auth: Option<Auth>,
 }
 
-/// What went wrong with an answer; tells the operator where to look.
+/// What is wrong with an answer, and where the operator should look.
 #[derive(Debug, thiserror::Error)]
 #[error("{method} {path}: {what}")]
 pub(super) struct Problem {
@@ -82,16 +82,16 @@ pub(super) struct Problem {
 #[derive(Clone, Copy)]
 pub(super) struct Ask<'a> {
     pub(super) method: &'static str,
-    /// Below `/v1/`.
+    /// The path below `/v1/`.
     pub(super) path: &'a str,
     pub(super) namespace: &'a Namespace,
     pub(super) token: Option<&'a SecretString>,
     pub(super) body: Option<&'a Zeroizing<Vec<u8>>>,
 }
 
-/// For most requests: a key has at most some hundred bytes.
+/// The limit of most requests: a key has some hundred bytes at most.
 const USUAL: Limit = Limit { time: Duration::from_secs(5), bytes: 1024 * 1024 };
-/// For a listing: that of a million names is smaller, and no caller waits longer.
+/// The limit of a listing: a million names are smaller, and no caller waits longer.
 const LISTING: Limit = Limit { time: Duration::from_secs(10), bytes: 128 * 1024 * 1024 };
 
 impl Ask<'_> {
@@ -123,8 +123,8 @@ impl Api {
         &self.endpoint
     }
 
-    /// Sends a request, once. What may pass is [`Error::Unreachable`]; what no Vault would say is
-    /// [`Error::Failed`]; any other answer, refusals included, is for the caller to judge.
+    /// Sends a request, once. Failures that may pass are [`Error::Unreachable`], and answers that no Vault gives are
+    /// [`Error::Failed`]. The caller judges all other answers, also refusals.
     pub(super) async fn send<D: DeserializeOwned>(&self, ask: Ask<'_>) -> Result<Answer<D>, Error> {
         let answer = self.exchange(ask).await?;
         let status = answer.status.as_u16();
@@ -152,7 +152,7 @@ impl Api {
         Ok(Answer { status, errors, warnings, data, auth, token_is_bad: false })
     }
 
-    /// Sends a request, and once more where a standby sends us that does not forward requests itself.
+    /// Sends a request, and follows one redirect of a standby that does not forward requests itself.
     async fn exchange(&self, ask: Ask<'_>) -> Result<http::Answer, Error> {
         let uri = format!("{}/v1/{}", self.endpoint, ask.path);
         let answer = self.once(ask, &uri).await?;
@@ -160,7 +160,7 @@ impl Api {
             return Ok(answer);
         }
         let elsewhere = answer.headers.get(LOCATION).and_then(|location| location.to_str().ok()).unwrap_or_default();
-        // The token goes along: never from HTTPS to plain HTTP.
+        // The request carries the token: never follow from HTTPS to plain HTTP.
         let scheme = self.endpoint.split("://").next().unwrap_or_default();
         if !elsewhere.starts_with(&format!("{scheme}://")) {
             return Err(ask.unreachable(format!("the server sends us to '{elsewhere}', where we do not go")));
@@ -185,7 +185,7 @@ impl Api {
         Ok(answer)
     }
 
-    /// Asks for a sign of life, which needs no token and knows no namespaces. The answer has no envelope.
+    /// Checks that the server answers. This needs no token and no namespace, and the answer has no envelope.
     pub(super) async fn health<H: DeserializeOwned>(&self) -> Result<H, Error> {
         let path = "sys/health?standbyok=true&perfstandbyok=true";
         let ask = Ask { method: "GET", path, namespace: &None, token: None, body: None };
@@ -225,7 +225,7 @@ fn body(body: Option<&Zeroizing<Vec<u8>>>) -> Bytes {
     body.map_or_else(Bytes::new, |body| Bytes::from_owner(body.clone()))
 }
 
-/// Why an answer with this status may be another one in a moment.
+/// Why a failure with this status may pass by itself.
 fn passing(status: u16) -> Option<&'static str> {
     Some(match status {
         412 => "the server has not caught up with a write yet",
@@ -240,10 +240,10 @@ fn passing(status: u16) -> Option<&'static str> {
     })
 }
 
-/// `{"<name>":"<value>"}`: how a key lies in the K/V engine.
+/// `{"<name>":"<value>"}`: the form of a key in the K/V engine.
 pub(super) type Entry = HashMap<String, Field>;
 
-/// A value of an entry: ours are texts, others may be anything.
+/// A value of an entry. Ours are texts; those of other programs may be anything.
 #[derive(Deserialize)]
 #[serde(untagged)]
 pub(super) enum Field {

@@ -21,7 +21,7 @@ pub struct Config {
     pub version: Version,
     /// The namespace of the K/V engine; none: the root namespace.
     pub namespace: Option<String>,
-    /// What the names of all keys begin with inside the engine; none: nothing.
+    /// The prefix of the paths of all keys inside the engine; none: no prefix.
     pub prefix: Option<String>,
     /// Encrypts the values before they are stored; none: they are stored as they are.
     pub transit: Option<Transit>,
@@ -29,7 +29,7 @@ pub struct Config {
     pub login: Login,
     /// Certificates.
     pub tls: Tls,
-    /// How often Vault is asked for a sign of life. Default 10 seconds.
+    /// How often the server checks that Vault answers. Default 10 seconds.
     pub ping: Duration,
 }
 
@@ -74,7 +74,7 @@ pub enum Login {
     Kubernetes(Kubernetes),
     /// With a name and a password.
     UserPass(UserPass),
-    /// Not at all: with a token that somebody else has got.
+    /// With a given token, without a login.
     Token(Secret),
 }
 
@@ -129,7 +129,7 @@ pub struct UserPass {
     pub password: SecretString,
 }
 
-/// A secret that is given, or a file that has it.
+/// A secret, or a file that holds it.
 #[derive(Debug, Clone)]
 pub enum Secret {
     /// The secret itself.
@@ -143,9 +143,9 @@ pub enum Secret {
 pub struct Tls {
     /// PEM files with the private key and the certificate of the client; none: it shows no certificate.
     pub client: Option<(PathBuf, PathBuf)>,
-    /// PEM file, or directory of such, with the CAs of Vault; none: the system's.
+    /// A PEM file, or a directory of PEM files, with the CAs of Vault; none: the system's.
     pub ca: Option<PathBuf>,
-    /// Whether any server is taken for Vault. Default false; for tests only.
+    /// Whether any server certificate is accepted. Default false; for tests only.
     pub insecure_skip_verify: bool,
 }
 

@@ -19,14 +19,14 @@ use crate::crypto::base64;
 const INDEX: HeaderName = HeaderName::from_static("x-vault-index");
 const INCONSISTENT: HeaderName = HeaderName::from_static("x-vault-inconsistent");
 
-/// How long a cluster may take to come as far as it has been. One that was restored from a backup never does.
+/// How long a cluster may take to reach the index again. A cluster that was restored from a backup never reaches it.
 const CATCHES_UP: Duration = Duration::from_secs(30);
 
 /// How far the log of the cluster was when it last answered us.
 #[derive(Debug, Default)]
 pub(super) struct Index {
     known: ArcSwapOption<HeaderValue>,
-    /// Since when every answer has been that it is not there yet.
+    /// Since when every server has answered that it has not reached the index.
     behind: Mutex<Option<Instant>>,
 }
 
@@ -38,7 +38,7 @@ struct Position {
 }
 
 impl Index {
-    /// Asks for an answer that is no older.
+    /// Asks for an answer at least as recent as the last one.
     pub(super) fn demand(&self, headers: &mut HeaderMap) {
         if let Some(index) = &*self.known.load() {
             headers.insert(INDEX, HeaderValue::clone(index));
@@ -46,7 +46,7 @@ impl Index {
         }
     }
 
-    /// Remembers what an answer says.
+    /// Remembers the index of an answer.
     pub(super) fn note(&self, headers: &HeaderMap) {
         *self.behind.lock().unwrap_or_else(PoisonError::into_inner) = None;
         let Some(index) = headers.get(INDEX) else { return };
@@ -56,8 +56,8 @@ impl Index {
         });
     }
 
-    /// The answer was that the server has not come so far. Without the demand it would say of a new key that there is none: so
-    /// that is dropped only when nobody catches up.
+    /// The server has not reached the index. The demand is dropped only when no server reaches it for a long time:
+    /// without it, a server could answer that a new key does not exist.
     pub(super) fn not_yet(&self, now: Instant) {
         let mut behind = self.behind.lock().unwrap_or_else(PoisonError::into_inner);
         if now.duration_since(*behind.get_or_insert(now)) >= CATCHES_UP {
@@ -66,7 +66,7 @@ impl Index {
     }
 }
 
-/// Whether `index` is not known to be the older one.
+/// Whether `index` may be newer than `known`.
 fn is_newer(index: &HeaderValue, known: &HeaderValue) -> bool {
     match (position(index), position(known)) {
         (Some((cluster, value)), Some((known_cluster, known))) => cluster != known_cluster || value > known,

@@ -22,14 +22,14 @@ pub(super) struct Kv {
     pub(super) version: Version,
 }
 
-/// How long after a write in version 1 nobody is expected to write who looked before it: no compare-and-set, and not
-/// even a policy without `update`, keeps them from it.
+/// How long version 1 waits after a write for other writers that saw the name free before it. Neither a compare-and-set
+/// nor a policy without `update` stops them.
 const SETTLED: Duration = Duration::from_millis(200);
 
-/// A name that stands for all: rights are the same for every entry.
+/// A sample name for checks of rights, which are the same for every entry.
 const ANY: &str = "any-key";
 
-/// Version 2 wraps an entry once more; of a deleted version it says so.
+/// Version 2 puts an entry into one more object, which also marks deleted versions.
 #[derive(Deserialize)]
 struct Versioned {
     data: Option<Entry>,
@@ -87,8 +87,8 @@ impl Kv {
         }
     }
 
-    /// Version 1 has no compare-and-set: what is there is looked for before, and looked at again when everybody who
-    /// saw nothing has written. The last one wins, and all know it.
+    /// Version 1 has no compare-and-set. So this reads the name before the write, and again after other writers that
+    /// saw it free have written. The last writer wins, and all writers see that.
     async fn create_v1(&self, name: &str, value: &SecretString) -> Result<(), Error> {
         if self.exists(name).await? {
             return Err(Error::Exists);
@@ -113,7 +113,7 @@ impl Kv {
     async fn create_v2(&self, name: &str, value: &SecretString) -> Result<(), Error> {
         let path = self.path("data/", name);
         let data = entry(name, value);
-        // Only where nothing is, no deleted version either.
+        // Only if the name has no version, not even a deleted one.
         let mut body = Zeroizing::new(Vec::with_capacity(data.len() + 64));
         body.extend_from_slice(br#"{"options":{"cas":0},"data":"#);
         body.extend_from_slice(&data);
@@ -128,12 +128,12 @@ impl Kv {
         self.judge(ask, &answer, "create")?;
         match answer.data {
             Some(Written { version: 1 }) => Ok(()),
-            // Nothing says that it was stored: whoever asked has to look.
+            // The answer does not confirm the write: the caller must read the key.
             _ => Err(ask.unreachable("the answer does not say that version 1 was written")),
         }
     }
 
-    /// Writes over what is there; for version 1 only, where readers see it at once.
+    /// Overwrites an entry. Only for version 1, where readers see the new value at once.
     pub(super) async fn overwrite(&self, name: &str, value: &SecretString) -> Result<(), Error> {
         let path = self.path("", name);
         let body = entry(name, value);
@@ -172,8 +172,8 @@ impl Kv {
         }
     }
 
-    /// Makes sure that the mount is of the version that the config says: a create with the other version's
-    /// path would succeed and store rubbish.
+    /// Checks that the mount has the configured version. A create with the other version's path would succeed and store
+    /// rubbish.
     pub(super) async fn check_version(&self) -> Result<(), Error> {
         #[derive(Deserialize)]
         struct Mount {
@@ -227,14 +227,14 @@ impl Kv {
             (_, Access::Read | Access::Create) => {}
             (Version::V1, Access::Serve) => on_entry.push("delete"),
             (Version::V1, Access::Replace) => on_entry.push("update"),
-            // To replace a key its name is freed, and used again.
+            // Replacing a key deletes the name and creates it again.
             (Version::V2, _) => needs.push((self.path("metadata/", ANY), vec!["delete"])),
         }
         needs.push((entry, on_entry));
         needs
     }
 
-    /// The path of an entry that stands for all.
+    /// The path of a sample entry, for checks of rights.
     pub(super) fn any_entry(&self) -> String {
         match self.version {
             Version::V1 => self.path("", ANY),
@@ -242,7 +242,7 @@ impl Kv {
         }
     }
 
-    /// The policy that gives every right for `access`, and that to delete, to be pasted.
+    /// The policy that gives every right for `access`, and the right to delete, for the operator to paste.
     pub(super) fn policy(&self, access: Access) -> String {
         let rule = |part, rights| format!("path \"{}\" {{ capabilities = [{rights}] }}", self.path(part, "*"));
         match (self.version, access) {
@@ -262,7 +262,7 @@ impl Kv {
         }
     }
 
-    /// What an answer means for `right`, as far as that is the same for all of them.
+    /// Judges an answer as far as that is the same for all requests. `right` is the one that the request needs.
     fn judge<D>(&self, ask: Ask<'_>, answer: &Answer<D>, right: &str) -> Result<(), Error> {
         let errors = answer.errors.join("; ");
         match answer.status {
@@ -272,7 +272,7 @@ impl Kv {
                 "the right '{right}' is missing ({errors}); the server needs this policy:\n{}",
                 self.policy(Access::Create)
             ))),
-            // An engine that was just mounted, or upgraded, prepares itself.
+            // An engine that was just mounted or upgraded is not ready yet.
             400 if errors.contains("will resume service") => Err(ask.unreachable(errors)),
             404 if answer.warnings.iter().any(|warning| warning.contains("versioned K/V")) => {
                 Err(ask.failed(format!("the engine at '{}' is K/V version 2; write 'version: v2'", self.engine)))
@@ -280,7 +280,7 @@ impl Kv {
             404 if answer.errors.iter().any(|error| error.contains("no handler for route")) => {
                 Err(ask.failed(format!("there is no engine at '{}'", self.engine)))
             }
-            // The one answer that says: there is nothing.
+            // The only answer that means that nothing exists.
             404 if answer.errors.is_empty() && answer.warnings.is_empty() && answer.data.is_none() => {
                 Err(Error::NotFound)
             }

@@ -21,7 +21,7 @@ pub(super) struct Login {
 }
 
 impl Login {
-    /// Gets a new token, or reads again the one that is given.
+    /// Gets a new token, or reads the given one again.
     pub(super) async fn login(&self) -> Result<Auth, Error> {
         match &self.way {
             config::Login::AppRole(way) => self.by_role(way).await,
@@ -31,7 +31,7 @@ impl Login {
         }
     }
 
-    /// What it means when the server refuses a token as soon as we have it.
+    /// The error when the server refuses a token as soon as we have it.
     pub(super) fn refused(&self) -> Error {
         match self.way {
             config::Login::Token(_) => Error::Failed(super::BAD_TOKEN.into()),
@@ -70,7 +70,7 @@ impl Login {
         self.ask(&path(&way.engine, &format!("/{user}")), way.namespace.as_deref(), &credentials).await
     }
 
-    /// Makes a token last longer. An answer that grants less than hoped is for the caller to judge.
+    /// Renews a token. The caller must check how much time it was granted.
     pub(super) async fn renew(&self, token: &SecretString) -> Result<Auth, Error> {
         let path = "auth/token/renew-self";
         let ask = Ask { method: "PUT", path, namespace: &self.namespace, token: Some(token), body: None };
@@ -96,7 +96,7 @@ impl Login {
         }
     }
 
-    /// Asks how long a given token lasts. It may lack the right to ask: then nobody knows.
+    /// Asks how long a given token lasts. A token without the right to ask counts as lasting for ever.
     async fn look_up(&self, token: SecretString) -> Result<Auth, Error> {
         #[derive(Deserialize)]
         struct LookedUp {

@@ -9,7 +9,7 @@ use super::{Connection, Version};
 use crate::crypto::buffer::to_json;
 use crate::keystore::Error;
 
-/// The rights that the session's token has to some paths; none: it may not even ask.
+/// The rights that the session's token has to some paths; none: it may not ask for them.
 struct Rights(Option<HashMap<String, Vec<String>>>);
 
 impl Rights {
@@ -23,7 +23,7 @@ impl Rights {
     }
 }
 
-/// Checks that the token has all of these rights, which `policy` gives.
+/// Checks that the token has all of these rights. `policy` would give them.
 pub(super) async fn check(
     connection: &Connection,
     needed: Vec<(String, Vec<&'static str>)>,

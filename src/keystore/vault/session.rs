@@ -19,16 +19,16 @@ use crate::telemetry::log;
 /// The shortest and the longest wait after a failed login.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
 
-/// How long the log is silent about a failure that goes on.
+/// How often a lasting failure is logged.
 const SILENCE: Duration = Duration::from_secs(60);
 
-/// A token that the server refuses sooner than this after it gave it is no better than a failed login.
+/// A token that is refused sooner than this after the login counts as a failed login.
 const TOO_SOON: Duration = Duration::from_secs(5);
 
 /// The longest lease that is believed: what is longer cannot be added to a moment. It is more than any token lasts.
 const LONGEST_LEASE: Duration = Duration::from_secs(10 * 365 * 24 * 3_600);
 
-/// A token, and which one it is.
+/// A token, and its number.
 #[derive(Debug)]
 pub(super) struct Token {
     pub(super) secret: SecretString,
@@ -49,13 +49,13 @@ enum State {
 #[derive(Debug)]
 pub(super) struct Session {
     state: watch::Receiver<State>,
-    /// The number of the latest token that was found to be no longer good.
+    /// The number of the latest token that was found invalid.
     stale: watch::Sender<u64>,
     _keeper: AbortOnDropHandle<()>,
 }
 
 impl Session {
-    /// Begins a session: logs in, and goes on doing so for as long as the session lives.
+    /// Starts a session: logs in, and keeps a valid token as long as the session exists.
     pub(super) fn begin(login: Login) -> Self {
         let (publish, state) = watch::channel(State::Pending);
         let (stale, told) = watch::channel(0);
@@ -68,7 +68,7 @@ impl Session {
         self.wait(0).await
     }
 
-    /// A token to use instead of `token`, which the server no longer takes.
+    /// A token to use instead of `token`, which the server refuses.
     pub(super) async fn replace(&self, token: &Token) -> Result<Arc<Token>, Error> {
         self.stale.send_if_modified(|stale| {
             let newer = *stale < token.number;
@@ -78,7 +78,7 @@ impl Session {
         self.wait(token.number).await
     }
 
-    /// How long ago the token in use was given to us.
+    /// The age of the token in use.
     pub(super) fn age(&self) -> Option<Duration> {
         match &*self.state.borrow() {
             State::Valid(token) => Some(token.since.elapsed()),
@@ -110,12 +110,12 @@ fn shared(error: &Arc<Error>) -> Error {
     }
 }
 
-/// Why a token is no longer held.
+/// Why a token must be replaced.
 #[derive(Debug, PartialEq, Eq)]
 enum Ended {
     /// The server refuses it.
     Refused,
-    /// It will not last much longer.
+    /// It expires soon.
     Due,
 }
 
@@ -125,7 +125,7 @@ struct Keeper {
     stale: watch::Receiver<u64>,
     /// The token in use.
     number: u64,
-    /// How long it lasts, as far as the server has said.
+    /// When it expires, as far as the server has said.
     good_until: Option<Instant>,
     /// The last failure that was logged, and when.
     said: Option<(String, Instant)>,
@@ -142,7 +142,7 @@ impl Keeper {
                         (pause, self.said) = (BACKOFF.0, None);
                         continue;
                     }
-                    // Once may be an accident, and nobody need know of it.
+                    // A single failure is not worth a log line.
                     if pause > BACKOFF.0 {
                         self.fail(self.login.refused());
                     }
@@ -165,12 +165,12 @@ impl Keeper {
         }
     }
 
-    /// Whether the token before is still good: a login server that is down for a while harms nobody then.
+    /// Whether the previous token is still valid. Then a failed login does no harm yet.
     fn has_good_token(&self) -> bool {
         self.number > *self.stale.borrow() && self.good_until.is_some_and(|until| Instant::now() < until)
     }
 
-    /// Publishes a token and renews it for as long as that helps.
+    /// Publishes a token, and renews it as long as the server extends it.
     async fn hold(&mut self, auth: Auth) -> Ended {
         self.number += 1;
         let token = Arc::new(Token { secret: auth.client_token, number: self.number, since: Instant::now() });
@@ -186,7 +186,7 @@ impl Keeper {
                 return Ended::Due;
             }
             match self.login.renew(&token.secret).await {
-                // Close to its maximum a token is given less and less: time for a new one.
+                // Close to its maximum lifetime a renewal grants less and less: then get a new token.
                 Ok(auth) if lease_of(auth.lease_duration) * 2 >= granted => {
                     lease = lease_of(auth.lease_duration);
                     renewable = auth.renewable;
@@ -196,7 +196,7 @@ impl Keeper {
         }
     }
 
-    /// Waits until the token must be looked after (false) or is said to be no longer good (true).
+    /// Waits until the token must be renewed (false) or was found invalid (true).
     async fn is_stale_within(&mut self, time: Option<Duration>) -> bool {
         let number = self.number;
         let told = self.stale.wait_for(|stale| *stale >= number);
@@ -212,7 +212,7 @@ fn lease_of(seconds: u64) -> Duration {
     Duration::from_secs(seconds).min(LONGEST_LEASE)
 }
 
-/// When to renew a token that lasts for `lease`; none: never, it lasts for ever.
+/// When to renew a token that lasts for `lease`; none: never, because it does not expire.
 fn renew_after(lease: Duration) -> Option<Duration> {
     (!lease.is_zero()).then(|| (lease * 2 / 3).max(BACKOFF.0))
 }

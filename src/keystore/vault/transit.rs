@@ -13,7 +13,7 @@ use crate::crypto::buffer::to_json;
 use crate::crypto::{Blob, base64};
 use crate::keystore::{Access, Error};
 
-/// What every wrapped value begins with; the version of the wrapping key follows.
+/// The first bytes of every wrapped value. The version of the wrapping key follows.
 pub(super) const MARK: &[u8] = b"vault:v";
 
 /// A key of the transit engine.
@@ -25,7 +25,7 @@ pub struct Transit {
 }
 
 impl Transit {
-    /// Logs in to where the transit key is.
+    /// Connects to the Vault of the transit key, and logs in.
     pub async fn connect(config: &TransitOnly) -> Result<Self, Error> {
         let TransitOnly { endpoint, namespace, transit, login, tls } = config;
         let engine = transit.engine.trim_matches('/').to_owned();
@@ -37,12 +37,12 @@ impl Transit {
         Ok(Self { connection, engine, key: transit.key.clone() })
     }
 
-    /// What tells the key from others in its Vault.
+    /// The path of the key in its Vault.
     pub fn path(&self) -> String {
         format!("{}/{}", self.engine, self.key)
     }
 
-    /// Asks the Vault for a sign of life.
+    /// Checks that the Vault answers.
     pub async fn status(&self) -> Result<(), Error> {
         self.connection.api.health::<IgnoredAny>().await.map(drop)
     }
@@ -58,7 +58,7 @@ impl Transit {
         self.connection.session.age()
     }
 
-    /// Has `value` encrypted.
+    /// Encrypts `value`.
     pub async fn wrap(&self, value: &Blob) -> Result<SecretString, Error> {
         #[derive(Serialize)]
         struct Request<'a> {
@@ -78,7 +78,7 @@ impl Transit {
         }
     }
 
-    /// Has a wrapped value decrypted, whichever version of the key it was wrapped by.
+    /// Decrypts a wrapped value. Any version of the key may have wrapped it.
     pub async fn unwrap(&self, wrapped: &Blob) -> Result<Blob, Error> {
         #[derive(Serialize)]
         struct Request<'a> {
@@ -119,7 +119,7 @@ impl Transit {
         }
     }
 
-    /// The policy that gives the server the rights it needs, to be pasted.
+    /// The policy that gives the server the rights it needs, for the operator to paste.
     pub(super) fn policy(&self) -> String {
         let rule = |what| format!("path \"{}/{what}/{}\" {{ capabilities = [\"update\"] }}", self.engine, self.key);
         format!("{}\n{}", rule("encrypt"), rule("decrypt"))

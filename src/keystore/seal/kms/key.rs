@@ -22,7 +22,7 @@ use crate::keystore::seal::{Provider, Wrapped, not_authentic};
 use crate::keystore::{Access, Charged, Error};
 use crate::name::KeyName;
 
-/// What the data key of an entry is bound to: KMS logs it with every call.
+/// The encryption context that a data key is bound to. KMS logs it with every call.
 const CONTEXT: &str = "claviger-key";
 
 /// A key of AWS KMS.
@@ -35,7 +35,7 @@ pub(in crate::keystore::seal) struct KmsKey {
 }
 
 impl KmsKey {
-    /// Prepares everything; asks nothing yet.
+    /// Prepares the client. Sends nothing yet.
     pub(in crate::keystore::seal) async fn connect(config: &Config) -> Result<Self, Error> {
         let Config { endpoint, region, key, credentials, tls } = config;
         if let Some(warning) = endpoint.warning() {
@@ -120,8 +120,8 @@ impl Provider for KmsKey {
         "aws-kms"
     }
 
-    /// No key but ours, whatever the credentials may use: who can write to the key store could name one of their own, and
-    /// plant a value. What an alias stands for is known to KMS, which is told the alias.
+    /// Only the configured key, even if the credentials allow others. Otherwise somebody who can write to the key store
+    /// could plant a value sealed by a key of their own. An alias is sent to KMS as it is; KMS resolves it.
     fn may_open(&self, key: &str) -> bool {
         self.key.contains("alias/")
             || key == self.key
@@ -140,8 +140,8 @@ impl Provider for KmsKey {
         self.decrypt(name.as_str(), wrapped).await
     }
 
-    /// Wraps and unwraps where keys will be written. KMS cannot be asked for rights, and every call costs money: what is
-    /// only read shows by itself.
+    /// Wraps and unwraps a test key if keys will be written. KMS has no call that shows rights, and every call costs
+    /// money, so the right to unwrap alone is not checked before the first read.
     async fn check(&self, access: Access) -> Result<(), Error> {
         if access == Access::Read {
             return Ok(());
