@@ -186,8 +186,8 @@ where
     }
 }
 
-/// The region, the account, and the prefix of our names. The account is read from the ARN of a secret; without secrets
-/// it is left out.
+/// The region, the account, and the prefix of our names. The account is read from the ARN of a secret; it is "unknown"
+/// while there are none.
 pub(super) async fn identity(store: &Store) -> Result<String, Error> {
     let listed = store.clients.listing.list_secrets().max_results(1).include_planned_deletion(true).send().await;
     let listed = listed.map_err(|error| store.call("ListSecrets", "*").failed(error))?;
