@@ -96,7 +96,7 @@ async fn measure(args: Run, out: &mut Out) -> anyhow::Result<()> {
         warmup: args.warmup,
         size: args.size as usize,
     };
-    // From now on an interruption leaves no keys behind.
+    // From here on an interruption deletes the keys.
     let mut interrupt = signal(SignalKind::interrupt())?;
     let keys = Keys::create(&client, args.keys).await?;
     let measured = tokio::select! {
@@ -129,7 +129,7 @@ impl<'a> Keys<'a> {
         for nth in 0..count {
             let name = format!("claviger-bench-{mark:08x}-{nth}");
             if let Err(error) = client.create_key(&name).await {
-                // What failed first is what counts.
+                // The first error is the one to report.
                 let _ = keys.delete().await;
                 return Err(anyhow::Error::from(error).context(format!("failed to create the key '{name}'")));
             }
@@ -138,7 +138,7 @@ impl<'a> Keys<'a> {
         Ok(keys)
     }
 
-    /// Deletes them; says which are left when that fails.
+    /// Deletes the keys. The error names those that are left.
     async fn delete(&self) -> anyhow::Result<()> {
         for (nth, name) in self.names.iter().enumerate() {
             let deleted = self.client.delete_key(name).await;

@@ -12,7 +12,7 @@ use crate::client::{Client, Endpoint, Tls, Trust};
 use crate::clock;
 use crate::crypto::pem;
 
-/// Where a server is unless somebody says otherwise.
+/// The default address of a server.
 const LOCAL: &str = "127.0.0.1:7373";
 
 /// The options of every command that asks a server.
@@ -35,12 +35,12 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    /// A client as options and environment say.
+    /// Makes a client from options and environment.
     pub(super) fn client(&self) -> anyhow::Result<Client> {
         self.client_with(None)
     }
 
-    /// The same, with an API key that outdoes all others.
+    /// Like `client`, with an API key that takes precedence over all others.
     pub(super) fn client_with(&self, api_key: Option<&SecretString>) -> anyhow::Result<Client> {
         let endpoints = self.endpoints()?;
         let trust = match self.insecure {

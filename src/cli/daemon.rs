@@ -27,13 +27,13 @@ use crate::{config, memory};
 pub(super) use self::listener::{Listener, Program};
 pub(super) use self::message::Message;
 
-/// How often TLS files are looked at for changes.
+/// How often TLS files are checked for changes.
 const WATCH: Duration = Duration::from_secs(1);
 
-/// How long standard output may take to take the last audit events.
+/// How long to wait for standard output to accept the last audit events.
 const LAST_EVENTS: Duration = Duration::from_secs(5);
 
-/// The process of a server, from its first moment to its last.
+/// The process of a server, from start to end.
 pub(super) struct Daemon {
     /// When the process began.
     pub(super) started: Instant,
@@ -43,7 +43,7 @@ pub(super) struct Daemon {
     signals: Signals,
 }
 
-/// Prepares the process, then does what `serve` says.
+/// Prepares the process, then runs `serve`.
 pub(super) fn run(is_development: bool, serve: impl AsyncFnOnce(Daemon) -> anyhow::Result<()>) -> anyhow::Result<()> {
     let started = Instant::now();
     std::panic::set_hook(Box::new(log::panicked));
@@ -51,13 +51,13 @@ pub(super) fn run(is_development: bool, serve: impl AsyncFnOnce(Daemon) -> anyho
     let lock = memory::lock();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        // From here on a signal waits until it can be obeyed.
+        // From here on signals are queued until they can be handled.
         let signals = Signals::new(is_development)?;
         serve(Daemon { started, telemetry: telemetry()?, lock, signals }).await
     })
 }
 
-/// Writes to standard output and error past the library's locks: a thread that cannot write holds up no other.
+/// Writes to standard output and error without the standard library's locks, so that a blocked thread blocks no other.
 fn telemetry() -> anyhow::Result<Arc<Telemetry>> {
     let file = |stream: BorrowedFd<'_>| stream.try_clone_to_owned().map(std::fs::File::from);
     let log = log::Log::start(file(std::io::stderr().as_fd())?)?;
@@ -67,7 +67,7 @@ fn telemetry() -> anyhow::Result<Arc<Telemetry>> {
 }
 
 impl Daemon {
-    /// Waits until somebody asks the process to stop.
+    /// Waits for a signal to stop.
     pub(super) async fn stop_requested(&self) {
         self.signals.stop.requested().await;
     }
@@ -77,7 +77,7 @@ impl Daemon {
         apply_log(&self.telemetry, log);
     }
 
-    /// Listens on `address`; nobody is served before [`Daemon::serve`].
+    /// Listens on `address`. Requests are served from [`Daemon::serve`] on.
     pub(super) async fn listen<P: Program>(
         &self,
         address: SocketAddr,
@@ -93,7 +93,7 @@ impl Daemon {
         listener.with_context(|| format!("failed to listen on {address}"))
     }
 
-    /// Serves until a signal or a failure ends it, then lets what was begun reach its place.
+    /// Serves until a signal or a failure ends it. Then finishes running requests and writes.
     ///
     /// # Errors
     /// When a server can no longer do its work, or when audit events are lost.
@@ -123,7 +123,7 @@ impl Daemon {
         self.flush().await.and(outcome)
     }
 
-    /// Obeys signals and takes up changed files, until the process is to end.
+    /// Handles signals and reloads changed files, until the process must end.
     async fn supervise(&mut self, listeners: &mut [Box<dyn Listen>]) -> anyhow::Result<()> {
         let mut watch = tokio::time::interval(WATCH);
         loop {
@@ -133,7 +133,7 @@ impl Daemon {
                 () = stop.requested() => return Ok(()),
                 (error, ..) = failed => return Err(error),
                 () = hangup.heard() => tokio::select! {
-                    // A key store that does not answer keeps nobody from stopping.
+                    // A reload that waits for a key store must not delay a stop.
                     () = stop.requested() => return Ok(()),
                     () = reload(listeners) => {}
                 },
@@ -142,11 +142,11 @@ impl Daemon {
         }
     }
 
-    /// Lets recorded events reach their places.
+    /// Writes out all recorded events.
     async fn flush(&self) -> anyhow::Result<()> {
         let Telemetry { audit, log, .. } = &*self.telemetry;
         let flushed = tokio::time::timeout(LAST_EVENTS, audit.flush()).await;
-        // A log that cannot be written has no better place to say so.
+        // If the log cannot be written, there is nowhere to report it.
         let _ = tokio::time::timeout(LAST_EVENTS, log.flush()).await;
         flushed.map_err(|_| anyhow::anyhow!("standard output takes no more; {} audit events are lost", audit.queued()))
     }
@@ -159,7 +159,7 @@ pub(super) fn apply_log(telemetry: &Telemetry, log: config::Log) {
 }
 
 async fn reload(listeners: &mut [Box<dyn Listen>]) {
-    // As `Type=notify-reload` wants it: with the time at which the reload began.
+    // `Type=notify-reload` requires the time at which the reload began.
     match NotifyState::monotonic_usec_now() {
         Ok(now) => notify(&[NotifyState::Reloading, now]),
         Err(error) => tracing::warn!(%error, "failed to read the clock for the service manager"),
@@ -170,7 +170,7 @@ async fn reload(listeners: &mut [Box<dyn Listen>]) {
     notify(&[NotifyState::Ready]);
 }
 
-/// Tells systemd, if it started us.
+/// Notifies systemd, if it started this process.
 fn notify(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
         tracing::warn!(%error, "failed to notify the service manager");

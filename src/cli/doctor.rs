@@ -77,7 +77,7 @@ pub(super) async fn run(args: Args, out: &mut Out) -> anyhow::Result<()> {
 
 async fn examine(args: &Args, required: Option<&required::Keys>) -> Report {
     let mut report = Report::default();
-    // First, since it also keeps what the others read out of core files.
+    // First, because it also keeps secrets that the other checks read out of core files.
     process::core_dumps(&mut report);
     process::memory_lock(&mut report);
     process::clock(&mut report);
@@ -106,7 +106,8 @@ struct Report(Vec<Check>);
 /// One finding of one check.
 #[derive(Debug, Serialize)]
 struct Check {
-    /// Which check; scripts go by it, so it never changes. A check that finds several things stands there several times.
+    /// The id of the check. Scripts rely on it, so it never changes. A check with several findings appears several
+    /// times.
     id: &'static str,
     status: Status,
     message: String,
@@ -168,7 +169,7 @@ impl Report {
     }
 }
 
-/// So many of something: `1 key`, `2 keys`.
+/// A count with its noun: `1 key`, `2 keys`.
 fn count(number: usize, one: &str) -> String {
     if number == 1 { format!("1 {one}") } else { format!("{number} {one}s") }
 }

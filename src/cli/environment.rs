@@ -15,7 +15,7 @@ pub(super) const KEY_FILE: [&str; 3] = ["MINIO_KES_KEY_FILE", "KES_CLIENT_KEY", 
 pub(super) const CERT_FILE: [&str; 3] = ["MINIO_KES_CERT_FILE", "KES_CLIENT_CERT", "MINIO_KES_CLIENT_CERT"];
 /// The password of an encrypted private key, where there is no terminal to ask on.
 pub(super) const KEY_PASSWORD: &str = "CLAVIGER_KEY_PASSWORD";
-/// Authorities beside the system's.
+/// A file with more authorities, beside the system's.
 const SSL_CERT_FILE: &str = "SSL_CERT_FILE";
 
 /// The key managers.
@@ -24,25 +24,25 @@ pub(super) const KMS_SERVER: &str = "MINIO_KMS_SERVER";
 pub(super) const KMS_ENCLAVE: &str = "MINIO_KMS_ENCLAVE";
 /// An API key of theirs.
 pub(super) const KMS_API_KEY: &str = "MINIO_KMS_API_KEY";
-/// What takes the place of an HSM.
+/// The HSM key.
 pub(super) const KMS_HSM_KEY: &str = "MINIO_KMS_HSM_KEY";
 
-/// A text that is no secret, if the variable is set to one.
+/// The value of a variable that is not secret, if it is set.
 pub(super) fn text(name: &str) -> Option<String> {
     variable(name)?.into_string().ok()
 }
 
-/// A text that is a secret, unless it is empty.
+/// The value of a secret variable, unless it is empty.
 pub(super) fn secret(name: &str) -> Option<SecretString> {
     text(name).filter(|text| !text.is_empty()).map(SecretString::from)
 }
 
-/// The first of these variables that is set, with its name. An empty one counts: it hides those behind it.
+/// The first of these variables that is set, with its name. An empty variable counts as set, and hides those after it.
 pub(super) fn first(names: &[&'static str]) -> Option<(&'static str, OsString)> {
     names.iter().find_map(|name| variable(name).map(|value| (*name, value)))
 }
 
-/// The path in the first of these variables that is set, unless that is empty.
+/// The path in the first of these variables that is set, unless it is empty.
 pub(super) fn path(names: &[&'static str]) -> Option<PathBuf> {
     first(names).map(|(_, value)| value).filter(|value| !value.is_empty()).map(PathBuf::from)
 }

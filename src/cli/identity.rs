@@ -78,7 +78,7 @@ pub(super) async fn run(args: Args, out: &mut Out) -> anyhow::Result<()> {
     }
 }
 
-/// Makes an API key. What is no terminal gets the key and nothing else, not even a line feed.
+/// Makes an API key. When standard output is not a terminal, it prints only the key, without a line feed.
 fn generate(out: &mut Out) -> anyhow::Result<()> {
     let key = ApiKey::generate()?;
     let text = key.expose();
@@ -98,7 +98,7 @@ fn generate(out: &mut Out) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What the argument of `identity` is.
+/// The argument of `identity`.
 enum Subject {
     Identity(Identity),
     Key(ApiKey),
@@ -217,7 +217,7 @@ async fn describe(client: &Client, identity: &str) -> Result<Description, client
     })
 }
 
-/// Archived servers know only admins themselves; everybody else they know by name, if policies let us ask.
+/// Archived servers answer this only for admins. For others, ask by name; a policy must allow that.
 async fn describe_self(client: &Client) -> Result<Description, client::Error> {
     let described = match (client.describe_self().await, client.identity()) {
         (Err(error), Some(identity)) if error.status() == Some(StatusCode::NOT_FOUND) => {

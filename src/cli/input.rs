@@ -12,7 +12,7 @@ use super::{environment, prompt, report};
 use crate::crypto::buffer::Buffer;
 use crate::crypto::{base64, pem};
 
-/// The most that is read from a file or standard input, in bytes: more than any request may hold.
+/// The most that is read from a file or standard input, in bytes. No request may be that large.
 const MAX: u64 = 4 * 1024 * 1024;
 
 /// Reads a file, or standard input where the path is `-`. The content may be secret.
@@ -84,7 +84,7 @@ pub(super) fn new_password(path: &Path) -> anyhow::Result<SecretString> {
     }
     let first = password(&format!("Password for '{}': ", path.display()))?;
     let second = password("The same again: ")?;
-    // Both come from the person who would learn something by how long this takes.
+    // No constant-time comparison needed: both come from the person who could measure it.
     anyhow::ensure!(first.expose_secret() == second.expose_secret(), "the passwords are not the same");
     Ok(first)
 }

@@ -105,7 +105,7 @@ pub(super) async fn run(args: Args, out: &mut Out) -> anyhow::Result<()> {
     }
 }
 
-/// Creates one after the other: those before one that fails are there.
+/// Creates one key after the other. When one fails, those before it stay.
 async fn create(Names { names, connection }: Names) -> anyhow::Result<()> {
     let client = connection.client()?;
     for name in names {
@@ -131,7 +131,7 @@ fn base64_file(path: &Path) -> anyhow::Result<Zeroizing<Vec<u8>>> {
 }
 
 async fn info(args: Info, out: &mut Out) -> anyhow::Result<()> {
-    /// What the archived command wrote, and scripts read.
+    /// The JSON of the archived command, which scripts read.
     #[derive(Serialize)]
     struct Json<'a> {
         name: &'a str,

@@ -48,12 +48,12 @@ impl Kind {
 
 /// Lists what there is of a kind.
 pub(super) async fn run(args: Args, kind: Kind, out: &mut Out) -> anyhow::Result<()> {
-    // Scripts have come to know the heading of the policies as "Key".
+    // Existing scripts expect the heading "Key" for policies, too.
     let heading = if matches!(kind, Kind::Identity) { "Identity" } else { "Key" };
     run_with(args, kind, heading, None, out).await
 }
 
-/// The same, under another heading, and with an API key that outdoes all others.
+/// Like `run`, with another heading, and with an API key that takes precedence over all others.
 pub(super) async fn run_with(
     args: Args,
     kind: Kind,

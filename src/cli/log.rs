@@ -43,7 +43,7 @@ pub(super) async fn run(args: Args, out: &mut Out) -> anyhow::Result<()> {
             (false, true) => print_error(out, &line)?,
             (false, false) => print_audit(out, &line)?,
         }
-        // Events come one at a time, and somebody waits for each.
+        // Flush after every event, so that it shows at once.
         out.flush()?;
     }
     anyhow::bail!("the server ended the {name}: it stops, or we were too slow")
@@ -73,7 +73,7 @@ struct Response {
     time: u64,
 }
 
-/// Time, status, how long it took, who from where, what: what varies in width stands last.
+/// Prints time, status, duration, caller, address and path, with the columns of varying width last.
 fn print_audit(out: &mut Out, line: &[u8]) -> anyhow::Result<()> {
     let Ok(Audit { time, request, response }) = serde_json::from_slice(line) else { return print_raw(out, line) };
     let style = match response.code {
@@ -106,7 +106,7 @@ fn print_error(out: &mut Out, line: &[u8]) -> anyhow::Result<()> {
     }
 }
 
-/// What is no event of a kind that we know is shown as it is.
+/// Prints an event of an unknown kind as it is.
 fn print_raw(out: &mut Out, line: &[u8]) -> anyhow::Result<()> {
     Ok(writeln!(out, "{}", printable(&String::from_utf8_lossy(line)))?)
 }

@@ -49,7 +49,7 @@ pub(super) async fn run(args: Args, out: &mut Out) -> anyhow::Result<()> {
     };
     tokio::select! {
         ended = watch => ended,
-        // That is how one ends this, so it is no failure.
+        // Ctrl-C is the normal way to end this command, so it is no failure.
         interrupted = tokio::signal::ctrl_c() => Ok(interrupted?),
     }
 }

@@ -46,13 +46,13 @@ impl Args {
     }
 }
 
-/// Some keys are not on the target, though nothing is half-done: the program exits with 3.
+/// The run is incomplete: some keys are not on the target, but none is half-written. The program exits with 3.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub(super) struct Incomplete(String);
 
 impl Incomplete {
-    /// With what there is to say.
+    /// The error with this message.
     pub(super) fn new(message: String) -> Self {
         Self(message)
     }
@@ -116,7 +116,7 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Ends what was cut off on the target, which takes minutes when nobody else does.
+    /// Completes or undoes interrupted replacements on the target. This may take minutes.
     async fn settle(&self) -> anyhow::Result<()> {
         let meter = self.meter();
         let settled = tokio::select! {
@@ -142,7 +142,7 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Lists the source again: what has changed there meanwhile is not on the target.
+    /// Lists the source again, to find keys that changed there during the run.
     async fn recheck(&mut self, plan: &Plan) -> anyhow::Result<()> {
         let started = Instant::now();
         match self.migration.drift(plan).await {
@@ -175,7 +175,7 @@ impl Session<'_> {
         verdict
     }
 
-    /// Lists keys that stay different, as loudly as text can.
+    /// Warns about keys that stay different.
     fn warn_different(&self, on_conflict: OnConflict) {
         if on_conflict != OnConflict::Skip {
             return;
@@ -185,7 +185,7 @@ impl Session<'_> {
         }
     }
 
-    /// Lists the keys of the target that go.
+    /// Lists the keys of the target that will be replaced.
     fn note_replaced(&self, on_conflict: OnConflict) {
         if on_conflict != OnConflict::Replace {
             return;
@@ -195,7 +195,7 @@ impl Session<'_> {
         }
     }
 
-    /// What was found beside keys.
+    /// Reports what was found besides keys.
     pub(super) fn note_oddities(&self) {
         if !self.report.excluded.is_empty() {
             self.note(format_args!("Excluded: {}", first(&self.report.excluded).join(", ")));
@@ -205,7 +205,7 @@ impl Session<'_> {
         }
     }
 
-    /// Says what of which keys does not go along, before anything is written.
+    /// Says what will be lost of which keys, before anything is written.
     fn note_losses(&self) {
         let mut losses = BTreeMap::<String, Vec<&str>>::new();
         for key in self.report.keys.iter().filter(|key| !key.lost().is_empty()) {
@@ -247,7 +247,7 @@ fn plan_text(report: &Report, on_conflict: OnConflict, prove: Prove) -> String {
     )
 }
 
-/// The key of the target that is another one than the source's.
+/// Describes a key of the target that differs from the source's.
 fn another_key(key: &KeyReport) -> String {
     let fingerprints = match key.fingerprints() {
         (source, Some(target)) => format!("{target}, not {source}"),

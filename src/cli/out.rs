@@ -10,13 +10,13 @@ use super::environment;
 
 /// A heading.
 pub(super) const HEADING: Style = Style::new().underline();
-/// What labels a value.
+/// The label of a value.
 pub(super) const LABEL: Style = Style::new().dimmed();
-/// What matters most.
+/// The most important text.
 pub(super) const STRONG: Style = Style::new().bold();
 /// All is well.
 pub(super) const GOOD: Style = AnsiColor::Green.on_default().bold();
-/// Look here.
+/// Something needs attention.
 pub(super) const WARNING: Style = AnsiColor::Yellow.on_default();
 /// Something is wrong.
 pub(super) const BAD: Style = AnsiColor::Red.on_default();
@@ -60,7 +60,7 @@ impl Out {
         Self { stream: BufWriter::new(stream), is_terminal, color: color.applies(is_terminal), program }
     }
 
-    /// Whether a person reads along.
+    /// Whether standard output is a terminal.
     pub(super) fn is_terminal(&self) -> bool {
         self.is_terminal
     }
@@ -75,7 +75,7 @@ impl Out {
         Painted::new(if self.color { style } else { Style::new() }, text)
     }
 
-    /// One JSON value: on one line, or spread out for people when it is an object.
+    /// Prints one JSON value: on one line, or, for an object on a terminal, indented.
     pub(super) fn json(&mut self, value: &impl Serialize) -> io::Result<()> {
         let value = serde_json::to_value(value)?;
         if self.is_terminal && value.is_object() {
@@ -86,13 +86,13 @@ impl Out {
         self.stream.write_all(b"\n")
     }
 
-    /// Says what a command has done that has no other result, to people: scripts know it by the exit code.
+    /// On a terminal, says what a command without other output has done. Scripts use the exit code.
     pub(super) fn done(&mut self, what: impl fmt::Display) -> io::Result<()> {
         if self.is_terminal { writeln!(self, "{what}") } else { Ok(()) }
     }
 
-    /// Names: one JSON array, or a heading and one a line. When there are none, nothing at all for scripts, and for
-    /// people that no such `things` were found.
+    /// Prints names: one JSON array, or a heading and one name on each line. When there are none, it prints nothing for
+    /// scripts, and on a terminal that no such `things` were found.
     pub(super) fn names(&mut self, heading: &str, things: &str, names: &[String], json: bool) -> io::Result<()> {
         if json {
             return self.json(&names);
@@ -107,7 +107,7 @@ impl Out {
         names.iter().try_for_each(|name| writeln!(self.stream, "{}", printable(name)))
     }
 
-    /// Labels of this width and their values, one a line.
+    /// Prints labels of this width and their values, one on each line.
     pub(super) fn fields(&mut self, width: usize, fields: &[(&str, &dyn fmt::Display)]) -> io::Result<()> {
         for (label, value) in fields {
             let label = self.paint(LABEL, format!("{label:<width$}"));
@@ -146,14 +146,14 @@ impl<T: fmt::Display> fmt::Display for Painted<T> {
     }
 }
 
-/// What others wrote, without control characters: nobody moves the cursor of our users.
+/// Foreign text without control characters, so that it cannot control the terminal.
 pub(super) fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }
 
 /// A moment in UTC, to the second.
 pub(super) fn moment(time: time::OffsetDateTime) -> String {
-    // A server may say anything: a moment that has no year in UTC is shown with its own offset.
+    // A server may send any time. One that is out of range in UTC is shown with its own offset.
     let time = time.checked_to_offset(time::UtcOffset::UTC).unwrap_or(time);
     let (date, clock) = (time.date(), time.time());
     format!(

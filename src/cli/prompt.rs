@@ -17,7 +17,7 @@ const MAX: usize = 4096;
 /// When there is no terminal, or the answer is no text.
 pub(super) fn password(prompt: &str) -> io::Result<SecretString> {
     let mut terminal = File::options().read(true).write(true).open("/dev/tty")?;
-    // First silence, then the question: whoever types fast is not shown either.
+    // Turn the echo off before the question, so that early input is not shown either.
     let silent = Silent::begin(terminal.try_clone()?)?;
     terminal.write_all(prompt.as_bytes())?;
     let answer = read_line(&mut terminal);
@@ -36,12 +36,12 @@ pub(super) struct Consent {
 }
 
 impl Consent {
-    /// Whether somebody is there to be asked, who has not agreed yet.
+    /// Whether there is a terminal to ask on, and `--yes` was not given.
     pub(super) fn must_be_asked_for(&self) -> bool {
         !self.yes && io::stdin().is_terminal() && io::stderr().is_terminal()
     }
 
-    /// Asks, on a terminal, unless '--yes' has answered.
+    /// Asks on a terminal, unless '--yes' was given.
     ///
     /// # Errors
     /// When the answer is not yes.
@@ -75,7 +75,7 @@ fn read_line(terminal: &mut File) -> io::Result<SecretString> {
     Ok(SecretString::from(text.trim_end_matches(['\r', '\n'])))
 }
 
-/// A terminal that does not show what is typed; as it was before when dropped.
+/// A terminal with its echo off. Dropping it restores the settings.
 struct Silent {
     terminal: File,
     before: Termios,
@@ -86,7 +86,7 @@ impl Silent {
         let before = tcgetattr(&terminal)?;
         let mut silent = before.clone();
         silent.local_modes.remove(LocalModes::ECHO);
-        // What was typed before the question is no answer to it.
+        // Input from before the question is not an answer to it.
         tcsetattr(&terminal, OptionalActions::Flush, &silent)?;
         Ok(Self { terminal, before })
     }

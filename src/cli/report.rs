@@ -12,7 +12,7 @@ use crate::auth::enclave;
 use crate::client::{Error, Failure, HTTPS, Kind, Lost};
 use crate::kms::operations::{self as kms_operations, EXECUTE};
 
-/// Says on standard error that a command failed. `program` is the name it was called by.
+/// Prints the error of a command to standard error. `program` is the name that it was called by.
 pub(super) fn print(error: &anyhow::Error, program: &str, color: Color) {
     let mut stderr = io::stderr().lock();
     let style = if color.applies(stderr.is_terminal()) { out::BAD } else { anstyle::Style::new() };
@@ -24,7 +24,7 @@ pub(super) fn print(error: &anyhow::Error, program: &str, color: Color) {
     }
 }
 
-/// Whether the reader of our output has gone: no failure worth a word.
+/// Whether the reader of our output has closed the pipe, which is not reported.
 pub(super) fn is_closed_pipe(error: &anyhow::Error) -> bool {
     let mut causes = error.chain().filter_map(|cause| cause.downcast_ref::<io::Error>());
     causes.any(|error| error.kind() == io::ErrorKind::BrokenPipe)
@@ -124,7 +124,7 @@ fn method(path: &str) -> &Method {
     operations::of(path).map_or(&Method::GET, |operation| operation.method)
 }
 
-/// What to do about a private key that is encrypted, where nobody can be asked.
+/// What to do about an encrypted private key when there is no terminal to ask on.
 pub(super) fn no_password() -> String {
     format!("there is no terminal to ask for the password on; set {KEY_PASSWORD}")
 }

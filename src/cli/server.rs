@@ -19,7 +19,7 @@ use crate::crypto::{Algorithm, Key};
 use crate::name::KeyName;
 use crate::{clock, keystore};
 
-/// The longest pause between two attempts to reach the key store at the start.
+/// The longest pause between two attempts to reach the key store at start.
 const LONGEST_PAUSE: Duration = Duration::from_secs(8);
 
 /// Start a key server.
@@ -77,7 +77,7 @@ async fn start(daemon: Daemon, source: Source, wait: bool) -> anyhow::Result<()>
     daemon.serve(vec![Box::new(listener)]).await
 }
 
-/// Connects the key store, however long it takes until it answers.
+/// Connects to the key store. Waits until it answers.
 async fn wait_for_keystore(config: &Config) -> anyhow::Result<Arc<Keys>> {
     let mut pause = Duration::from_secs(1);
     loop {
@@ -104,13 +104,13 @@ async fn connect(config: &Config) -> anyhow::Result<Arc<Keys>> {
     Ok(keys)
 }
 
-/// Whether it is a failure of the key store that may pass.
+/// Whether the error is a failure of the key store that may pass.
 fn is_unreachable(error: &anyhow::Error) -> bool {
     let created = error.downcast_ref::<cache::Error>().map(|error| &*error.source);
     matches!(error.downcast_ref().or(created), Some(keystore::Error::Unreachable(_)))
 }
 
-/// Who may do what, as the config says.
+/// The access rules of the config.
 pub(super) fn access(config: &Config) -> Access {
     let policies = config.policy.iter().map(|(name, policy)| {
         let rules = Policy::new(name.clone(), policy.allow.clone(), policy.deny.clone());

@@ -79,12 +79,12 @@ fn print_status(out: &mut Out, status: &StatusResponse) -> io::Result<()> {
     Ok(())
 }
 
-/// Archived servers send milliseconds where nanoseconds are due. A millisecond is the least that any server sends.
+/// Archived servers send milliseconds instead of nanoseconds. No server sends less than a millisecond.
 fn nanoseconds(latency: u64) -> u64 {
     if latency < 1_000_000 { latency.saturating_mul(1_000_000) } else { latency }
 }
 
-/// A route as scripts know it: without a limit that there is not.
+/// A route for scripts. A limit that does not exist is left out.
 #[derive(Serialize)]
 struct Listed<'a> {
     method: &'a str,

@@ -49,7 +49,7 @@ impl Session<'_> {
     }
 }
 
-/// What is not the same on both sides, one a line; of each kind the first ones.
+/// The differences between both sides, one on each line; only the first ones of each kind.
 fn differences(report: &Report) -> String {
     let different = |key: &KeyReport| match key.fingerprints() {
         (source, Some(target)) => format!("{} (source {source}, target {target})", key.name()),

@@ -6,7 +6,7 @@ use clap::error::{ContextKind, ContextValue};
 
 use super::{KES, MINKMS, kes_name, kms_name};
 
-/// What somebody wants who writes such a word.
+/// What the user of such a word probably wants.
 #[derive(Debug)]
 pub(super) enum Wish {
     /// To read about the command that these words name.
@@ -17,7 +17,8 @@ pub(super) enum Wish {
     Other(String),
 }
 
-/// The first word of a command line that is no command, as a wish; none where all of them are, or nobody knows it.
+/// The wish for the first word of a command line that is not a command; `None` when all words are commands, or the word
+/// is unknown.
 pub(super) fn wish(program: &str, root: &clap::Command, args: &[OsString]) -> Option<Wish> {
     let mut args = args.iter().skip(1).map(|arg| arg.to_string_lossy());
     let mut path: Vec<String> = if program == MINKMS { vec!["kms".to_owned()] } else { Vec::new() };
@@ -50,7 +51,7 @@ pub(super) fn wish(program: &str, root: &clap::Command, args: &[OsString]) -> Op
     None
 }
 
-/// Which command does what somebody wants who writes `word` behind the commands of `path`.
+/// The command to use instead of `word` after the commands of `path`.
 fn advice(program: &str, path: &[&str], word: &str) -> Option<String> {
     let (kes, kms) = (kes_name(program), kms_name(program));
     Some(match (path, word) {
@@ -113,7 +114,7 @@ fn of_key_manager(kms: &str, word: &str) -> Option<String> {
     })
 }
 
-/// Takes commands that destroy something out of the tips of an error: whoever mistypes one word must not be led to them.
+/// Removes commands that destroy something from the tips of an error: a mistyped word must not lead to them.
 pub(super) fn without_destruction(mut error: clap::Error) -> clap::Error {
     let destroys = |name: &String| name.starts_with("rm") || name == "restore";
     let kept = match error.get(ContextKind::SuggestedSubcommand) {

@@ -32,20 +32,21 @@ use crate::crypto::Blob;
 use crate::name::{KeyName, RESERVED_PREFIX};
 use crate::text::{counted, first};
 
-/// How long a copy has to be watched, and stay as it is, until its owner is taken for dead. No clock that may be wrong
-/// has a say in it.
+/// How long a copy must stay unchanged while it is watched, until its owner counts as dead. No wall clock is involved,
+/// because it may be wrong.
 const ABANDONED: Duration = Duration::from_secs(120);
 
-/// How long after the copy was written its owner still deletes anything: long before others take it for dead.
+/// How long after writing the copy its owner may still delete anything. It ends long before others count the owner as
+/// dead.
 const LEASE: Duration = Duration::from_secs(60);
 
 /// The pause before checking a copy again whose owner may be alive.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
-/// How long a replacement waits for somebody who has created the key in between, to take that back.
+/// How long a replacement waits for another process that has created the key meanwhile to take its value back.
 const TAKEN_BACK: Duration = Duration::from_secs(10);
 
-/// How often it looks.
+/// The pause between checks for that.
 const TAKING_BACK: Duration = Duration::from_millis(200);
 
 /// How often a read tries the key and then its copy: during a replacement it may miss both.
@@ -54,19 +55,20 @@ const READS: usize = 4;
 /// Wraps a store in which each name is written only once.
 pub struct Kept<S> {
     store: S,
-    /// One replacement of a key at a time; several keys may share a lock. Inside, those that have not come to their end.
+    /// One replacement of a key at a time; several keys may share a lock. Each holds the attempts that are not
+    /// complete.
     attempts: [Mutex<Attempts>; 64],
 }
 
 type Attempts = HashMap<KeyName, Attempt>;
 
-/// A replacement of ours.
+/// A replacement by this process.
 struct Attempt {
     /// The copy, as it is stored.
     copy: Blob,
-    /// When that was going to be written.
+    /// The time just before the copy was written.
     since: Instant,
-    /// Whether the key was told to be deleted. It is told once: a second order could arrive after the new value.
+    /// Whether the delete of the key was sent. It is sent only once: a second delete could arrive after the new value.
     deletes: bool,
 }
 
@@ -82,7 +84,7 @@ impl Attempt {
         })
     }
 
-    /// Whether nobody else can be at work on it, so that something may be deleted.
+    /// Fails when another process may have taken over, so that nothing may be deleted any more.
     fn check_lease(&self) -> Result<(), Error> {
         if self.since.elapsed() < LEASE {
             return Ok(());
@@ -104,7 +106,7 @@ impl<S: KeyStore> Kept<S> {
         self.attempts[usize::try_from(index).expect("less than the locks there are")].lock().await
     }
 
-    /// What lies under a name, if anything does.
+    /// The value under a name, if there is one.
     async fn stored(&self, name: &KeyName) -> Result<Option<Blob>, Error> {
         match self.store.get(name).await {
             Ok(stored) => Ok(Some(stored)),
@@ -117,12 +119,12 @@ impl<S: KeyStore> Kept<S> {
     async fn copy_of(&self, name: &KeyName) -> Result<Option<Copy>, Error> {
         let kept = KeyName::kept(name);
         let Some(stored) = self.stored(&kept).await? else { return Ok(None) };
-        // The first 64 bits of two hashes may be the same: then it is nobody's copy but the other's.
+        // The first 64 bits of two hashes may be the same: then the copy belongs to the other key.
         Ok(Some(Copy::parse(&kept, &stored)?).filter(|copy| copy.name == name.as_str()))
     }
 
-    /// Removes a value that was just created under a name of which there is a copy. Nobody else does: so it is this one
-    /// that is there when the order arrives.
+    /// Removes a value that this process has just created under a name that has a copy. No other process removes it, so
+    /// it is still this value when the delete arrives.
     async fn take_back(&self, name: &KeyName, value: &Blob) -> Result<(), Error> {
         match self.stored(name).await? {
             Some(stored) if stored.is_same(value) => done(self.store.delete(name).await),
@@ -130,11 +132,11 @@ impl<S: KeyStore> Kept<S> {
         }
     }
 
-    /// Writes the copy of an attempt, as nobody else does at the time, and makes sure that it is there.
+    /// Writes the copy of an attempt, which at most one process can do at a time, and checks that it is there.
     async fn keep(&self, name: &KeyName, attempt: &Attempt) -> Result<(), Error> {
         let kept = KeyName::kept(name);
         match self.store.create(&kept, &attempt.copy).await {
-            // Perhaps it is ours.
+            // The copy may be ours.
             Ok(()) | Err(Error::Exists | Error::Unreachable(_)) => {}
             Err(error) => return Err(error),
         }
@@ -150,7 +152,7 @@ impl<S: KeyStore> Kept<S> {
         }
     }
 
-    /// Replaces the key of which the attempt's copy is kept.
+    /// Replaces the key after the attempt's copy was written.
     async fn renew(&self, name: &KeyName, value: &Blob, attempt: &mut Attempt) -> Result<(), Error> {
         let kept = KeyName::kept(name);
         let copy = Copy::parse(&kept, &attempt.copy)?;
@@ -169,7 +171,7 @@ impl<S: KeyStore> Kept<S> {
                     ));
                 }
                 Standing::Nothing | Standing::Another if !attempt.deletes => {
-                    // Somebody has deleted or replaced it since we looked.
+                    // Another process has deleted or replaced the key since the check.
                     self.remove(&kept, attempt).await?;
                     return Err(failed("the key has another value than expected"));
                 }
@@ -190,17 +192,18 @@ impl<S: KeyStore> Kept<S> {
         self.remove(&kept, attempt).await
     }
 
-    /// Removes our copy, which has served.
+    /// Removes our copy, which is no longer needed.
     async fn remove(&self, kept: &KeyName, attempt: &Attempt) -> Result<(), Error> {
         attempt.check_lease()?;
         match self.store.delete(kept).await {
-            // The key is whole all the same. What is left of the copy, the next run removes.
+            // The key is complete anyway. The next run removes a copy that is left.
             Err(Error::Unreachable(_)) => Ok(()),
             removed => done(removed),
         }
     }
 
-    /// Ends a replacement whose owner is dead: the key then has its old or its new value, and the copy is gone.
+    /// Completes or undoes a replacement whose owner is dead. Then the key has its old or its new value, and the copy
+    /// is gone.
     async fn end(&self, kept: &KeyName, stored_copy: &Blob) -> Result<(), Error> {
         let copy = Copy::parse(kept, stored_copy)?;
         let name = KeyName::parse(&copy.name).map_err(|_| failed("a copy is of something that is no key"))?;
@@ -218,7 +221,7 @@ impl<S: KeyStore> Kept<S> {
             Standing::Nothing => return Err(Error::Unreachable("the old value was not stored; it is kept".into())),
             Standing::Another => return Err(copy.conflict(kept)),
         }
-        // Somebody else may have ended it meanwhile, and begun another one.
+        // Another process may have ended it meanwhile, and begun a new one.
         if self.stored(kept).await?.is_some_and(|there| there.is_same(stored_copy)) {
             done(self.store.delete(kept).await)?;
         }
@@ -226,7 +229,7 @@ impl<S: KeyStore> Kept<S> {
         Ok(())
     }
 
-    /// The reserved names of copies that are there.
+    /// The reserved names of all copies.
     async fn copies(&self) -> Result<Vec<KeyName>, Error> {
         let listing = self.store.list(RESERVED_PREFIX).await?;
         Ok(listing.foreign.iter().filter_map(|foreign| KeyName::parse_kept(&foreign.name)).collect())
@@ -240,7 +243,7 @@ struct Watched {
     since: Instant,
 }
 
-/// What is not there has been deleted.
+/// Deleting a value that is not there counts as done.
 fn done(deleted: Result<(), Error>) -> Result<(), Error> {
     match deleted {
         Err(Error::NotFound) => Ok(()),
@@ -261,14 +264,13 @@ impl<S: KeyStore> fmt::Display for Kept<S> {
 #[async_trait]
 #[deny(clippy::missing_trait_methods)]
 impl<S: KeyStore> KeyStore for Kept<S> {
-    /// Looks at the name and then for a copy: one of them is there at every moment of a replacement. When the key
-    /// appeared after that, and is being replaced by the time that the write arrives, the look for a copy afterwards
-    /// shows it.
+    /// Checks the name first and then the copy: at every moment of a replacement one of them exists. If the key appears
+    /// after these checks and is being replaced when the write arrives, the check for a copy after the write shows it.
     async fn create(&self, name: &KeyName, value: &Blob) -> Result<(), Error> {
         match self.store.get(name).await {
             Ok(_) => return Err(Error::Exists),
             Err(Error::Unreachable(cause)) => return Err(Error::Unreachable(cause)),
-            // It is not there, or it is no key, and the store knows whether the name is free.
+            // The key is missing or invalid. The store decides whether the name is free.
             Err(_) => {}
         }
         if self.copy_of(name).await?.is_some() {
@@ -289,16 +291,16 @@ impl<S: KeyStore> KeyStore for Kept<S> {
         }
     }
 
-    /// The key, and whether there is a copy: then what stands under the name may be somebody's who is going to take it
-    /// back.
+    /// Reads the key and looks for a copy. When there is a copy, the value under the name may be one that its creator
+    /// will take back.
     async fn get(&self, name: &KeyName) -> Result<Blob, Error> {
         for _ in 0..READS {
             match (self.stored(name).await?, self.copy_of(name).await) {
                 (stored, Ok(Some(copy))) => return Ok(copy.read(stored)),
-                // Who may not read copies, or finds garbage there, reads the key all the same.
+                // Without the right to read copies, or with an invalid copy, the key is read anyway.
                 (Some(stored), Ok(None) | Err(Error::Failed(_))) => return Ok(stored),
                 (_, Err(error)) => return Err(error),
-                // It may have been renewed between the two questions.
+                // The key may have been created anew between the two reads.
                 (None, Ok(None)) => {
                     if self.stored(name).await?.is_none() {
                         return Err(Error::NotFound);
@@ -309,7 +311,7 @@ impl<S: KeyStore> KeyStore for Kept<S> {
         Err(Error::Unreachable("the key is being replaced again and again".into()))
     }
 
-    /// May be asked again when it was not answered: then it goes on.
+    /// It may be repeated when the outcome is unknown: then it goes on where it stopped.
     async fn replace(&self, name: &KeyName, expected: &Blob, value: &Blob) -> Result<(), Error> {
         let mut attempts = self.lock(name).await;
         if !self.get(name).await?.is_same(expected) {
@@ -345,7 +347,7 @@ impl<S: KeyStore> KeyStore for Kept<S> {
             let mut left = Vec::with_capacity(watched.len());
             for Watched { kept, copy, since } in watched {
                 match self.stored(&kept).await? {
-                    // Its owner lives, and has ended it.
+                    // Its owner is alive, and has completed it.
                     None => {}
                     Some(now) if !now.is_same(&copy) => left.push(Watched { kept, copy: now, since: Instant::now() }),
                     Some(_) if since.elapsed() < ABANDONED => left.push(Watched { kept, copy, since }),
@@ -360,14 +362,14 @@ impl<S: KeyStore> KeyStore for Kept<S> {
         if conflicts.is_empty() { Ok(()) } else { Err(Error::Failed(first(conflicts).join("\n").into())) }
     }
 
-    /// Not while there are two values: whoever wants to be rid of the one means the key's entry, and would lose the copy.
+    /// Refused while there are two values: a caller that wants to delete the one would also lose the copy.
     async fn delete(&self, name: &KeyName) -> Result<(), Error> {
         if let Some(copy) = self.copy_of(name).await? {
             let kept = KeyName::kept(name);
             if copy.is_in_conflict(self.stored(name).await?.as_ref()) {
                 return Err(copy.conflict(&kept));
             }
-            // First: it would stand for the name.
+            // Delete the copy first: readers would get it in place of the deleted key.
             self.store.delete(&kept).await?;
         }
         self.store.delete(name).await

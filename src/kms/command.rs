@@ -258,7 +258,7 @@ impl Request {
     /// Parses the body of a request.
     ///
     /// # Errors
-    /// When it is malformed, holds nothing, too much, or reads and writes.
+    /// When the body is malformed or empty, holds too much, or mixes reads and writes.
     pub(super) fn parse(body: &[u8]) -> Result<Self, Error> {
         // Before anything is made of them.
         if frames(body).take(COMMANDS + 1).count() > COMMANDS {
@@ -292,7 +292,7 @@ impl Request {
 /// The actions of the commands in a request's body, in order. It checks no rights.
 ///
 /// # Errors
-/// When the body is malformed, holds nothing, too much, or reads and writes.
+/// When the body is malformed or empty, holds too much, or mixes reads and writes.
 pub fn actions(body: &[u8]) -> Result<Vec<Action>, Error> {
     Ok(match Request::parse(body)? {
         Request::Read(reads) => reads.into_iter().map(|(action, _)| action).collect(),

@@ -104,7 +104,7 @@ impl Ring {
         older.chain(latest).map(|(number, version)| (*number, &**version))
     }
 
-    /// A key with all versions that were stored; a single one without a number is the first.
+    /// A key with all its stored versions. A single version without a number is version 1.
     ///
     /// # Errors
     /// What is wrong with the versions. It contains no key material.

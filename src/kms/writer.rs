@@ -87,7 +87,7 @@ enum Whole {
     Restore(Vec<u8>, Done<()>),
 }
 
-/// An order, who waits for it, and the room that it takes.
+/// An order, the caller that waits for it, and its share of the queue's size.
 type Waiting = (Order, Done<()>, Room);
 
 /// What has become of the thread.
@@ -224,7 +224,7 @@ struct End {
 }
 
 impl End {
-    /// Lets the thread work until it ends. By then the store is closed.
+    /// Runs the thread until it ends. Then the store is closed.
     fn after(mut self, thread: Thread) {
         thread.run();
         self.is_orderly = true;
@@ -262,7 +262,7 @@ impl Thread {
         }
     }
 
-    /// Carries out an order and those that wait, and writes them together. Hands on what is no order.
+    /// Carries out an order and those that are waiting, and writes them together. Returns a job that is not an order.
     fn collect(&mut self, first: Waiting) -> Option<(Job, Room)> {
         let mut together = Together::new(&self.keeper);
         together.add(&self.keeper, first);
@@ -353,8 +353,8 @@ impl Together {
         self.waiting.len() < TOGETHER && clock::instant().saturating_duration_since(self.since) < COLLECTING
     }
 
-    /// Adds an order, unless it is refused: then that is the answer, at once. A panic is a defect, and the end of this
-    /// order only: what it has made so far is thrown away.
+    /// Adds an order. When it is refused, the caller is told at once. A panic is a defect; it ends this order only, and
+    /// its changes are dropped.
     fn add(&mut self, keeper: &Keeper, (order, done, room): Waiting) {
         let prepared = catch_unwind(AssertUnwindSafe(|| prepare(keeper, &self.pending, &order)));
         match prepared.unwrap_or(Err(Error::Defect)) {

@@ -13,7 +13,7 @@ use time::OffsetDateTime;
 use super::message::local_addresses;
 use crate::server::tls::Tls;
 
-/// How long the certificate of a development server lasts.
+/// The lifetime of a development server's certificate.
 const VALID: time::Duration = time::Duration::days(90);
 
 /// A self-signed server certificate.
@@ -42,7 +42,7 @@ pub(in crate::cli) fn make(
     Ok(Made { certificate, key, expires: now + valid })
 }
 
-/// TLS of a development server: its certificate is gone with it.
+/// TLS of a development server. Its certificate exists only while the server runs.
 #[derive(Clone)]
 pub(in crate::cli) struct Ephemeral {
     pub(in crate::cli) tls: Tls,
@@ -50,19 +50,19 @@ pub(in crate::cli) struct Ephemeral {
 }
 
 impl Ephemeral {
-    /// Makes the certificate, for `host`, too.
+    /// Makes the certificate, also for `host`.
     pub(in crate::cli) fn make(host: Option<&str>, now: OffsetDateTime) -> anyhow::Result<Self> {
         let Made { certificate, key, expires } = make("claviger development server", host, now, VALID)?;
         Ok(Self { tls: Tls::ephemeral(certificate.der().clone(), key, expires)?, pem: certificate.pem() })
     }
 
-    /// Puts the certificate where clients can read it.
+    /// Writes the certificate to a file that clients can read.
     pub(in crate::cli) fn file(&self, address: SocketAddr) -> anyhow::Result<CertificateFile> {
         CertificateFile::create(address, &self.pem)
     }
 }
 
-/// The certificate of a development server where clients can read it; removed when this is dropped.
+/// The file with a development server's certificate. It is removed on drop.
 pub(in crate::cli) struct CertificateFile(PathBuf);
 
 impl CertificateFile {

@@ -13,10 +13,10 @@ use crate::server::{Handle, Server, Service, Workers};
 /// What differs between the servers of a process.
 #[async_trait(?Send)]
 pub(in crate::cli) trait Program: 'static {
-    /// What is served.
+    /// The service that is served.
     type Service: Service;
 
-    /// How the TLS files are now. They are loaded again when this changes.
+    /// A fingerprint of the TLS files. They are loaded again when it changes.
     fn tls_files(&self) -> Fingerprint;
 
     /// Loads the TLS files.
@@ -25,10 +25,10 @@ pub(in crate::cli) trait Program: 'static {
     /// When one of them cannot be used.
     fn load_tls(&self) -> anyhow::Result<Tls>;
 
-    /// Reads the config again: what is to be served from now on.
+    /// Reads the config again, and returns what to serve from now on.
     ///
     /// # Errors
-    /// When the config cannot be used. Then nothing has changed.
+    /// When the config is invalid. Then nothing has changed.
     async fn reload(&mut self) -> anyhow::Result<(Arc<Self::Service>, Tls)>;
 
     /// Waits until the program can no longer do its work, and says why. The process then ends.
@@ -36,7 +36,7 @@ pub(in crate::cli) trait Program: 'static {
         Box::pin(std::future::pending())
     }
 
-    /// Lets begun work reach its place, after the last request.
+    /// Finishes running work after the last request.
     async fn finish(&mut self);
 }
 
@@ -53,10 +53,10 @@ pub(in crate::cli) struct Listener<P: Program> {
     seen: Fingerprint,
 }
 
-/// A [`Listener`], whatever its program.
+/// A [`Listener`] with any program.
 #[async_trait(?Send)]
 pub(in crate::cli) trait Listen {
-    /// Serves until `stop` is cancelled; gives running requests no more time when `hurry` is.
+    /// Serves until `stop` is cancelled, then lets requests finish until `hurry` is cancelled.
     fn serve(
         &mut self,
         workers: Arc<Workers>,
@@ -64,10 +64,10 @@ pub(in crate::cli) trait Listen {
         hurry: CancellationToken,
     ) -> Pin<Box<dyn Future<Output = ()>>>;
 
-    /// Takes up changed TLS files. Called about once a second.
+    /// Loads changed TLS files. Called about once a second.
     fn watch(&mut self);
 
-    /// Reads the config again. The log says how that ended.
+    /// Reloads the config. The log has the result.
     async fn reload(&mut self);
 
     /// See [`Program::failed`].

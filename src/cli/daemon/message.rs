@@ -13,7 +13,7 @@ use crate::telemetry::audit;
 pub(in crate::cli) struct Message(String);
 
 impl Message {
-    /// Begins with what is true of every server.
+    /// A message with the lines that every server has.
     pub(in crate::cli) fn new() -> Self {
         let mut message = Self(String::new());
         message.line("Version", &env!("CARGO_PKG_VERSION"));
@@ -26,7 +26,7 @@ impl Message {
         let _ = writeln!(self.0, "{label:<12}{value}");
     }
 
-    /// Where clients reach a server that listens on `address`.
+    /// The addresses at which clients reach a server that listens on `address`.
     pub(in crate::cli) fn endpoints(&mut self, address: SocketAddr) {
         for (nth, endpoint) in endpoints(address).iter().enumerate() {
             self.line(if nth == 0 { "API" } else { "" }, endpoint);
@@ -49,7 +49,7 @@ impl Message {
         }
     }
 
-    /// Prints it, and what to paste into another terminal so that clients there use a development server.
+    /// Prints the message, and for a development server the variables to paste into a client's terminal.
     pub(in crate::cli) fn print(&self, exports: &[(&str, &str)]) -> std::io::Result<()> {
         let mut text = format!("{}\n=> Server is up and running...\n\n", self.0);
         for (name, value) in exports {
@@ -62,13 +62,13 @@ impl Message {
     }
 }
 
-/// The admin as the operator knows it. Text that is no hex at all is how admin access is switched off.
+/// The admin for display. A value that is not hexadecimal means that the admin is turned off.
 pub(in crate::cli) fn admin(identity: &Identity) -> &str {
     let is_hex = identity.as_str().bytes().all(|byte| byte.is_ascii_hexdigit());
     if is_hex { identity.as_str() } else { "disabled" }
 }
 
-/// Where clients reach a server that listens on `address`.
+/// The addresses at which clients reach a server that listens on `address`.
 pub(in crate::cli) fn endpoints(address: SocketAddr) -> Vec<String> {
     let hosts = if address.ip().is_unspecified() { local_addresses() } else { vec![address.ip()] };
     hosts.into_iter().map(|host| format!("https://{}", SocketAddr::new(host, address.port()))).collect()

@@ -4,14 +4,15 @@ use futures_util::future::select_all;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Mutex;
 
-/// All signals that the server obeys.
+/// All signals that the server handles.
 pub(super) struct Signals {
     pub(super) hangup: Hangup,
     pub(super) stop: Stop,
 }
 
 impl Signals {
-    /// Listens from now on. A development server has no config to read again: it ends with its terminal.
+    /// Starts to listen for signals. A development server has no config to reload, so it ends on SIGHUP, when its
+    /// terminal closes.
     pub(super) fn new(is_development: bool) -> std::io::Result<Self> {
         let mut stop = vec![signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?];
         let mut hangup = Some(signal(SignalKind::hangup())?);
@@ -22,7 +23,7 @@ impl Signals {
     }
 }
 
-/// The signal to read the config again, where there is one.
+/// The signal to reload the config, if the server has one.
 pub(super) struct Hangup(Option<Signal>);
 
 impl Hangup {
@@ -35,7 +36,7 @@ impl Hangup {
     }
 }
 
-/// The signals that end the server. Shared: the second one may come while the first is being obeyed.
+/// The signals that end the server. Shared, because a second one may come while the first is being handled.
 pub(super) struct Stop(Mutex<Vec<Signal>>);
 
 impl Stop {

@@ -6,10 +6,10 @@ use crate::auth::policy::{self, Rule};
 use crate::config::Config;
 use crate::name::KeyName;
 
-/// What is done with a key that a config creates.
+/// The operations that clients need on a key that a config creates.
 const USES: [&str; 3] = [operations::KEY_GENERATE.path, operations::KEY_ENCRYPT.path, operations::KEY_DECRYPT.path];
 
-/// Looks at the admin. What is no hash is not shown: it may be a secret in the wrong place.
+/// Checks the admin. A value that is not a hash is not shown, because it may be a secret.
 pub(super) fn admin(config: &Config, report: &mut Report) {
     const ID: &str = "admin";
     let admin = &config.admin;
@@ -30,7 +30,7 @@ pub(super) fn admin(config: &Config, report: &mut Report) {
     }
 }
 
-/// Looks at every policy.
+/// Checks every policy.
 pub(super) fn policies(config: &Config, report: &mut Report) {
     const ID: &str = "policy";
     for (name, policy) in &config.policy {
@@ -46,7 +46,7 @@ pub(super) fn policies(config: &Config, report: &mut Report) {
     }
 }
 
-/// Looks at the keys that the config creates.
+/// Checks the keys that the config creates.
 pub(super) fn keys(config: &Config, report: &mut Report) {
     const ID: &str = "keys";
     let unused = |name: &&KeyName| !config.admin.is_hash() && !config.policy.values().any(|p| may_use(p, name));

@@ -5,11 +5,11 @@ use crate::cli::units::span;
 use crate::config::Config;
 use crate::keystore;
 
-/// Looks at how long keys serve without the key store.
+/// Checks how long cached keys are served without the key store.
 pub(super) fn check(config: &Config, report: &mut Report) {
     const ID: &str = "cache";
     let expiry = config.cache.expiry;
-    // What stands in the config has no outage.
+    // A key in the config itself cannot have an outage.
     let can_fail = !matches!(config.keystore.store, keystore::Config::Static(_));
     if expiry.offline.is_zero() && can_fail {
         let left = span(expiry.any.min(expiry.unused));

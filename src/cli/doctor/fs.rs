@@ -15,7 +15,7 @@ const OTHERS: u32 = 0o077;
 /// Permissions that let the group or everybody write.
 const OTHERS_WRITE: u32 = 0o022;
 
-/// Looks at the directory, and at every key in it as `keys` reads it.
+/// Checks the directory, and reads every key in it through `keys`.
 pub(super) async fn check(config: &Config, keys: &dyn KeyStore, access: Access, report: &mut Report) {
     if let Err(error) = look(config, keys, access, report).await {
         report.failed("fs.keys", causes(&error), "see to what the message says, and run this again");
@@ -23,7 +23,7 @@ pub(super) async fn check(config: &Config, keys: &dyn KeyStore, access: Access, 
 }
 
 async fn look(config: &Config, opened: &dyn KeyStore, access: Access, report: &mut Report) -> Result<(), Error> {
-    // Nobody can have removed it for long; then the next look at the store says so.
+    // If the directory has just been removed, the next check of the store reports it.
     let Some(store) = Store::open_existing(config).await? else { return Ok(()) };
     let listing = store.list("").await?;
     rights(&config.path, store.check(access).await, &listing, report);
@@ -58,7 +58,7 @@ fn rights(directory: &Path, check: Result<(), Error>, listing: &Listing, report:
     }
 }
 
-/// The permissions of what a path leads to; none when that cannot be seen.
+/// The permissions of the file at a path; 0 when they cannot be read.
 fn mode(path: &Path) -> u32 {
     std::fs::metadata(path).map_or(0, |found| found.mode())
 }
@@ -94,7 +94,7 @@ async fn keys(store: &dyn KeyStore, names: &[KeyName], report: &mut Report) {
     report.failed(ID, message, "restore the files from a backup, and let the server's user read them; delete none");
 }
 
-/// Reads and decodes a key; one that is deleted meanwhile is no trouble.
+/// Reads and decodes a key. A key that is deleted meanwhile is no error.
 async fn read(store: &dyn KeyStore, name: &KeyName) -> Result<(), String> {
     match store.get(name).await {
         Ok(value) => Key::parse(&value).map(drop).map_err(|error| error.to_string()),

@@ -11,11 +11,11 @@ use crate::keystore::{self, Access, Config, Error, KeyStore};
 use crate::telemetry::log::causes;
 
 const REACH: &str = "keystore.reach";
-/// How often the store is asked for a sign of life; the fastest answer is the way there and back.
+/// The number of status requests. The fastest answer counts as the round-trip time.
 const ROUNDS: usize = 5;
-/// An answer that takes longer is felt by whoever needs a key that is not in the cache.
+/// A slower round trip delays clients noticeably when a key is not cached.
 const SLOW: Duration = Duration::from_millis(200);
-/// The clocks of two machines that are both right differ by less.
+/// Two correct clocks differ by less than this.
 const SKEW: time::Duration = time::Duration::seconds(10);
 
 /// The section of a config file that names a key store.
@@ -25,7 +25,7 @@ pub(super) struct Section<'a> {
     pub(super) place: String,
 }
 
-/// Opens the key store, and makes nothing. Checks that it allows `access`, and that these keys are on it.
+/// Opens the key store without making anything. Checks that it allows `access` and has these keys.
 pub(super) async fn check(
     section: &Section<'_>,
     access: Access,
@@ -73,7 +73,7 @@ async fn answers(store: &dyn KeyStore) -> Result<(), Error> {
     store.check(Access::Read).await
 }
 
-/// What there is to know of a store on another machine.
+/// Checks a store on another machine.
 async fn remote(store: &dyn KeyStore, access: Access, report: &mut Report) {
     const RIGHTS: &str = "keystore.rights";
     match store.check(access).await {

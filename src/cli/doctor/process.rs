@@ -8,10 +8,11 @@ use crate::cli::out::moment;
 use crate::memory::{ALLOW_LOCK, Lock};
 use crate::{clock, memory};
 
-/// No program like this one was built earlier: it is when the oldest compiler that can build it came out.
+/// The release date of the oldest compiler that can build this program. No clock can be right that shows an earlier
+/// time.
 const OLDEST_BUILD: OffsetDateTime = datetime!(2025-09-18 00:00 UTC);
 
-/// Whether core files can be forbidden; from now on they are.
+/// Forbids core files, and reports whether that works.
 pub(super) fn core_dumps(report: &mut Report) {
     match memory::forbid_core_dumps() {
         Ok(()) => report.ok("core.dumps", "no core file will hold keys"),
@@ -23,7 +24,7 @@ pub(super) fn core_dumps(report: &mut Report) {
     }
 }
 
-/// Whether memory can be locked with the limits that this command has.
+/// Reports whether memory can be locked with the limits of this command.
 pub(super) fn memory_lock(report: &mut Report) {
     match memory::lock() {
         Lock::Enabled => report.ok("memory.lock", "keys are never swapped out"),
@@ -35,7 +36,7 @@ pub(super) fn memory_lock(report: &mut Report) {
     }
 }
 
-/// Whether it is as late as it must be.
+/// Reports whether the clock shows an impossible time.
 pub(super) fn clock(report: &mut Report) {
     let now = clock::now();
     if now < OLDEST_BUILD {
@@ -45,5 +46,5 @@ pub(super) fn clock(report: &mut Report) {
     report.ok("clock", "plausible");
 }
 
-/// What to do about a wrong clock.
+/// The advice for a wrong clock.
 pub(super) const SET_CLOCK: &str = "set the clock, and keep it right with NTP: certificates are judged by it";

@@ -13,7 +13,7 @@ use crate::telemetry::log::causes;
 const ID: &str = "keys.required";
 const FIX: &str = "correct the config when it names another place than theirs, or restore them from a backup";
 
-/// Names as the command line gives them.
+/// Names from the command line.
 #[derive(Debug, Clone)]
 pub(super) enum Given {
     Names(Vec<KeyName>),
@@ -25,7 +25,7 @@ pub(super) enum Given {
 pub(super) struct Keys(Vec<KeyName>);
 
 impl Given {
-    /// No name contains a slash or a dot, which every file's path can.
+    /// A text with a slash or a dot is a path: no name contains them.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         if text.contains(['/', '.']) {
             return Ok(Self::File(text.into()));
@@ -52,14 +52,14 @@ impl Given {
     }
 }
 
-/// The names; or the number of the first line that is none. Its text may be anything, and is not shown.
+/// The names, or the number of the first line that is not a name. Its text is not shown, because it may be a secret.
 fn parse_lines(text: &str) -> Result<Vec<KeyName>, usize> {
     let lines = text.lines().map(str::trim).enumerate();
     let lines = lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
     lines.map(|(number, line)| KeyName::parse(line).map_err(|_| number + 1)).collect()
 }
 
-/// Reads each key, and has it encrypt and decrypt a data key.
+/// Reads each key, and encrypts and decrypts a data key with it.
 pub(super) async fn check(store: &dyn KeyStore, keys: &Keys, report: &mut Report) {
     let mut broken = Vec::new();
     for name in &keys.0 {
@@ -75,7 +75,7 @@ pub(super) async fn check(store: &dyn KeyStore, keys: &Keys, report: &mut Report
     report.failed(ID, message, FIX);
 }
 
-/// The place of the keys does not exist.
+/// Reports that the key store does not exist.
 pub(super) fn nowhere(keys: &Keys, report: &mut Report) {
     let message = format!("{}, and the key store is not there", count(keys.0.len(), "required key"));
     report.failed(ID, message, FIX);

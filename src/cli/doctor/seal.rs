@@ -8,10 +8,10 @@ use crate::telemetry::log::causes;
 
 const ID: &str = "seal.keys";
 
-/// How many keys are looked at at once.
+/// How many keys are read at the same time.
 const AT_ONCE: usize = 32;
 
-/// Looks at every value as it lies in the store.
+/// Reads every stored value and counts the seals.
 pub(super) async fn check(section: &Section, report: &mut Report) {
     match look(section).await {
         Ok((seals, newest)) => conclude(&seals, &newest, report),

@@ -11,7 +11,7 @@ use crate::clock;
 use crate::config::Config;
 use crate::server::tls::ClientAuth;
 
-/// A certificate that ends within so many days is worth a word.
+/// A certificate that expires within this many days gets a warning.
 const SOON: i64 = 30;
 
 /// Loads what `tls:` names.
@@ -37,7 +37,7 @@ pub(super) fn check(config: &Config, report: &mut Report) {
     }
 }
 
-/// Looks at the server's chain, of which the first to end is what counts.
+/// Checks the server's chain. The certificate that expires first counts.
 fn certificate(chain: &[CertificateDer<'_>], now: OffsetDateTime, report: &mut Report) {
     const ID: &str = "tls.certificate";
     const RENEW: &str = "renew it; a running server notices the new files by itself";
@@ -59,7 +59,7 @@ fn certificate(chain: &[CertificateDer<'_>], now: OffsetDateTime, report: &mut R
     }
 }
 
-/// Looks at the CAs of clients. With one of several gone others still have clients.
+/// Checks the CAs of clients. While one of several has expired, clients of the others still work.
 fn authorities(all: &[CertificateDer<'_>], auth: ClientAuth, now: OffsetDateTime, report: &mut Report) {
     const ID: &str = "tls.ca";
     let all = parsed(all);

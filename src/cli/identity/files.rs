@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 
-/// What to do about a file that is there.
+/// What to do when the file already exists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::cli) enum OnConflict {
     Fail,
@@ -30,7 +30,7 @@ fn try_write(path: &Path, mode: u32, content: &[u8], on_conflict: OnConflict) ->
     }
 }
 
-/// A name for the time of writing. Gone afterwards, in any case.
+/// A temporary file. It is removed on drop, unless it was renamed.
 struct Temporary(PathBuf);
 
 impl Temporary {

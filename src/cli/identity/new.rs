@@ -61,7 +61,7 @@ pub(super) fn run(args: Args, out: &mut Out) -> anyhow::Result<()> {
     if let Some((key_file, cert_file)) = files {
         write_files(&args, &key, key_file, cert_file)?;
     }
-    // Who wants the key encrypted does not want it on the screen.
+    // With an encrypted key file, do not print the key either.
     let text = (!args.encrypt).then(|| key.expose());
     let text = text.as_ref().map(|text| text.as_str());
     let identity = key.identity();

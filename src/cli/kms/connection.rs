@@ -8,7 +8,7 @@ use crate::cli::environment::{self, KMS_API_KEY, KMS_ENCLAVE, KMS_SERVER};
 use crate::client::{Client, Endpoint, Tls, Trust};
 use crate::clock;
 
-/// Where a server is unless somebody says otherwise.
+/// The default address of a server.
 const LOCAL: &str = "https://localhost:7373";
 
 /// The options of every command that asks a key manager.
@@ -35,7 +35,7 @@ pub(super) struct InEnclave {
 }
 
 impl Connection {
-    /// A client as options and environment say.
+    /// Makes a client from options and environment.
     pub(super) fn client(&self) -> anyhow::Result<Client> {
         let trust = match self.insecure {
             true => Trust::Anybody,
@@ -69,7 +69,7 @@ impl InEnclave {
     }
 }
 
-/// What the names of a listing begin with: the text, or what is before the '*' at its end.
+/// The prefix for a listing: the text without a `*` at its end.
 pub(super) fn prefix(text: &str) -> Result<String, &'static str> {
     let prefix = text.strip_suffix('*').unwrap_or(text);
     if prefix.contains('*') { Err("a '*' can only stand at the end") } else { Ok(prefix.to_owned()) }

@@ -103,7 +103,7 @@ pub(super) async fn logs(args: Logs, out: &mut Out) -> anyhow::Result<()> {
     let mut records = args.connection.client()?.records(&request).await.context("failed to read the log")?;
     while let Some(record) = records.next().await? {
         if args.json {
-            // On one line, on a terminal, too.
+            // On one line, also on a terminal.
             writeln!(out, "{}", serde_json::to_string(&record)?)?;
         } else {
             let level = Level(i8::try_from(record.level).unwrap_or_default()).to_string();

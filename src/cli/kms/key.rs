@@ -210,7 +210,7 @@ pub(super) async fn remove(args: Remove, out: &mut Out) -> anyhow::Result<()> {
     let (version, what) = match (args.all, args.version) {
         (true, _) => (0, format!("key \"{name}\" with all its versions")),
         (false, Some(version)) => (version, format!("version {version} of key \"{name}\"")),
-        // The latest one is in use: it is never taken because somebody said nothing.
+        // The latest version is in use, so it is never the default.
         (false, None) => {
             ensure!(args.consent.must_be_asked_for(), "say which: '--version NUMBER', or '--all' for the whole key");
             let request = KeyVersionRequest { name: args.name.clone(), version: 0 };

@@ -92,7 +92,7 @@ enum Patterns {
     Object(BTreeMap<String, NoRule>),
 }
 
-/// What a pattern says beside itself: nothing.
+/// The value of a pattern. It has no fields.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct NoRule {}

@@ -140,7 +140,7 @@ impl Program for KeyManager {
         if config.admin != self.config.admin || config.hsm.keys().ne(self.config.hsm.keys()) {
             tracing::warn!("a changed administrator or HSM takes effect at the next start only");
         }
-        // From here on nothing fails.
+        // Nothing fails from here on.
         apply_log(&self.telemetry, config.log);
         self.source = source;
         Ok((self.state.clone(), tls))
@@ -160,12 +160,12 @@ fn listening(dev: bool) -> IpAddr {
     IpAddr::V4(if dev { Ipv4Addr::LOCALHOST } else { Ipv4Addr::UNSPECIFIED })
 }
 
-/// Opens the data, on a thread of its own: there may be much of it, and an HSM to wait for.
+/// Opens the data on a separate thread: there may be much of it, and the providers may be slow.
 async fn open(directory: Option<PathBuf>, providers: Providers, admin: Admin) -> anyhow::Result<Keeper> {
     let open = move || -> anyhow::Result<Keeper> {
         let store: Box<dyn Store> = match directory {
             Some(directory) => {
-                // Before anything is written: with the wrong key nothing is.
+                // Check the seals before anything is written, so that the wrong key changes nothing.
                 if let Some(seals) = Redb::peek(&directory).filter(|seals| !seals.is_empty()) {
                     unseal(&seals, &providers)?;
                 }
@@ -178,7 +178,7 @@ async fn open(directory: Option<PathBuf>, providers: Providers, admin: Admin) ->
     tokio::task::spawn_blocking(open).await?
 }
 
-/// Everything that this server can unseal with.
+/// The providers that this server can unseal with.
 async fn providers(config: &Config, dev: bool) -> anyhow::Result<Providers> {
     let mut providers = Providers::new();
     match environment::secret(KMS_HSM_KEY) {
@@ -200,7 +200,7 @@ async fn providers(config: &Config, dev: bool) -> anyhow::Result<Providers> {
             }
             Hsm::Provider(config) => match Remote::connect(config).await {
                 Ok(remote) => Provider::Remote(remote),
-                // Another seal may do: a server that starts again must not need all of them.
+                // Another seal may be enough: a restart must not need all providers.
                 Err(error) => {
                     let why = log::causes(&error);
                     tracing::warn!(name, cause = why, "the HSM of the config cannot be used until the next start");
@@ -218,7 +218,7 @@ async fn providers(config: &Config, dev: bool) -> anyhow::Result<Providers> {
     Ok(providers)
 }
 
-/// Who may do everything, and the key of that one where it is worked out.
+/// The administrator, and its API key if that is derived from the HSM key.
 fn admin(config: &Config, providers: &Providers) -> anyhow::Result<(Admin, Option<ApiKey>)> {
     if let Some(identity) = config.admin.identity {
         return Ok((Admin { identity, is_derived: false }, None));
@@ -233,7 +233,7 @@ fn admin(config: &Config, providers: &Providers) -> anyhow::Result<(Admin, Optio
     Ok((Admin { identity: root.identity(), is_derived: true }, Some(root)))
 }
 
-/// Where clients reach a server that listens on `address`, as far as one can guess.
+/// A guess of the `host:port` at which clients reach a server that listens on `address`.
 fn host(address: SocketAddr) -> String {
     let ip = match address.ip() {
         ip if !ip.is_unspecified() => ip,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Number, Value};
 
-/// The samples of one scrape: those of a name are added up, whatever their labels; of histograms the buckets.
+/// The samples of one scrape. Samples of one name are added up over their labels; of histograms the buckets are kept.
 #[derive(Debug, Default)]
 pub(super) struct Samples {
     values: BTreeMap<String, f64>,
@@ -12,7 +12,7 @@ pub(super) struct Samples {
     response_time: Vec<(u64, u64)>,
 }
 
-/// The figures of the JSON lines, in their order.
+/// The metrics in the JSON lines, in their order.
 const SUMMARY: [(&str, bool); 14] = [
     ("kes_http_request_success", true),
     ("kes_http_request_error", true),
@@ -33,7 +33,7 @@ const SUMMARY: [(&str, bool); 14] = [
 const RESPONSE_TIME: &str = "kes_http_response_time";
 
 impl Samples {
-    /// Reads what can be read; what others may have in their metrics is skipped.
+    /// Parses all lines that it can, and skips the rest.
     pub(super) fn parse(text: &str) -> Self {
         let mut samples = Self::default();
         for line in text.lines().filter(|line| !line.starts_with('#')) {
@@ -54,7 +54,7 @@ impl Samples {
         self.values.get(name).copied().unwrap_or(0.0)
     }
 
-    /// The value of a name that not every server has.
+    /// The value of a metric that not every server has.
     pub(super) fn find(&self, name: &str) -> Option<f64> {
         self.values.get(name).copied()
     }
@@ -69,7 +69,7 @@ impl Samples {
         &self.response_time
     }
 
-    /// What scripts read.
+    /// The summary for scripts.
     pub(super) fn summary(&self) -> Value {
         let entries = SUMMARY.into_iter().map(|(name, is_number)| {
             let value = if is_number { number(self.get(name)) } else { self.buckets() };

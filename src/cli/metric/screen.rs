@@ -13,21 +13,21 @@ fn rewind(lines: usize) -> String {
     format!("\x1b[{lines}A\x1b[J")
 }
 
-/// What was drawn last.
+/// Remembers what was drawn last.
 #[derive(Default)]
 pub(super) struct Screen {
     lines: usize,
     before: Option<Before>,
 }
 
-/// Counts of the last time, from which rates are made.
+/// The counters of the last scrape, to compute rates.
 struct Before {
     at: Instant,
     answers: f64,
 }
 
 impl Screen {
-    /// Draws the figures, over those of the last time.
+    /// Draws the metrics over the last ones.
     pub(super) fn show(
         &mut self,
         out: &mut Out,
@@ -89,7 +89,7 @@ fn lines(out: &Out, endpoint: &Endpoint, samples: &Samples, rate: Option<f64>) -
     lines
 }
 
-/// Within which time half of all answers came, and 99 in 100.
+/// The median and the 99th percentile of response times.
 fn latency(samples: &Samples) -> String {
     let within = |share: f64| {
         let bound = samples.response_time().iter().find(|(_, count)| *count as f64 >= share * samples.answers());

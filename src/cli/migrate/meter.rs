@@ -35,7 +35,7 @@ impl Meter {
         Self(task)
     }
 
-    /// Stops, and removes the bar: what is printed next begins a line of its own.
+    /// Stops, and removes the bar, so that the next output begins on a new line.
     pub(in crate::cli) async fn stop(mut self) {
         if let Some(task) = self.0.take() {
             task.abort();
@@ -79,7 +79,7 @@ async fn draw(progress: Arc<Progress>) {
     }
 }
 
-/// A bar that leaves no trace on the terminal.
+/// A bar that clears itself on drop.
 struct Cleared(ProgressBar);
 
 impl Drop for Cleared {
@@ -116,7 +116,7 @@ fn line(step: Step, (done, total): (u64, u64), elapsed: Duration) -> String {
     format!("{}: {done}/{total} keys, {rate:.0}/s, {left}", verb(step))
 }
 
-/// What is waited for, and for how long.
+/// Says what the run waits for, and for how long.
 fn waiting(wait: &Wait) -> String {
     let left = wait.until.saturating_duration_since(Instant::now()).as_secs();
     format!("Waiting for up to {left} s: {}", printable(&wait.why))

@@ -15,12 +15,12 @@ use crate::keystore::{self, Waits};
 use crate::migrate::{Enclave, Source, Target, source, target};
 use crate::name::EnclaveName;
 
-/// Something is missing on the command line, and in the environment: the program exits with 2.
+/// A setting is missing, both on the command line and in the environment. The program exits with 2.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub(in crate::cli) struct Usage(&'static str);
 
-/// Where keys go.
+/// The place that keys are copied to.
 #[derive(Debug, clap::Args)]
 #[group(skip)]
 pub(super) struct Destination {
@@ -55,7 +55,7 @@ impl Destination {
         Ok(Box::new(target))
     }
 
-    /// The enclave that options and environment name.
+    /// Connects to the enclave that options and environment name.
     async fn enclave(self, waits: &Waits) -> anyhow::Result<Enclave> {
         let servers = self.server.or_else(|| environment::text(KMS_SERVER));
         let servers = servers.ok_or(Usage("no target: use '--target FILE', or '--server HOST' (MINIO_KMS_SERVER)"))?;
@@ -72,7 +72,7 @@ impl Destination {
     }
 }
 
-/// Connects to where keys come from.
+/// Connects to the source.
 pub(super) async fn source(file: &Path, waits: &Waits) -> anyhow::Result<Box<dyn Source>> {
     let section = load(file)?;
     let context = || format!("the source ({})", file.display());
@@ -87,7 +87,7 @@ pub(super) async fn source(file: &Path, waits: &Waits) -> anyhow::Result<Box<dyn
     Ok(Box::new(source))
 }
 
-/// The enclave that a config names.
+/// Connects to the enclave that a config names.
 async fn enclave(
     section: &keystore::Section,
     config: &keystore::kms::Config,
@@ -112,7 +112,7 @@ async fn connect(
     Ok(Enclave::connect(client, name, key.identity(), waits).await?)
 }
 
-/// Says what is dangerous about a store.
+/// Warns about dangerous settings of a store.
 fn warn(config: &Path, warnings: &[String]) {
     for warning in warnings {
         let _ = writeln!(std::io::stderr(), "Warning: {}: {warning}", config.display());

@@ -10,15 +10,15 @@ use crate::crypto::random;
 use crate::keystore;
 use crate::migrate::Report;
 
-/// A report that appears under its name when it is complete. Made before a run begins, so that a path that cannot be
-/// written is found before the first key is.
+/// A report that appears under its name when it is complete. The file is made before the run, so that a path that
+/// cannot be written is an error before the first key is written.
 pub(super) struct ReportFile {
     path: PathBuf,
     partial: Partial,
     file: File,
 }
 
-/// The name of a file that is being written, which goes unless it gets another one.
+/// The temporary name of the file. It is removed unless the file is renamed.
 struct Partial(PathBuf);
 
 impl Drop for Partial {
@@ -28,7 +28,7 @@ impl Drop for Partial {
 }
 
 impl ReportFile {
-    /// Creates the file. A directory of keys is no place for it: `stores` are the identities of both.
+    /// Creates the file. It must not lie in a directory of keys: `stores` are the identities of both stores.
     pub(super) async fn create(path: PathBuf, stores: &[Option<&str>]) -> anyhow::Result<Self> {
         let name = path.file_name().with_context(|| format!("the report '{}' is no file", path.display()))?;
         let mut mark = [0; 4];
@@ -44,7 +44,7 @@ impl ReportFile {
             bail!("the report '{}' would lie among the keys; choose another directory", path.display());
         }
         let partial = directory.join(partial);
-        // New: what somebody else has put there, such as a link, is not written to.
+        // `create_new`: never write to something that somebody else has put there, such as a link.
         let file = File::create_new(&partial).with_context(cannot)?;
         Ok(Self { path, partial: Partial(partial), file })
     }

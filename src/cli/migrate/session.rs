@@ -51,7 +51,7 @@ pub(in crate::cli) struct Scope {
     quiet: bool,
 }
 
-/// An empty pattern is all keys.
+/// Parses a pattern. An empty one selects all keys.
 fn pattern(text: &str) -> Result<Glob, Malformed> {
     Glob::parse(if text.is_empty() { "*" } else { text })
 }
@@ -59,12 +59,12 @@ fn pattern(text: &str) -> Result<Glob, Malformed> {
 /// Runs a command that holds keys in memory.
 pub(in crate::cli) fn block_on(command: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
     memory::forbid_core_dumps().context("failed to forbid core dumps")?;
-    // Without the right to lock memory it works all the same.
+    // It works without the right to lock memory, too.
     let _ = memory::lock();
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(command)
 }
 
-/// A run of one of the two commands.
+/// A run of `migrate` or `verify`.
 pub(in crate::cli) struct Session<'a> {
     pub(in crate::cli) migration: Migration,
     pub(in crate::cli) report: Report,
@@ -77,7 +77,7 @@ pub(in crate::cli) struct Session<'a> {
 }
 
 impl<'a> Session<'a> {
-    /// Loads both configs and connects to both stores. Creates nothing but the report's file.
+    /// Loads both configs and connects to both stores. Creates only the report's file.
     pub(in crate::cli) async fn open(command: &'static str, scope: Scope, out: &'a mut Out) -> anyhow::Result<Self> {
         let started_at = clock::now().format(&Rfc3339)?;
         let progress = Arc::<Progress>::default();
@@ -104,7 +104,7 @@ impl<'a> Session<'a> {
         Ok(Self { migration, report, stop, progress, out, report_file, json, quiet })
     }
 
-    /// Checks both stores and makes the plan; says what it holds.
+    /// Checks both stores, makes the plan, and prints a summary of it.
     pub(in crate::cli) async fn plan(&mut self, access: Access) -> anyhow::Result<Plan> {
         let started = Instant::now();
         let meter = self.meter();
@@ -128,27 +128,27 @@ impl<'a> Session<'a> {
         Meter::start(self.progress.clone(), self.quiet)
     }
 
-    /// A result, for standard output; not when that is for JSON alone.
+    /// Prints a result to standard output, unless that is for JSON only.
     pub(in crate::cli) fn result(&mut self, text: impl std::fmt::Display) {
         if !self.json && !self.quiet {
-            // A closed pipe is no reason to stop half-way.
+            // A closed pipe must not stop the run half-way.
             let _ = write!(self.out, "{text}").and_then(|()| self.out.flush());
         }
     }
 
-    /// Something to know, for standard error.
+    /// Prints information to standard error.
     pub(in crate::cli) fn note(&self, text: impl std::fmt::Display) {
         if !self.quiet {
             self.warn(text);
         }
     }
 
-    /// Something that needs attention, for standard error.
+    /// Prints a warning to standard error.
     pub(in crate::cli) fn warn(&self, text: impl std::fmt::Display) {
         let _ = writeln!(std::io::stderr(), "{text}");
     }
 
-    /// Writes the report, and says why a run did not complete.
+    /// Writes the report, and returns the error of a run that is not complete.
     pub(in crate::cli) fn finish(mut self, ended: anyhow::Result<Verdict>) -> anyhow::Result<()> {
         self.report.verdict = match &ended {
             Ok(verdict) => *verdict,
@@ -184,7 +184,7 @@ pub(in crate::cli) fn load(path: &Path) -> anyhow::Result<keystore::Section> {
     Ok(keystore)
 }
 
-/// Ctrl-C, and what service managers and closing terminals send, end a run early and in order.
+/// Cancels `stop` on Ctrl-C and on the signals of service managers and closing terminals, so that a run ends cleanly.
 pub(in crate::cli) fn cancel_on_signal(stop: CancellationToken) -> std::io::Result<()> {
     for kind in [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()] {
         let mut signal = signal(kind)?;

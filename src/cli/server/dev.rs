@@ -16,7 +16,7 @@ use crate::server::tls::{Fingerprint, Tls};
 use crate::telemetry::log::Level;
 use crate::{clock, config, keystore};
 
-/// Where a development server listens unless told otherwise: where nobody else can reach it.
+/// The default address of a development server: other machines cannot reach it.
 const ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7373);
 
 pub(super) async fn run(daemon: Daemon, address: Option<SocketAddr>) -> anyhow::Result<()> {

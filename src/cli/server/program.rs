@@ -16,10 +16,10 @@ use crate::config::Config;
 use crate::server::tls::{self, Fingerprint, Tls};
 use crate::telemetry::Telemetry;
 
-/// How long begun writes to the key store may take after the last request.
+/// How long running writes to the key store may take after the last request.
 const WRITES: Duration = Duration::from_secs(10);
 
-/// Where the config comes from.
+/// The source of the config.
 pub(super) struct Source {
     pub(super) path: PathBuf,
     /// Instead of the config's address.
@@ -54,14 +54,14 @@ impl Kes {
         Self { started, telemetry, source, config, keys, retired: TaskTracker::new() }
     }
 
-    /// What is served, as the config says.
+    /// The state that the config describes.
     pub(super) fn state(&self) -> Arc<State> {
         let access = access(&self.config);
         State::new(&self.config.api, access, self.keys.clone(), self.telemetry.clone(), self.started)
     }
 
-    /// The keys of the key store that `config` names: those there are where it is the same, so that a reload in
-    /// an outage keeps what is cached.
+    /// The keys of the key store that `config` names. If it is the same store, the present keys are kept, so that a
+    /// reload in an outage does not empty the cache.
     async fn keys_for(&self, config: &Config) -> anyhow::Result<Arc<Keys>> {
         if config.keystore_id != self.config.keystore_id {
             return connect(config).await;
@@ -91,7 +91,7 @@ impl Program for Kes {
         if config.address != self.config.address || config.limits != self.config.limits {
             tracing::warn!("a changed address or limit takes effect at the next start only");
         }
-        // From here on nothing fails.
+        // Nothing fails from here on.
         keys.reconfigure(config.cache);
         apply_log(&self.telemetry, config.log);
         self.config = config;

@@ -1,4 +1,4 @@
-//! The copy of a key that is being replaced: what it says, and what it says of the value that stands under the name.
+//! The copy of a key that is being replaced: its format, and what it tells about the value under the name.
 
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize};
@@ -10,7 +10,7 @@ use crate::crypto::{Blob, random};
 use crate::keystore::Error;
 use crate::name::KeyName;
 
-/// What lies under a reserved name: `{"claviger_old":{"name":"…","value":"…","owner":"…","at":…,"new":"…"}}`.
+/// The value under a reserved name: `{"claviger_old":{"name":"…","value":"…","owner":"…","at":…,"new":"…"}}`.
 #[derive(Serialize, Deserialize)]
 struct Wrapper<T> {
     claviger_old: T,
@@ -36,21 +36,21 @@ struct Draft<'a> {
     new: &'a str,
 }
 
-/// What stands under the name of a key of which there is a copy.
+/// The value under the name of a key that has a copy.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Standing {
-    /// Nothing: the copy is all there is of the key.
+    /// No value: only the copy exists.
     Nothing,
     /// The old value.
     Old,
-    /// The one that replaces it.
+    /// The new value.
     New,
-    /// A value that the copy knows nothing of.
+    /// A value that is neither the old nor the new one.
     Another,
 }
 
 impl Copy {
-    /// Writes a copy of `old`, which `new` is going to replace.
+    /// Encodes a copy of `old`, which `new` will replace.
     pub(super) fn encode(name: &KeyName, old: &Blob, new: &Blob) -> Result<Blob, Error> {
         let value = std::str::from_utf8(old.expose()).map_err(|_| Error::Failed("the old value is no text".into()))?;
         let mut owner = [0; 8];
@@ -64,7 +64,7 @@ impl Copy {
         Ok(json.into())
     }
 
-    /// Reads what lies under the reserved name `kept`.
+    /// Parses the value under the reserved name `kept`.
     pub(super) fn parse(kept: &KeyName, stored: &Blob) -> Result<Self, Error> {
         let wrapper: Wrapper<Self> = serde_json::from_slice(stored.expose())
             .map_err(|_| Error::Failed(format!("'{kept}' is no copy of a key that is being replaced").into()))?;
@@ -76,7 +76,7 @@ impl Copy {
         self.value.expose_secret().as_bytes().to_vec().into()
     }
 
-    /// What it means that `stored` is what stands under the name.
+    /// Classifies `stored`, the value under the name.
     pub(super) fn standing(&self, stored: Option<&Blob>) -> Standing {
         match stored {
             None => Standing::Nothing,
@@ -86,22 +86,22 @@ impl Copy {
         }
     }
 
-    /// What readers are given: the copy stands for the name until what replaces it is there.
+    /// The value for readers: the old one from the copy until the new one is there.
     pub(super) fn read(&self, stored: Option<Blob>) -> Blob {
         match (self.standing(stored.as_ref()), stored) {
             (Standing::New, Some(stored)) => stored,
-            // It cannot tell what is new.
+            // Such a copy does not know the new value.
             (Standing::Another, Some(stored)) if self.new.is_none() => stored,
             _ => self.value(),
         }
     }
 
-    /// Whether `stored` is for certain somebody else's.
+    /// Whether `stored` certainly belongs to another process.
     pub(super) fn is_in_conflict(&self, stored: Option<&Blob>) -> bool {
         self.new.is_some() && self.standing(stored) == Standing::Another
     }
 
-    /// Why a replacement cannot be ended under whose name another value stands.
+    /// The error for a replacement that cannot be completed because another value is under the name.
     pub(super) fn conflict(&self, kept: &KeyName) -> Error {
         let name = &self.name;
         let what = match self.new {

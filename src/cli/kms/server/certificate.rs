@@ -13,7 +13,7 @@ use crate::config::kms::{Config, TlsFiles};
 use crate::crypto::pem;
 use crate::server::tls::{self, Fingerprint, Pair, Tls};
 
-/// How long a certificate lasts that is made beside the data: nobody is there to renew it.
+/// The lifetime of the certificate that is made beside the data. It is long, because nobody renews it.
 const VALID: time::Duration = time::Duration::days(3_650);
 
 /// Where the certificates come from.
@@ -27,7 +27,7 @@ pub(super) enum Source {
 }
 
 impl Source {
-    /// The certificates that the config names; else one beside the data, or in memory where there is no directory.
+    /// The certificates that the config names, or else one beside the data, or in memory if there is no directory.
     pub(super) fn new(
         config: &Config,
         directory: Option<&Path>,
@@ -96,7 +96,7 @@ fn pair_in(directory: &Path) -> Pair {
     Pair { key, cert, password: String::new().into() }
 }
 
-/// Makes a key and a certificate: the key first, which alone is of no use to anybody.
+/// Makes a key and a certificate. It writes the key first, because the key alone does no harm.
 fn make(pair: &Pair, host: Option<&str>, now: OffsetDateTime) -> anyhow::Result<()> {
     let made = certificate::make("claviger key manager", host, now, VALID).context("failed to make a certificate")?;
     let Made { certificate, key, .. } = made;
