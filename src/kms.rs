@@ -77,6 +77,7 @@ pub fn routes() -> Vec<Route<State>> {
         Route::new(operations::EXECUTE, serve::execute).max_body(MB).any_identity().listing(),
         Route::new(operations::BACKUP, serve::backup).timeout(long),
         Route::new(operations::RESTORE, serve::restore).max_body(BACKUP).timeout(long),
+        Route::new(operations::ROTATE_ROOT, serve::rotate_root).timeout(long),
         Route::new(operations::LOG, log::follow).max_body(MB).timeout(None),
         Route::new(operations::RESTART, status::unsupported),
         Route::new(operations::PROFILE, status::unsupported),

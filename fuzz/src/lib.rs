@@ -125,8 +125,10 @@ pub fn kms_commands(bytes: &[u8]) {
         again.append(&mut alone);
     }
     assert_eq!(again, bytes);
+    // Twice as much may be too much.
+    let may_be_too_much = actions.len() > 500 || actions.contains(&kms::Action::KeyExport);
     let twice = kms::actions(&[bytes, bytes].concat()).ok();
-    assert!(twice.map_or(actions.len() > 500, |twice| twice == [&*actions, &*actions].concat()));
+    assert!(twice.map_or(may_be_too_much, |twice| twice == [&*actions, &*actions].concat()));
 }
 
 /// A request path: what is decoded, encoded and decoded again is the same, and no prefix of a route is made of

@@ -131,6 +131,16 @@ impl Client {
         if response.status() == StatusCode::OK { Ok(()) } else { Err(self.refusal(&call, endpoint, response).await) }
     }
 
+    /// `PUT /v1/db/root`: encrypts all data under a new root key.
+    ///
+    /// # Errors
+    /// When the server refuses, or no server answers.
+    pub async fn rotate_root(&self) -> Result<(), Error> {
+        let call = binary(operations::ROTATE_ROOT, Bytes::new());
+        let (endpoint, response) = self.send(&call, None).await?;
+        if response.status() == StatusCode::OK { Ok(()) } else { Err(self.refusal(&call, endpoint, response).await) }
+    }
+
     /// `POST /v1/debug/log`: streams records of the log.
     ///
     /// # Errors

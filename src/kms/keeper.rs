@@ -1,19 +1,22 @@
 //! Keeps the state: reads it from the store at the start, and writes every change to the store.
 
+mod rewrite;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use self::rewrite::Rewrite;
 use super::backup;
 use super::draft::{Author, Draft, Unsealed};
 use super::loading;
-use super::record::{Cipher, Damaged, Id, Place, Record, State};
+use super::record::{Cipher, Damaged, Id, Record, State};
 use super::seal::{self, NotSealed, Providers};
 use super::snapshot::Snapshot;
-use super::store::{self, Batch, Seals, Store};
+use super::store::{self, Batch, Seals, Store, WAY_BACK};
 use crate::auth::enclave::Identity;
 use crate::crypto::{NoRandom, SecretKey};
 
-/// Why the state cannot be read.
+/// Why the state cannot be read, or not be written anew.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The store failed.
@@ -23,20 +26,35 @@ pub enum Error {
     #[error(transparent)]
     Sealed(#[from] seal::Sealed),
     /// The data is not what was written.
-    #[error("the data is damaged")]
-    Damaged(#[from] Damaged),
+    #[error("the data is damaged: {0}. It was left as it is; {WAY_BACK}")]
+    Damaged(Damaged),
     /// The bytes are not a backup.
     #[error(transparent)]
     Backup(#[from] backup::Malformed),
+    /// It is a backup, and somebody has changed it.
+    #[error("the backup is damaged: {0}. Nothing was changed")]
+    BackupDamaged(Damaged),
     /// A root key could not be made.
     #[error(transparent)]
     NoRandom(#[from] NoRandom),
     /// A root key could not be sealed.
     #[error(transparent)]
     NotSealed(#[from] NotSealed),
+    /// A root key would lose a seal.
+    #[error(
+        "the HSM '{0}' has a seal of the root key, and this server does not have that HSM: add it to the config and start \
+         the server again, or remove its seal with 'claviger kms rm-hsm {0}'"
+    )]
+    NoHsm(String),
     /// A first start, and nothing to seal the root key with.
     #[error("an HSM key is needed: set MINIO_KMS_HSM_KEY; 'claviger kms --soft-hsm' makes one")]
     NoProvider,
+}
+
+impl From<Damaged> for Error {
+    fn from(damaged: Damaged) -> Self {
+        Self::Damaged(damaged)
+    }
 }
 
 /// The administrator of the whole key manager.
@@ -80,22 +98,27 @@ impl Keeper {
     /// while providers answer, so async tasks must not call it.
     ///
     /// # Errors
-    /// When the data cannot be read, decrypted, or verified. Then nothing has been changed.
-    pub fn open(mut store: Box<dyn Store>, providers: Providers, admin: Admin) -> Result<Self, Error> {
+    /// When the data cannot be read, decrypted, or verified. Then nothing has been written.
+    pub fn open(store: Box<dyn Store>, providers: Providers, admin: Admin) -> Result<Self, Error> {
         let mut seals = store.seals()?;
-        let root =
-            if seals.is_empty() { Self::begin(&mut *store, &providers)? } else { seal::unseal(&seals, &providers)? };
+        let (mut store, root) = if seals.is_empty() {
+            Self::begin(&*store, &providers)?
+        } else {
+            let root = seal::unseal(&seals, &providers)?;
+            (store, root)
+        };
         if seals.is_empty() {
             seals = store.seals()?;
         }
         let cipher = Cipher::new(&root);
         let (mut snapshot, state) = loading::load(&cipher, admin.identity, |each| store.for_each(each))?;
         snapshot.seals = seals.keys().cloned().collect();
+        store.settle()?;
         let unsealed = Unsealed { root, providers: Arc::new(providers), admin_is_derived: admin.is_derived };
         Ok(Self { store, admin, unsealed, cipher, seals, state, snapshot })
     }
 
-    fn begin(store: &mut dyn Store, providers: &Providers) -> Result<SecretKey, Error> {
+    fn begin(store: &dyn Store, providers: &Providers) -> Result<(Box<dyn Store>, SecretKey), Error> {
         let mut records = 0;
         store.for_each(&mut |_, _| {
             records += 1;
@@ -110,9 +133,9 @@ impl Keeper {
         let root = SecretKey::random()?;
         let seal = |(name, provider): (&String, &seal::Provider)| Ok((name.clone(), provider.seal(&root, name)?));
         let seals: Result<Seals, NotSealed> = providers.iter().map(seal).collect();
-        let state = Cipher::new(&root).seal(&Record::State(State::default()))?;
-        store.commit(&Batch { puts: vec![state], seals: Some(seals?), ..Batch::default() })?;
-        Ok(root)
+        let cipher = Cipher::new(&root);
+        let written = Rewrite::begin(store, &seals?, &cipher)?.finish(0)?;
+        Ok((written.store, root))
     }
 
     /// The state as it was last written.
@@ -145,7 +168,7 @@ impl Keeper {
     /// # Errors
     /// When the operating system gives no random bytes.
     pub fn prepare(&self, draft: Draft<'_>) -> Result<Prepared, super::Error> {
-        let encrypt = |(place, record): (&Place, &Option<Record>)| match record {
+        let encrypt = |(place, record): (&super::record::Place, &Option<Record>)| match record {
             None => Ok((self.cipher.id(place), None)),
             Some(record) => self.cipher.seal(record).map(|(id, value)| (id, Some(value))),
         };
@@ -159,9 +182,26 @@ impl Keeper {
     /// # Errors
     /// When it is not certain that they were written. The visible state stays as it was.
     pub fn commit(&mut self, mut pending: Pending) -> Result<(), Error> {
+        let changed = std::mem::take(&mut pending.changed);
+        // A seal that is not wanted any more must not be left in the file.
+        if self.seals.iter().all(|(name, seal)| pending.seals.get(name) == Some(seal)) {
+            self.add(changed, &pending.seals)?;
+        } else {
+            self.rewrite(changed, &pending.seals)?;
+        }
+        pending.snapshot.commit = self.state.commit;
+        pending.snapshot.seals = pending.seals.keys().cloned().collect();
+        self.seals = pending.seals;
+        self.snapshot = pending.snapshot;
+        Ok(self.store.settle()?)
+    }
+
+    fn add(&mut self, changed: BTreeMap<Id, Option<Vec<u8>>>, seals: &Seals) -> Result<(), Error> {
         let mut state = self.state;
-        let mut batch = Batch { seals: pending.seals_changed.then(|| pending.seals.clone()), ..Batch::default() };
-        for (id, value) in std::mem::take(&mut pending.changed) {
+        let new = seals.iter().filter(|(name, _)| !self.seals.contains_key(*name));
+        let mut batch =
+            Batch { seals: new.map(|(name, seal)| (name.clone(), seal.clone())).collect(), ..Batch::default() };
+        for (id, value) in changed {
             if let Some(old) = self.store.get(&id)? {
                 state.toggle(&self.cipher.mark(&id, &old));
                 state.records -= 1;
@@ -178,12 +218,48 @@ impl Keeper {
         state.commit += 1;
         batch.puts.push(self.cipher.seal(&Record::State(state))?);
         self.store.commit(&batch)?;
-        pending.snapshot.commit = state.commit;
-        pending.snapshot.seals = pending.seals.keys().cloned().collect();
         self.state = state;
-        self.seals = pending.seals;
-        self.snapshot = pending.snapshot;
         Ok(())
+    }
+
+    /// Writes all data again, with these changes and these seals.
+    fn rewrite(&mut self, changed: BTreeMap<Id, Option<Vec<u8>>>, seals: &Seals) -> Result<(), Error> {
+        let mut rewrite = Rewrite::begin(&*self.store, seals, &self.cipher)?;
+        rewrite.copy(&*self.store, &self.cipher, &self.state, |id, value| {
+            Ok((!changed.contains_key(id)).then(|| (*id, value.to_vec())))
+        })?;
+        for (id, value) in &changed {
+            value.iter().try_for_each(|value| rewrite.put(id, value))?;
+        }
+        let written = rewrite.finish(self.state.commit + 1)?;
+        (self.store, self.state) = (written.store, written.state);
+        Ok(())
+    }
+
+    /// Makes a new root key, seals it with every provider that has a seal, and encrypts all data under it. Whatever
+    /// opens the old root key, such as an old HSM key with an old backup, cannot open what is written from then on. It
+    /// blocks while providers answer, so async tasks must not call it.
+    ///
+    /// # Errors
+    /// When a provider is missing or does not seal, or the data cannot be written. The visible state stays as it was.
+    pub fn rotate_root(&mut self) -> Result<(), Error> {
+        let root = SecretKey::random()?;
+        let mut seals = Seals::new();
+        for name in self.seals.keys() {
+            let provider = self.unsealed.providers.get(name).ok_or_else(|| Error::NoHsm(name.clone()))?;
+            seals.insert(name.clone(), provider.seal(&root, name)?);
+        }
+        let cipher = Cipher::new(&root);
+        let mut rewrite = Rewrite::begin(&*self.store, &seals, &cipher)?;
+        rewrite.copy(&*self.store, &self.cipher, &self.state, |id, value| {
+            self.cipher.reseal(id, value, &cipher).map(Some)
+        })?;
+        let written = rewrite.finish(self.state.commit + 1)?;
+        (self.store, self.state) = (written.store, written.state);
+        self.unsealed.root = root;
+        (self.cipher, self.seals) = (cipher, seals);
+        self.snapshot.commit = self.state.commit;
+        Ok(self.store.settle()?)
     }
 
     /// All data, encrypted as it is in the store.
@@ -211,12 +287,19 @@ impl Keeper {
             records.iter().all(|(id, value)| each(id, value));
             Ok(())
         };
-        let (mut snapshot, state) = loading::load(&cipher, self.admin.identity, show)?;
+        let loaded = loading::load(&cipher, self.admin.identity, show);
+        let (mut snapshot, state) = loaded.map_err(|error| match error {
+            Error::Damaged(damaged) => Error::BackupDamaged(damaged),
+            error => error,
+        })?;
         snapshot.seals = seals.keys().cloned().collect();
-        self.store.commit(&Batch { clears: true, puts: records, seals: Some(seals.clone()), ..Batch::default() })?;
+        let mut rewrite = Rewrite::begin(&*self.store, &seals, &cipher)?;
+        records.iter().try_for_each(|(id, value)| rewrite.put(id, value))?;
+        let written = rewrite.finish(state.commit)?;
+        (self.store, self.state) = (written.store, written.state);
         self.unsealed.root = root;
-        (self.cipher, self.seals, self.state, self.snapshot) = (cipher, seals, state, snapshot);
-        Ok(())
+        (self.cipher, self.seals, self.snapshot) = (cipher, seals, snapshot);
+        Ok(self.store.settle()?)
     }
 }
 

@@ -16,6 +16,8 @@ pub const EXECUTE: Operation = Operation::post("/v1/kms/");
 pub const BACKUP: Operation = Operation::get("/v1/db");
 /// Replaces all data by a backup.
 pub const RESTORE: Operation = Operation::change("/v1/db");
+/// Encrypts all data under another root key.
+pub const ROTATE_ROOT: Operation = Operation::change("/v1/db/root");
 /// Records of the log as they happen.
 pub const LOG: Operation = Operation::post("/v1/debug/log");
 /// Refused, like the next three: operations of the protocol that this server does not have.

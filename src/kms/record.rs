@@ -151,6 +151,15 @@ impl Cipher {
         Ok((id, value))
     }
 
+    /// Encrypts the record that was found under `id` for another cipher, byte by byte as it is.
+    pub(super) fn reseal(&self, id: &Id, value: &[u8], other: &Self) -> Result<(Id, Vec<u8>), super::keeper::Error> {
+        let bytes = self.records.open(value, id).map_err(|_| Damaged::NotAuthentic)?;
+        let place = Record::decode(&bytes).ok_or(Damaged::Malformed)?.place();
+        let new = other.id(&place);
+        let value = other.records.seal(&bytes, &new)?;
+        Ok((new, value))
+    }
+
     /// Decrypts the record that was found under `id`.
     pub(super) fn open(&self, id: &Id, value: &[u8]) -> Result<Record, Damaged> {
         let bytes = self.records.open(value, id).map_err(|_| Damaged::NotAuthentic)?;

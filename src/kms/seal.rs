@@ -38,17 +38,24 @@ pub struct NotSealed {
 }
 
 impl Provider {
-    /// Seals the root key under the name of this provider. It may block, so async tasks must not call it.
+    /// Seals the root key under the name of this provider, and checks that the seal opens: one that does not would be
+    /// noticed at the next start only. It may block, so async tasks must not call it.
     ///
     /// # Errors
     /// When the provider does not answer, or refuses.
     pub fn seal(&self, root: &SecretKey, name: &str) -> Result<Vec<u8>, NotSealed> {
+        let not_sealed = |source| NotSealed { name: name.to_owned(), source };
         let sealed = match self {
             Self::Hsm(key) => key.seal(root, name).map_err(Into::into),
             Self::Remote(remote) => remote.seal(root).map_err(Into::into),
             Self::Lost(why) => Err(why.as_str().into()),
         };
-        sealed.map_err(|source| NotSealed { name: name.to_owned(), source })
+        let sealed = sealed.map_err(not_sealed)?;
+        match self.unseal(&Seals::from([(name.to_owned(), sealed.clone())])) {
+            Ok(opened) if opened.is_same(root) => Ok(sealed),
+            Ok(_) => Err(not_sealed("it opens to another key than the one that was sealed".into())),
+            Err(why) => Err(not_sealed(format!("it seals, but does not open what it has sealed: {why}").into())),
+        }
     }
 
     /// Opens the root key if this provider made any of the seals. It tries all of them, because the provider may have
@@ -79,11 +86,11 @@ fn not_its_own() -> String {
 /// No provider opens any of the seals.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "none of the HSMs given ({given}) opens this data: it was sealed with {sealed}. Nothing has been changed; give \
-     the HSM that it was sealed with"
+    "the data cannot be opened: {tried}. It was sealed with {sealed}. Nothing was changed; start again with the key or \
+     HSM that sealed it"
 )]
 pub struct Sealed {
-    given: String,
+    tried: String,
     sealed: String,
 }
 
@@ -92,18 +99,28 @@ pub struct Sealed {
 /// # Errors
 /// When no provider can.
 pub fn unseal(seals: &Seals, providers: &Providers) -> Result<SecretKey, Sealed> {
-    let mut given = Vec::new();
+    let mut tried = Vec::new();
     // Remote providers come last: when a local key opens the seal, none of them need be reachable.
     let (keys, others): (Vec<_>, Vec<_>) = providers.iter().partition(|(_, p)| matches!(p, Provider::Hsm(_)));
     for (name, provider) in keys.into_iter().chain(others) {
-        match provider.unseal(seals) {
-            Ok(root) => return Ok(root),
-            Err(_) if matches!(provider, Provider::Hsm(_)) => given.push(name.clone()),
-            Err(why) => given.push(format!("{name}: {why}")),
+        match (provider.unseal(seals), provider) {
+            (Ok(root), _) => return Ok(root),
+            (Err(_), Provider::Hsm(_)) if name == ENVIRONMENT => {
+                tried.push("the HSM key in MINIO_KMS_HSM_KEY is not the one that sealed it".to_owned());
+            }
+            (Err(_), Provider::Hsm(_)) => tried.push(format!("the HSM key '{name}' is not the one that sealed it")),
+            (Err(why), _) => tried.push(format!("the HSM '{name}' does not open it: {why}")),
         }
     }
-    let names = |names: &[String]| if names.is_empty() { "none".to_owned() } else { names.join(", ") };
-    Err(Sealed { given: names(&given), sealed: names(&seals.keys().cloned().collect::<Vec<_>>()) })
+    if tried.is_empty() {
+        tried.push("no HSM was given".to_owned());
+    }
+    let by = |name: &String| match name.as_str() {
+        ENVIRONMENT => "the MINIO_KMS_HSM_KEY of that time".to_owned(),
+        name => format!("'{name}'"),
+    };
+    let sealed: Vec<_> = seals.keys().map(by).collect();
+    Err(Sealed { tried: tried.join("; "), sealed: sealed.join(" and ") })
 }
 
 #[cfg(test)]
@@ -129,7 +146,7 @@ mod tests {
         }
         for given in [&[][..], &[("one", 3)]] {
             let error = unseal(&seals, &providers(given)).expect_err("no such key").to_string();
-            assert!(error.contains("sealed with one, two"), "{error}");
+            assert!(error.contains("sealed with 'one' and 'two'"), "{error}");
         }
     }
 }

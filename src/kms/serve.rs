@@ -1,4 +1,4 @@
-//! `/v1/kms/…` and `/v1/db`: commands, backup and restore.
+//! `/v1/kms/…` and `/v1/db`: commands, backup and restore, another root key.
 
 use hyper::StatusCode;
 use zeroize::Zeroizing;
@@ -71,4 +71,9 @@ pub(super) async fn backup(call: Call<State>) -> Result<Reply, Error> {
 /// Replaces all data by a backup.
 pub(super) async fn restore(call: Call<State>, backup: Whole) -> Result<(), Error> {
     call.state().writer.restore(backup.as_ref().to_vec()).await
+}
+
+/// Puts another root key in the place of the one that everything is encrypted under.
+pub(super) async fn rotate_root(call: Call<State>) -> Result<(), Error> {
+    call.state().writer.rotate_root().await
 }

@@ -4,6 +4,7 @@ mod damage;
 mod limits;
 mod matrix;
 mod power;
+mod rotation;
 mod semantics;
 mod writing;
 

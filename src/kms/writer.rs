@@ -85,6 +85,7 @@ enum Job {
 enum Whole {
     Backup(Done<Vec<u8>>),
     Restore(Vec<u8>, Done<()>),
+    RotateRoot(Done<()>),
 }
 
 /// An order, the caller that waits for it, and its share of the queue's size.
@@ -169,6 +170,14 @@ impl Writer {
     /// When the backup is invalid, or cannot be written.
     pub(super) async fn restore(&self, backup: Vec<u8>) -> Result<(), Error> {
         self.ask(SERVER, backup.len(), |done| Job::Whole(Whole::Restore(backup, done))).await
+    }
+
+    /// Encrypts all data under a new root key.
+    ///
+    /// # Errors
+    /// When the key cannot be sealed, or the data cannot be written.
+    pub(super) async fn rotate_root(&self) -> Result<(), Error> {
+        self.ask(SERVER, 0, |done| Job::Whole(Whole::RotateRoot(done))).await
     }
 
     /// Names of the providers that this server can unseal with.
@@ -306,22 +315,44 @@ impl Thread {
                 let restored = self.restore(&backup);
                 let _ = done.send(restored);
             }
+            Whole::RotateRoot(done) => {
+                let rotated = self.rotate_root();
+                let _ = done.send(rotated);
+            }
         }
     }
 
     fn restore(&mut self, backup: &[u8]) -> Result<(), Error> {
         match self.keeper.restore(backup) {
-            Err(keeper::Error::Store(error)) => {
-                let failed = self.note(Err(error.into()));
-                return failed.map_err(Error::Unavailable);
-            }
+            Ok(()) => {}
             // The caller's mistake.
-            Err(error) => return Err(Error::invalid(crate::telemetry::log::causes(&error))),
+            Err(error @ (keeper::Error::Backup(_) | keeper::Error::BackupDamaged(_) | keeper::Error::Sealed(_))) => {
+                return Err(Error::invalid(crate::telemetry::log::causes(&error)));
+            }
+            Err(error) => return self.note(Err(error)).map_err(Error::Unavailable),
+        }
+        self.replaced(true);
+        tracing::warn!(target: KEPT, "all data was replaced by a backup");
+        Ok(())
+    }
+
+    fn rotate_root(&mut self) -> Result<(), Error> {
+        match self.keeper.rotate_root() {
+            Err(keeper::Error::NotSealed(error)) => return Err(error.into()),
+            Err(keeper::Error::NoRandom(error)) => return Err(error.into()),
+            Err(error @ keeper::Error::NoHsm(_)) => return Err(Error::Conflict(error.to_string().into())),
+            Err(error) => return self.note(Err(error)).map_err(Error::Unavailable),
             Ok(()) => {}
         }
-        self.publish(true);
-        tracing::warn!("all data was replaced by a backup");
+        self.replaced(false);
+        tracing::warn!(target: KEPT, "the root key was replaced, and all data encrypted again");
         Ok(())
+    }
+
+    /// Everything was written, and could be.
+    fn replaced(&self, changes_rights: bool) {
+        self.works.store(true, Ordering::Relaxed);
+        self.publish(changes_rights);
     }
 
     fn publish(&self, changes_rights: bool) {

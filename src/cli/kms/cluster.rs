@@ -69,13 +69,20 @@ pub(super) struct AddHsm {
     connection: Connection,
 }
 
-/// Remove the seal of an HSM: it can no longer open the data
+/// Remove the seal of an HSM: it can no longer open the data file
 #[derive(Debug, clap::Args)]
 pub(super) struct RemoveHsm {
     /// Its name
     name: String,
     #[command(flatten)]
     consent: Consent,
+    #[command(flatten)]
+    connection: Connection,
+}
+
+/// Encrypt all data under a new root key, so that old HSM keys and old backups open nothing that is written from then on
+#[derive(Debug, clap::Args)]
+pub(super) struct RotateRoot {
     #[command(flatten)]
     connection: Connection,
 }
@@ -138,6 +145,14 @@ pub(super) async fn remove_hsm(args: RemoveHsm, out: &mut Out) -> anyhow::Result
     let request = HsmRequest { name: args.name, overwrite: false };
     change(&args.connection, Action::ClusterRemoveHsm, &request, "remove the seal").await?;
     Ok(out.done(format_args!("Removed the seal of '{name}'."))?)
+}
+
+pub(super) async fn rotate_root(args: RotateRoot, out: &mut Out) -> anyhow::Result<()> {
+    args.connection.client()?.rotate_root().await.context("failed to replace the root key")?;
+    Ok(out.done(format_args!(
+        "All data is encrypted under a new root key. Make a backup now: older ones still open with the HSM keys that \
+         sealed them, and bring the old root key back when they are restored."
+    ))?)
 }
 
 async fn change(

@@ -20,7 +20,7 @@ use crate::config::{
     self,
     kms::{Config, Hsm},
 };
-use crate::kms::seal::{ENVIRONMENT, HsmKey, Provider, Providers, Remote, unseal};
+use crate::kms::seal::{ENVIRONMENT, HsmKey, Provider, Providers, Remote};
 use crate::kms::store::{Mem, Redb, Store};
 use crate::kms::{Admin, HISTORY, Keeper, State};
 use crate::server::tls::{Fingerprint, Tls};
@@ -164,13 +164,7 @@ fn listening(dev: bool) -> IpAddr {
 async fn open(directory: Option<PathBuf>, providers: Providers, admin: Admin) -> anyhow::Result<Keeper> {
     let open = move || -> anyhow::Result<Keeper> {
         let store: Box<dyn Store> = match directory {
-            Some(directory) => {
-                // Check the seals before anything is written, so that the wrong key changes nothing.
-                if let Some(seals) = Redb::peek(&directory).filter(|seals| !seals.is_empty()) {
-                    unseal(&seals, &providers)?;
-                }
-                Box::new(Redb::open(&directory)?)
-            }
+            Some(directory) => Box::new(Redb::open(&directory)?),
             None => Box::new(Mem::default()),
         };
         Ok(Keeper::open(store, providers, admin)?)

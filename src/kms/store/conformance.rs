@@ -4,18 +4,24 @@ use super::{Batch, Seals, Store};
 use crate::kms::record::Id;
 
 /// Tries a store that is empty.
-pub(super) fn run(store: &mut dyn Store) {
-    an_empty_store_has_nothing(store);
-    a_batch_is_made_as_a_whole(store);
-    a_record_is_replaced(store);
-    a_removal_of_nothing_is_no_error(store);
-    a_listing_stops_when_told(store);
-    seals_change_together(store);
-    clearing_leaves_what_the_batch_writes(store);
+pub(super) fn run(store: Box<dyn Store>) {
+    an_empty_store_has_nothing(&*store);
+    let mut store = a_store_that_is_begun_takes_the_place_of_another(store);
+    a_batch_is_made_as_a_whole(&mut *store);
+    a_record_is_replaced(&mut *store);
+    a_removal_of_nothing_is_no_error(&mut *store);
+    a_listing_stops_when_told(&*store);
+    seals_are_added(&mut *store);
+    one_that_is_not_finished_changes_nothing(&*store);
+    of_what_was_replaced_nothing_is_left(store);
 }
 
 fn put(id: u8, value: &[u8]) -> (Id, Vec<u8>) {
     ([id; 32], value.to_vec())
+}
+
+fn seals(names: &[&str]) -> Seals {
+    names.iter().map(|name| ((*name).to_owned(), name.as_bytes().to_vec())).collect()
 }
 
 fn all(store: &dyn Store) -> Vec<(Id, Vec<u8>)> {
@@ -33,6 +39,22 @@ fn all(store: &dyn Store) -> Vec<(Id, Vec<u8>)> {
 fn an_empty_store_has_nothing(store: &dyn Store) {
     assert_eq!((all(store), store.seals().expect("readable")), (Vec::new(), Seals::new()));
     assert_eq!(store.get(&[0; 32]).expect("readable"), None);
+}
+
+fn a_store_that_is_begun_takes_the_place_of_another(store: Box<dyn Store>) -> Box<dyn Store> {
+    let mut begun = store.begin(&seals(&["a"])).expect("begun");
+    begun.put(&[1; 32], b"first").expect("put");
+    an_empty_store_has_nothing(&*store);
+    let mut seen = Vec::new();
+    let read = begun.read_back(&mut |id, value| {
+        seen.push((*id, value.to_vec()));
+        true
+    });
+    assert_eq!((read.expect("readable"), seen), (seals(&["a"]), vec![put(1, b"first")]));
+    let mut store = begun.install().expect("installed");
+    store.settle().expect("settled");
+    assert_eq!((store.seals().expect("readable"), all(&*store)), (seals(&["a"]), vec![put(1, b"first")]));
+    store
 }
 
 fn a_batch_is_made_as_a_whole(store: &mut dyn Store) {
@@ -63,19 +85,32 @@ fn a_listing_stops_when_told(store: &dyn Store) {
     assert_eq!(seen, 1);
 }
 
-fn seals_change_together(store: &mut dyn Store) {
-    let seals =
-        |names: &[&str]| names.iter().map(|name| ((*name).to_owned(), name.as_bytes().to_vec())).collect::<Seals>();
-    for names in [&["a", "b"][..], &["b", "c"]] {
-        store.commit(&Batch { seals: Some(seals(names)), ..Batch::default() }).expect("committed");
-        assert_eq!(store.seals().expect("readable"), seals(names));
-    }
+fn seals_are_added(store: &mut dyn Store) {
+    store.commit(&Batch { seals: seals(&["b", "c"]), ..Batch::default() }).expect("committed");
+    assert_eq!(store.seals().expect("readable"), seals(&["a", "b", "c"]));
     store.commit(&Batch::default()).expect("committed");
-    assert_eq!(store.seals().expect("readable"), seals(&["b", "c"]));
+    assert_eq!(store.seals().expect("readable"), seals(&["a", "b", "c"]));
 }
 
-fn clearing_leaves_what_the_batch_writes(store: &mut dyn Store) {
-    store.commit(&Batch { clears: true, puts: vec![put(5, b"five")], ..Batch::default() }).expect("committed");
-    assert_eq!(all(store), [put(5, b"five")]);
-    assert!(!store.seals().expect("readable").is_empty(), "seals are no records");
+fn one_that_is_not_finished_changes_nothing(store: &dyn Store) {
+    let mut begun = store.begin(&seals(&["other"])).expect("begun");
+    begun.put(&[9; 32], b"nine").expect("put");
+    begun.read_back(&mut |_, _| true).expect("readable");
+    drop(begun);
+    assert_eq!(store.seals().expect("readable"), seals(&["a", "b", "c"]));
+    assert_eq!(all(store), [put(1, b"another"), put(2, b"")]);
+}
+
+fn of_what_was_replaced_nothing_is_left(store: Box<dyn Store>) {
+    let mut begun = store.begin(&seals(&["d"])).expect("begun");
+    let many: Vec<_> = (10..250).map(|id| put(id, &[id; 1_000])).collect();
+    // More than are handed over at once.
+    for _ in 0..10 {
+        many.iter().for_each(|(id, value)| begun.put(id, value).expect("put"));
+    }
+    let mut store = begun.install().expect("installed");
+    store.settle().expect("settled");
+    assert_eq!((store.seals().expect("readable"), all(&*store)), (seals(&["d"]), many.clone()));
+    store.commit(&Batch { puts: vec![put(5, b"five")], ..Batch::default() }).expect("committed");
+    assert_eq!(store.get(&[5; 32]).expect("readable").as_deref(), Some(&b"five"[..]));
 }

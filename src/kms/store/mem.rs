@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Batch, Error, Seals, Store};
+use super::{Batch, Begun, Error, Seals, Store};
 use crate::kms::record::Id;
 
 /// Records in memory.
@@ -26,18 +26,37 @@ impl Store for Mem {
         Ok(())
     }
 
+    fn settle(&mut self) -> Result<(), Error> {
+        Ok(())
+    }
+
     fn commit(&mut self, batch: &Batch) -> Result<(), Error> {
-        if batch.clears {
-            self.records.clear();
-        }
         for id in &batch.removals {
             self.records.remove(id);
         }
         self.records.extend(batch.puts.iter().cloned());
-        if let Some(seals) = &batch.seals {
-            self.seals.clone_from(seals);
-        }
+        self.seals.extend(batch.seals.clone());
         Ok(())
+    }
+
+    fn begin(&self, seals: &Seals) -> Result<Box<dyn Begun>, Error> {
+        Ok(Box::new(Self { seals: seals.clone(), records: BTreeMap::new() }))
+    }
+}
+
+impl Begun for Mem {
+    fn put(&mut self, id: &Id, value: &[u8]) -> Result<(), Error> {
+        self.records.insert(*id, value.to_vec());
+        Ok(())
+    }
+
+    fn read_back(&mut self, each: &mut dyn FnMut(&Id, &[u8]) -> bool) -> Result<Seals, Error> {
+        self.for_each(each)?;
+        self.seals()
+    }
+
+    fn install(self: Box<Self>) -> Result<Box<dyn Store>, Error> {
+        Ok(self)
     }
 }
 
@@ -48,6 +67,6 @@ mod tests {
 
     #[test]
     fn is_a_store() {
-        conformance::run(&mut Mem::default());
+        conformance::run(Box::new(Mem::default()));
     }
 }

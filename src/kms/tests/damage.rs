@@ -16,7 +16,7 @@ fn recorded() -> (Vectors, Mem) {
     let seals = vectors.seals.iter().map(|(name, seal)| (name.clone(), decode(seal))).collect();
     let id = |text: &str| Id::try_from(decode(text)).expect("32 bytes");
     let puts = vectors.records.iter().map(|(place, value)| (id(place), decode(value))).collect();
-    store.commit(&Batch { puts, seals: Some(seals), ..Batch::default() }).expect("committed");
+    store.commit(&Batch { puts, seals, ..Batch::default() }).expect("committed");
     (vectors, store)
 }
 
@@ -99,7 +99,7 @@ fn content(keeper: &Keeper) -> Content {
 
 fn open((seals, puts): Content) -> Result<Keeper, OpenError> {
     let mut store = Mem::default();
-    store.commit(&Batch { puts, seals: Some(seals), ..Batch::default() }).expect("committed");
+    store.commit(&Batch { puts, seals, ..Batch::default() }).expect("committed");
     Keeper::open(Box::new(store), providers(&[("env", HSM)]), admin())
 }
 
@@ -182,7 +182,7 @@ fn the_wrong_hsm_key_is_refused_and_nothing_is_touched() {
     let whole = content(&filled());
     let mut store = Mem::default();
     let (seals, puts) = whole.clone();
-    store.commit(&Batch { puts, seals: Some(seals), ..Batch::default() }).expect("committed");
+    store.commit(&Batch { puts, seals, ..Batch::default() }).expect("committed");
     let other = HsmKey::generate().expect("random bytes").expose();
     let refused = Keeper::open(Box::new(store), providers(&[("env", &other)]), admin());
     assert!(matches!(refused, Err(OpenError::Sealed(_))));

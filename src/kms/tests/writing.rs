@@ -6,12 +6,12 @@ use futures_util::FutureExt as _;
 
 use super::*;
 use crate::kms::record::Id;
-use crate::kms::store::{self, Seals};
+use crate::kms::store::{self, Begun, Seals};
 use crate::kms::writer::{self, Order, Writer};
 
 /// Says that a commit has begun, and does what the test says: carries it out or not.
 struct Obedient {
-    inner: Mem,
+    inner: Box<dyn Store>,
     begun: mpsc::Sender<()>,
     orders: mpsc::Receiver<bool>,
 }
@@ -29,6 +29,10 @@ impl Store for Obedient {
         self.inner.for_each(each)
     }
 
+    fn settle(&mut self) -> Result<(), store::Error> {
+        self.inner.settle()
+    }
+
     fn commit(&mut self, batch: &Batch) -> Result<(), store::Error> {
         self.begun.send(()).expect("the test listens");
         if self.orders.recv().expect("the test says what to do") {
@@ -36,6 +40,19 @@ impl Store for Obedient {
         }
         Err(store::Error::new("the disk is full", "no space left"))
     }
+
+    fn begin(&self, seals: &Seals) -> Result<Box<dyn Begun>, store::Error> {
+        self.inner.begin(seals)
+    }
+}
+
+/// A store that has a root key.
+fn begun() -> Box<dyn Store> {
+    let backup = keeper().backup().expect("made");
+    let (seals, puts) = crate::kms::backup::parse(&backup).expect("whole");
+    let mut store = Mem::default();
+    store.commit(&Batch { puts, seals, ..Batch::default() }).expect("committed");
+    Box::new(store)
 }
 
 /// A writer whose commits the test controls.
@@ -49,11 +66,8 @@ impl Controlled {
     fn start() -> Self {
         let (started, begun) = mpsc::channel();
         let (orders, obeyed) = mpsc::channel();
-        let store = Obedient { inner: Mem::default(), begun: started, orders: obeyed };
-        // The first commit makes the root key.
-        orders.send(true).expect("the store listens");
+        let store = Obedient { inner: self::begun(), begun: started, orders: obeyed };
         let keeper = Keeper::open(Box::new(store), providers(&[("env", HSM)]), admin()).expect("opened");
-        begun.recv().expect("the root key was written");
         Self { writer: Arc::new(Writer::start(keeper).expect("a thread")), begun, orders }
     }
 

@@ -127,7 +127,7 @@ fn commands(program: &Program) -> BTreeSet<String> {
 }
 
 /// Commands whose result is a change, and that print nothing.
-const SILENT: [&str; 14] = [
+const SILENT: [&str; 15] = [
     "add",
     "add-enclave",
     "add-hsm",
@@ -142,6 +142,7 @@ const SILENT: [&str; 14] = [
     "rm-identity",
     "rm-key",
     "rm-policy",
+    "rotate-root",
 ];
 
 /// Commands whose output is of a form of its own: a server's, a backup's bytes, scripts and pages.

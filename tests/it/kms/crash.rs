@@ -26,6 +26,16 @@ type Known = BTreeMap<String, Option<u32>>;
 #[test]
 #[ignore = "takes half a minute: tests/run"]
 fn what_was_acknowledged_survives_any_kill() {
+    survive(false);
+}
+
+#[test]
+#[ignore = "takes half a minute: tests/run"]
+fn what_was_acknowledged_survives_any_kill_also_while_everything_is_written_again() {
+    survive(true);
+}
+
+fn survive(rotates: bool) {
     let kills = std::env::var("KILLS").map_or(50, |kills| kills.parse().expect("KILLS is a number"));
     let data = tempfile::tempdir().expect("a temporary directory");
     let mut server = TestServer::key_manager(data.path(), HSM, &[]);
@@ -33,7 +43,7 @@ fn what_was_acknowledged_survives_any_kill() {
     let mut known = Known::new();
     let mut acknowledged = 0;
     for round in 0..kills {
-        let (told, unsure) = block_on(work_until_killed(server, round));
+        let (told, unsure) = block_on(work_until_killed(server, round, rotates));
         acknowledged += told.len();
         known.extend(told);
         server = TestServer::key_manager(data.path(), HSM, &[]);
@@ -55,7 +65,7 @@ fn what_was_acknowledged_survives_any_kill() {
     assert!(acknowledged > 0, "the clients did work");
 }
 
-async fn work_until_killed(server: TestServer, round: usize) -> (Known, Vec<String>) {
+async fn work_until_killed(server: TestServer, round: usize, rotates: bool) -> (Known, Vec<String>) {
     let clients: Vec<_> = (0..CLIENTS).map(|_| client(&server, &root())).collect();
     // Connected before the clock starts.
     for client in &clients {
@@ -66,6 +76,7 @@ async fn work_until_killed(server: TestServer, round: usize) -> (Known, Vec<Stri
         .enumerate()
         .map(|(nth, client)| tokio::spawn(work(client, format!("r{round}-c{nth}"))))
         .collect();
+    let rotator = rotates.then(|| tokio::spawn(rotate(client(&server, &root()))));
     sleep(Duration::from_micros(RandomState::new().hash_one(round) % (1_000 * LONGEST_LIFE))).await;
     tokio::task::spawn_blocking(move || server.kill()).await.expect("killed");
     let (mut known, mut unsure) = (Known::new(), Vec::new());
@@ -74,7 +85,15 @@ async fn work_until_killed(server: TestServer, round: usize) -> (Known, Vec<Stri
         known.extend(told);
         unsure.push(last);
     }
+    if let Some(rotator) = rotator {
+        rotator.await.expect("no panic");
+    }
     (known, unsure)
+}
+
+/// Has the root key replaced, until there is no answer.
+async fn rotate(client: claviger::client::Client) {
+    while client.rotate_root().await.is_ok() {}
 }
 
 /// Creates keys, rotates every second one and deletes every third, until there is no answer; says which one that was

@@ -113,7 +113,7 @@ fn whoever_seals_for_key_stores_takes_the_place_of_the_hsm_key() {
         assert!(server.stop().success());
 
         let said = refusal(&data.path().join("data"), Some(HSM), &[]);
-        assert!(said.contains("it was sealed with other"), "{said}");
+        assert!(said.contains("It was sealed with 'other'"), "{said}");
         let server = TestServer::key_manager(&data.path().join("data"), "", &args);
         let found = block_on(keys(&client(&server, &admin)));
         assert_eq!(found, [("after".to_owned(), 1), ("before".to_owned(), 1)], "{provider}");
@@ -159,7 +159,7 @@ fn a_provider_that_does_not_answer_is_missed_only_where_no_other_seal_opens() {
     config(directory.path(), &gone, Some(&admin));
     let before = file(&data);
     let said = refusal(&data, None, &args);
-    assert!(said.contains("none of the HSMs given (other: ") && said.contains("sealed with env, other"), "{said}");
+    assert!(said.contains("the HSM 'other' does not open it: ") && said.contains("of that time and 'other'"), "{said}");
     assert!(file(&data) == before, "nothing is touched");
     let server = TestServer::key_manager(&data, HSM, &args);
     block_on(async {

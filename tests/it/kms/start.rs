@@ -69,9 +69,39 @@ fn the_wrong_hsm_key_is_refused_and_nothing_is_touched() {
     let before = file(data.path());
     let other = HsmKey::generate().expect("random bytes").expose();
     let said = refusal(data.path(), Some(&other), &[]);
-    assert!(said.contains("none of the HSMs given (env) opens this data: it was sealed with env"), "{said}");
+    assert!(said.contains("the HSM key in MINIO_KMS_HSM_KEY is not the one that sealed it"), "{said}");
     assert!(file(data.path()) == before, "the file was changed");
     TestServer::key_manager(data.path(), HSM, &[]);
+}
+
+#[test]
+fn the_wrong_hsm_key_changes_no_byte_also_after_a_crash() {
+    let data = tempfile::tempdir().expect("a directory");
+    let server = TestServer::key_manager(data.path(), HSM, &[]);
+    block_on(async {
+        let client = client(&server, &root());
+        create_enclave(&client).await;
+        create_key(&client, "my-key", false).await.expect("created");
+    });
+    server.kill();
+    let before = file(data.path());
+    let other = HsmKey::generate().expect("random bytes").expose();
+    for _ in 0..2 {
+        let said = refusal(data.path(), Some(&other), &[]);
+        assert!(said.contains("the HSM key in MINIO_KMS_HSM_KEY is not the one that sealed it"), "{said}");
+        assert!(file(data.path()) == before, "the file was changed");
+    }
+    let server = TestServer::key_manager(data.path(), HSM, &[]);
+    assert_eq!(block_on(keys(&client(&server, &root()))).len(), 1);
+}
+
+#[test]
+fn an_empty_file_is_no_new_beginning() {
+    let data = filled();
+    std::fs::write(data.path().join("claviger.kms"), b"").expect("written");
+    let said = refusal(data.path(), Some(HSM), &[]);
+    assert!(said.contains("is damaged: it is empty") && said.contains("claviger kms restore FILE"), "{said}");
+    assert_eq!(file(data.path()), b"");
 }
 
 #[test]
@@ -174,7 +204,7 @@ fn a_second_hsm_key_takes_the_place_of_the_first() {
     });
     assert!(server.stop().success());
     let said = refusal(data.path(), Some(HSM), &[]);
-    assert!(said.contains("sealed with second"), "{said}");
+    assert!(said.contains("sealed with 'second'"), "{said}");
     // An empty variable is none: the second key alone.
     let server = TestServer::key_manager(data.path(), "", &args);
     assert_eq!(block_on(keys(&client(&server, &admin))).len(), 1);
