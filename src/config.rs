@@ -56,7 +56,7 @@ pub struct Config {
     /// Where to listen.
     #[serde(default = "default_address", deserialize_with = "read_address")]
     pub address: SocketAddr,
-    /// Who may do everything; one that is no hash is nobody.
+    /// The identity that may do everything. A value that is not a hash turns the admin off.
     #[serde(deserialize_with = "admin")]
     pub admin: Identity,
     /// Certificates, and whom to take clients for.
@@ -67,7 +67,7 @@ pub struct Config {
     /// Settings of single paths of the API.
     #[serde(default)]
     pub api: BTreeMap<String, RouteConfig>,
-    /// Who else may do what.
+    /// The policies.
     #[serde(default)]
     pub policy: BTreeMap<PolicyName, policy::Config>,
     /// Which events are written.
@@ -391,7 +391,7 @@ fn read_address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr
     }
 }
 
-/// Reads the admin's identity. It may be any text: one that is no identity is nobody's.
+/// Reads the admin's identity. Any text is valid; one that is not an identity turns the admin off.
 fn admin<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Identity, D::Error> {
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields)]

@@ -62,9 +62,9 @@ pub struct Tls {
     pub key: Option<PathBuf>,
     /// PEM file, or directory of such, with the CAs of the server; none: the system's roots.
     pub ca: Option<PathBuf>,
-    /// Where `ca` is set, for whoever has to.
+    /// The setting that names `ca`, for error texts.
     pub setting: &'static str,
-    /// Take any server for the right one. For tests: whoever is in between reads everything.
+    /// Accept any server certificate. Only for tests: anybody in between can read everything.
     pub insecure_skip_verify: bool,
 }
 

@@ -238,8 +238,8 @@ pub trait KeyStore: fmt::Display + Send + Sync + 'static {
     /// `NotFound`, also after a crash half-way. When it returns, the value survives a power cut.
     async fn replace(&self, name: &KeyName, expected: &Blob, value: &Blob) -> Result<(), Error>;
 
-    /// Ends replacements that were cut off, so that nothing but keys is left. Waits, for minutes at most, until nobody can be at
-    /// work on them any more; what for stands in `waits`.
+    /// Completes or undoes interrupted replacements, so that only keys are left. Waits, for minutes at most, until no
+    /// other process can be working on them. It registers its pauses in `waits`.
     async fn settle(&self, waits: &Waits) -> Result<(), Error> {
         let _ = waits;
         Ok(())

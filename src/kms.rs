@@ -5,7 +5,8 @@
 //! 1. `crate::server` finds the route and the identity of the caller, and reads the body.
 //! 2. `serve.rs` has `command.rs` parse the body into commands. One request has reads or writes, never both.
 //! 3. Reads: `read.rs` answers from one snapshot (`snapshot.rs`), which is immutable, so it waits for no write.
-//! 4. Writes: `writer.rs` queues them for its one thread, which applies each request to a draft (`draft.rs`).
+//! 4. Writes wait in `lines.rs`, where enclaves take turns, for the one thread of `writer.rs`. It applies each request to
+//!    a draft (`draft.rs`).
 //! 5. `keeper.rs` encrypts the changed records (`record.rs`) and commits many drafts in one transaction (`store/`).
 //! 6. Only then the writer publishes the new snapshot and answers.
 //!

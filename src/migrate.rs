@@ -45,7 +45,7 @@ pub use target::Target;
 /// What to do when the target already has another key under the name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnConflict {
-    /// Write nothing at all, even when all keys on the target are the same.
+    /// Refuse the run and write nothing, even when the target's key is the same.
     Fail,
     /// Keep the target's key and count it as not migrated.
     Skip,
@@ -96,10 +96,10 @@ pub enum Error {
     /// The source does not have the one key that was asked for.
     #[error("the source has no key '{0}'")]
     NoSuchKey(String),
-    /// The pattern is one of no key.
+    /// The pattern matches no key.
     #[error("no key of the source matches '{0}'")]
     NoMatch(String),
-    /// Nothing is left of what the pattern takes.
+    /// Exclusions leave out every key that the pattern matches.
     #[error("--exclude leaves no key of the source")]
     AllExcluded,
     /// Entries that cannot be copied or compared.
@@ -128,7 +128,8 @@ pub struct Migration {
 }
 
 impl Migration {
-    /// Ends replacements of the target's keys that were cut off: as long as nobody has, these keys cannot be replaced.
+    /// Completes or undoes interrupted replacements of the target's keys. Until that is done, these keys cannot be
+    /// replaced.
     pub async fn settle(&self, progress: &Progress) -> Result<(), Error> {
         self.target.settle(progress.waits()).await.map_err(failed(Side::Target, "made ready to have keys replaced"))
     }

@@ -94,7 +94,7 @@ async fn dial(endpoint: &Endpoint) -> Result<TcpStream, Lost> {
     for address in lookup_host(endpoint.address()).await.map_err(Lost::Resolve)? {
         match TcpStream::connect(address).await {
             Ok(socket) => {
-                // Requests are small, and nobody should wait for a second one to fill a packet.
+                // Requests are small, and must not wait for others to fill a packet.
                 socket.set_nodelay(true).map_err(Lost::Connect)?;
                 return Ok(socket);
             }

@@ -41,7 +41,7 @@ fn check_api(config: &Config) -> Result<(), Problem> {
     Ok(())
 }
 
-/// Nobody is two of: the admin, a TLS proxy, a member of a policy.
+/// An identity has only one role: the admin, a TLS proxy, or a member of one policy.
 fn check_identities(config: &Config) -> Result<(), Problem> {
     let proxies = &config.tls.proxy.identities;
     if proxies.contains(&config.admin) {
@@ -79,7 +79,7 @@ fn check_keys(config: &Config) -> Result<(), Problem> {
     Ok(())
 }
 
-/// What is allowed, and hardly meant.
+/// Warns about settings that are allowed but probably not intended.
 pub(super) fn odd(root: &Node) -> Vec<Problem> {
     let mut odd = Vec::new();
     let admin = root.entry("admin").and_then(|admin| admin.value.entry("identity"));

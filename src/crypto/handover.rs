@@ -14,7 +14,7 @@ const INFO: &[u8] = b"claviger key export v1";
 /// The length of a public key, in bytes.
 const PUBLIC: usize = 32;
 
-/// Who is going to open messages. Its private key is made for that, and wiped with it.
+/// The recipient of messages. Its private key is made for one transfer, and wiped on drop.
 pub struct Recipient {
     public: HpkePublicKey,
     private: HpkePrivateKey,

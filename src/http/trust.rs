@@ -28,7 +28,7 @@ struct Known {
 }
 
 impl Verifier {
-    /// Believes any server: whoever is in between may be it.
+    /// Accepts any server certificate, so anybody in between can pose as the server.
     pub(crate) fn anybody(provider: Arc<CryptoProvider>) -> Self {
         Self { known: None, provider }
     }

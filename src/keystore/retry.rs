@@ -34,8 +34,8 @@ impl Retry {
         Self { store, purpose: Purpose::Request }
     }
 
-    /// For a run of many keys, which had better not end because of one: a store may fail for 60 s. What it waits for
-    /// stands in `waits`.
+    /// For a run over many keys, which should survive an outage: a store may fail for 60 s. It registers its pauses in
+    /// `waits`.
     pub fn for_a_run(store: Arc<dyn KeyStore>, waits: Waits) -> Self {
         Self { store, purpose: Purpose::Run(waits) }
     }
@@ -60,7 +60,7 @@ impl Retry {
         loop {
             match answer {
                 Err(Error::Unreachable(cause)) => patience.pause(cause).await?,
-                // Maybe it is ours that exists: an earlier attempt may have arrived late.
+                // The existing key may be ours: an earlier attempt may have arrived late.
                 Err(Error::Exists) if outcome_unknown => {}
                 answer => return answer,
             }
@@ -117,7 +117,7 @@ impl KeyStore for Retry {
                     patience.pause(cause).await?;
                     None
                 }
-                // Maybe it is ours that is not as expected: an earlier attempt may have arrived late.
+                // The unexpected value may be ours: an earlier attempt may have arrived late.
                 Err(error) if outcome_unknown => Some(error),
                 answer => return answer,
             };
@@ -221,8 +221,8 @@ impl KeyStore for Retry {
     }
 }
 
-/// Makes an attempt of a run again while nobody answers, for 60 s from the first failure; gives none up. What it waits
-/// for stands in `waits`.
+/// Repeats an attempt while the store does not answer, for 60 s from the first failure. Never abandons an attempt. It
+/// registers its pauses in `waits`.
 ///
 /// # Errors
 /// The error of the last attempt.

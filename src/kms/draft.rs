@@ -22,17 +22,17 @@ use crate::auth::enclave::Identity;
 use crate::crypto::{Algorithm, Key, SecretKey, random};
 use crate::name::{EnclaveName, KeyName, PolicyName};
 
-/// How much one request may ask of the thread that writes, in steps of about a microsecond: what of it is not done by
-/// then must come in another request. A single command is done, whatever it takes.
+/// How much work one request may cause in the writer thread, in steps of about a microsecond. A request that needs more
+/// is refused, unless it is a single command.
 const STEPS: usize = 100_000;
 
-/// So many entries are looked through in a step.
+/// The number of entries that one step looks through.
 const LOOKED_THROUGH: usize = 32;
 
-/// The most patterns of a policy: each is compared whenever it decides.
+/// The most patterns in a policy. Every decision may compare all of them.
 const PATTERNS: usize = 4_000;
 
-/// The longest that the tags of an identity may be together, in bytes.
+/// The total length of an identity's tags, at most, in bytes.
 const TAGS: usize = 8_192;
 
 /// Who changes something, and when.
@@ -64,7 +64,7 @@ pub struct Draft<'a> {
     pub(super) seals_changed: bool,
     unsealed: &'a Unsealed,
     author: Author,
-    /// What its commands have taken so far, in steps.
+    /// The work of its commands so far, in steps.
     steps: usize,
 }
 
@@ -382,7 +382,7 @@ impl Inside<'_, '_> {
         self.look_through(|account| account.parent == Some(*identity))
     }
 
-    /// The identities of which this is true.
+    /// The accounts for which `is_wanted` is true.
     fn look_through(&mut self, is_wanted: impl Fn(&Account) -> bool) -> Vec<Arc<Account>> {
         let mut count = 0;
         let all = self.enclave.identities.values().inspect(|_| count += 1);

@@ -1,39 +1,40 @@
-//! Who waits for the thread that writes. Each enclave has a line of its own, and the lines take turns: however much is
-//! asked of one enclave, the others wait for one order of it at most.
+//! The queues of jobs for the writer thread. Each enclave has a line of its own, and the lines take turns. So the other
+//! enclaves wait for at most one order of a busy enclave.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// How much may wait in one line, in bytes of requests. Who comes when it is full waits outside, and holds its own request.
+/// How much may wait in one line, in bytes of requests. When a line is full, further requests wait outside of it, each
+/// held by its own task.
 const ROOM: usize = 16 * 1024 * 1024;
 
-/// So many lines are kept at least, whether somebody uses them or not.
+/// At least this many lines are kept, even unused ones.
 const FEW: usize = 64;
 
-/// Nobody is served any more.
+/// The queues are closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Closed;
 
-/// A place in a line: while it is held, it takes room.
+/// A place in a line. It takes room until it is dropped.
 #[derive(Debug)]
 pub(super) struct Room {
     _permit: OwnedSemaphorePermit,
 }
 
-/// Jobs that wait.
+/// The waiting jobs.
 pub(super) struct Lines<J> {
     inner: Mutex<Inner<J>>,
-    /// Somebody has come, or nobody will any more.
+    /// Notified when a job has come, or when the queues are closed.
     changed: Condvar,
 }
 
 struct Inner<J> {
     lines: BTreeMap<String, Line<J>>,
-    /// The lines in which somebody waits, in the order of their turns.
+    /// The lines with waiting jobs, in the order of their turns.
     turns: VecDeque<String>,
-    /// When there are so many lines, those that nobody uses go: their enclaves may be gone, too.
+    /// With this many lines, unused ones are removed: their enclaves may be gone, too.
     most: usize,
     is_open: bool,
 }
@@ -44,16 +45,16 @@ struct Line<J> {
 }
 
 impl<J> Lines<J> {
-    /// Lines in which nobody waits.
+    /// Empty queues.
     pub(super) fn new() -> Self {
         let inner = Inner { lines: BTreeMap::new(), turns: VecDeque::new(), most: FEW, is_open: true };
         Self { inner: Mutex::new(inner), changed: Condvar::new() }
     }
 
-    /// Lets a job of so many bytes join a line; waits while that is full.
+    /// Adds a job of this many bytes to a line. Waits while the line is full.
     ///
     /// # Errors
-    /// When nobody is served any more.
+    /// When the queues are closed.
     pub(super) async fn join(&self, line: &str, bytes: usize, job: J) -> Result<(), Closed> {
         let room = self.room_of(line)?;
         let bytes = u32::try_from(bytes.min(ROOM)).unwrap_or(u32::MAX);
@@ -67,7 +68,7 @@ impl<J> Lines<J> {
         Ok(())
     }
 
-    /// The next job, and the room that it takes. Waits for one; none when nobody will come any more.
+    /// The next job, and its place. Waits for one; `None` when the queues are closed and empty.
     pub(super) fn take(&self) -> Option<(J, Room)> {
         let mut inner = self.lock();
         loop {
@@ -86,13 +87,13 @@ impl<J> Lines<J> {
         self.lock().pop()
     }
 
-    /// Lets nobody join any more. Those who wait are still served.
+    /// Closes the queues for new jobs. Waiting jobs are still done.
     pub(super) fn close(&self) {
         self.lock().is_open = false;
         self.changed.notify_all();
     }
 
-    /// Sends everybody away.
+    /// Closes the queues, and drops all waiting jobs.
     pub(super) fn abandon(&self) {
         let mut inner = self.lock();
         inner.is_open = false;
@@ -115,7 +116,7 @@ impl<J> Lines<J> {
 impl<J> Inner<J> {
     fn line(&mut self, name: &str) -> &mut Line<J> {
         if self.lines.len() >= self.most && !self.lines.contains_key(name) {
-            // A job that waits or is being done holds room, and who waits outside holds the room itself.
+            // A job that waits or runs holds its place, and a task that waits outside holds a reference to the room.
             self.lines.retain(|_, line| Arc::strong_count(&line.room) > 1);
             self.most = FEW.max(2 * self.lines.len());
         }

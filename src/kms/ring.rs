@@ -12,8 +12,8 @@ use crate::auth::enclave::Identity;
 use crate::crypto::{Algorithm, Blob, Key, NotAuthentic, key};
 use crate::name::KeyName;
 
-/// The most versions of a key: so many that a key can be rotated daily for eleven years, so few that the request which
-/// imports it elsewhere is no larger than a request may be.
+/// The most versions of a key. It allows daily rotation for eleven years, and the request that imports the key
+/// elsewhere stays within its size limit.
 pub(super) const VERSIONS: usize = 4_000;
 
 /// The longest text that says who made a version of a key that is imported, in bytes. Identities have at most 80.
@@ -40,10 +40,10 @@ pub(super) enum Malformed {
     /// The numbers must be 1 or more, in ascending order, and smaller than that of the next version.
     #[error("the numbers of the key's versions make no sense")]
     Numbers,
-    /// There are more than a key can have here.
+    /// There are more than [`VERSIONS`].
     #[error("a key has at most {VERSIONS} versions")]
     TooMany,
-    /// The text that says who made one is of nobody that there is.
+    /// The text that says who made a version is longer than any identity.
     #[error("the text that says who made a version of the key is longer than {MAKER} bytes")]
     Maker,
     /// A version is not a valid key.
@@ -76,7 +76,7 @@ impl Version {
     /// Decrypts what it has encrypted.
     ///
     /// # Errors
-    /// When it has not.
+    /// When it has not encrypted it.
     pub(super) fn decrypt(&self, ciphertext: &[u8], context: &[u8]) -> Result<Zeroizing<Vec<u8>>, NotAuthentic> {
         if self.imported { self.key.decrypt_either(ciphertext, context) } else { self.key.decrypt(ciphertext, context) }
     }
@@ -112,11 +112,11 @@ impl Ring {
         Self::parse(name, next, stored, |value| Ok(Key::parse(value)?))
     }
 
-    /// A key that comes from elsewhere: as one that was stored, but no larger than one that is made here, and nothing of
+    /// A key with all its versions from a request. It must obey the limits of keys that are made here, and nothing of
     /// it is lost or changed.
     ///
     /// # Errors
-    /// What is wrong with it. It quotes nothing of a key.
+    /// What is wrong with it. It contains no key material.
     pub(super) fn of_request(name: KeyName, next: u32, versions: Vec<StoredVersion>) -> Result<Self, Malformed> {
         if versions.len() > VERSIONS {
             return Err(Malformed::TooMany);
@@ -174,7 +174,7 @@ impl Ring {
     /// The same key with one more version.
     ///
     /// # Errors
-    /// When it has as many as a key can have, or there are no more numbers.
+    /// When it has as many versions as a key can have, or no number is left.
     pub(super) fn with(&self, version: Version) -> Result<Self, Error> {
         if self.count() >= VERSIONS {
             let many = format!("the key has {VERSIONS} versions already, and no key can have more; delete some first");
@@ -224,8 +224,8 @@ impl Ring {
         (self.latest.0, &self.latest.1)
     }
 
-    /// All versions, the likeliest to have encrypted something first: the one that decrypted last, then from the newest
-    /// to the oldest.
+    /// All versions, in the order in which to try them: first the one that succeeded last, then from the newest to the
+    /// oldest.
     pub(super) fn likeliest(&self) -> impl Iterator<Item = (u32, &Version)> {
         let hit = self.last_hit.load(Ordering::Relaxed);
         let first = if hit == 0 { None } else { self.version(hit).ok() };
@@ -236,7 +236,7 @@ impl Ring {
 
     /// Notes that this version has decrypted something.
     pub(super) fn hit(&self, number: u32) {
-        // Written only where it changes: the others read it.
+        // Written only when it changes, because other threads read it all the time.
         if self.last_hit.load(Ordering::Relaxed) != number {
             self.last_hit.store(number, Ordering::Relaxed);
         }

@@ -1,16 +1,16 @@
-//! Long work on a worker, which has other clients, too.
+//! Pauses in long work on a worker thread, so that its other clients are served.
 
 use std::time::{Duration, Instant};
 
 use crate::clock;
 
-/// How long work goes on until others get their turn.
+/// How long work may go on until others get their turn.
 const SHARE: Duration = Duration::from_millis(1);
 
-/// After how many short steps the clock is looked at: it takes about as long as a step.
+/// The number of short steps between two looks at the clock, which cost about as much as a step.
 const STEPS: u32 = 64;
 
-/// The time that work has had since others had theirs.
+/// Measures the time since the work last yielded.
 pub(super) struct Turn {
     since: Instant,
     steps: u32,
@@ -18,7 +18,7 @@ pub(super) struct Turn {
 }
 
 impl Turn {
-    /// A turn that begins now.
+    /// Starts a turn now.
     pub(super) fn new() -> Self {
         Self { since: clock::instant(), steps: 0, share: SHARE }
     }
@@ -37,7 +37,7 @@ impl Turn {
         }
     }
 
-    /// Lets others have their turn, if this one has been long enough.
+    /// Yields to others, if this turn has been long enough.
     pub(super) async fn pass(&mut self) {
         self.steps = 0;
         if clock::instant().saturating_duration_since(self.since) >= self.share {

@@ -19,13 +19,13 @@ use crate::clock;
 use crate::telemetry::audit::Commands;
 use crate::telemetry::log::KEPT;
 
-/// How many requests are written together at most.
+/// The most requests that one transaction holds.
 const TOGETHER: usize = 256;
 
-/// How long requests are collected that are written together.
+/// How long requests for one transaction are collected.
 const COLLECTING: Duration = Duration::from_millis(50);
 
-/// The line of what is about the whole server. No enclave has this name.
+/// The line of jobs about the whole server. No enclave has this name.
 const SERVER: &str = "";
 
 /// Sends changes to the writer thread.
@@ -54,7 +54,7 @@ pub(super) struct Order {
 }
 
 impl Order {
-    /// The line in which it waits. Who would be refused in any case does not wait.
+    /// The line in which the order waits. An order that would be refused in any case does not wait.
     fn line(&self, snapshot: &Snapshot) -> Result<&str, Error> {
         let caller = &self.author.caller;
         if let Some((action, command)) = self.commands.iter().find(|(action, _)| action.is_about_server()) {
@@ -81,7 +81,7 @@ enum Job {
     Whole(Whole),
 }
 
-/// What is about all data, and is done alone.
+/// Jobs about all data. Each is done alone.
 enum Whole {
     Backup(Done<Vec<u8>>),
     Restore(Vec<u8>, Done<()>),
@@ -91,17 +91,17 @@ enum Whole {
 /// An order, the caller that waits for it, and its share of the queue's size.
 type Waiting = (Order, Done<()>, Room);
 
-/// What has become of the thread.
+/// The state of the thread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Life {
     Works,
     /// It was told to end.
     Finished,
-    /// It has ended by a defect.
+    /// It has ended because of a defect.
     Failed,
 }
 
-/// The thread that writes has ended by a defect: nothing can be changed any more.
+/// The writer thread has ended because of a defect: nothing can be changed any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
     "the thread that writes has ended by a defect, which the log names; nothing can be changed until the server is \
@@ -191,7 +191,7 @@ impl Writer {
         self.has_become(|life| life != Life::Works).await;
     }
 
-    /// Waits until the thread has ended by a defect; for ever, if it never does.
+    /// Waits until the thread has ended because of a defect. Otherwise it waits for ever.
     pub(super) async fn failed(&self) -> Failed {
         self.has_become(|life| life == Life::Failed).await;
         Failed
@@ -199,7 +199,7 @@ impl Writer {
 
     async fn has_become(&self, what: impl Fn(Life) -> bool) {
         if self.life.clone().wait_for(|life| what(*life)).await.is_err() {
-            // The last that the thread says is what has become of it.
+            // The thread has ended, so its state does not change any more.
             std::future::pending().await
         }
     }
@@ -215,7 +215,7 @@ impl Writer {
         }
     }
 
-    /// Why there is no answer: the thread has ended, or is about to.
+    /// The error for a missing answer: the thread has ended, or is about to.
     async fn gone(&self) -> Error {
         self.has_become(|life| life != Life::Works).await;
         let why: Box<dyn std::error::Error + Send + Sync> =
@@ -224,7 +224,7 @@ impl Writer {
     }
 }
 
-/// Says that the thread has ended, however it did.
+/// Publishes the end of the thread, also after a panic.
 struct End {
     lines: Arc<Lines<Job>>,
     works: Arc<AtomicBool>,
@@ -245,7 +245,7 @@ impl Drop for End {
         if !self.is_orderly {
             self.works.store(false, Ordering::Relaxed);
         }
-        // Before anybody is sent away, who then asks why.
+        // Publish the state first: callers whose jobs are dropped read it to learn why.
         self.life.send_replace(if self.is_orderly { Life::Finished } else { Life::Failed });
         self.lines.abandon();
     }

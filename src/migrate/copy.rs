@@ -39,7 +39,7 @@ pub enum Outcome {
 /// Why a key was not copied.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Failure {
-    /// Somebody created another key of this name during the run. It is left as it is.
+    /// Another key of this name was created during the run. It stays as it is.
     #[error("another key appeared under this name on the target during the run; it was left as it is")]
     Appeared,
     /// The target failed, with this reason.

@@ -15,7 +15,7 @@ use super::{Error, Migration, OnConflict, Side};
 pub enum Verdict {
     /// All selected keys are on the target, or would be.
     Complete,
-    /// The target has selected keys already, and nobody said what to do with them. Nothing was written.
+    /// The target already has selected keys, and no option says what to do with them. Nothing was written.
     Refused,
     /// There is no plan, or not one key could be written. Nothing was written.
     Failed,

@@ -27,7 +27,7 @@ pub trait Source: fmt::Display + Send + Sync {
     /// Reads these keys; an answer for each, in their order.
     async fn read(&self, names: &[KeyName]) -> Vec<Result<Material, Error>>;
 
-    /// Who charges for what.
+    /// What providers charge for.
     fn charges(&self) -> Vec<Charged> {
         Vec::new()
     }

@@ -80,7 +80,7 @@ pub trait Target: fmt::Display + Send + Sync {
     /// How keys are proven, for people.
     fn proof(&self) -> &'static str;
 
-    /// Who charges for what.
+    /// What providers charge for.
     fn charges(&self) -> Vec<Charged> {
         Vec::new()
     }

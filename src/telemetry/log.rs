@@ -235,7 +235,7 @@ impl Log {
         }
     }
 
-    /// Lets nobody wait any more for a target that takes nothing: the program ends.
+    /// Stops waiting for a blocked target, because the program ends.
     pub fn stop_waiting(&self) {
         self.waits.store(false, Ordering::Relaxed);
     }

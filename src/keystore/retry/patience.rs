@@ -28,7 +28,7 @@ pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 #[derive(Debug, Clone)]
 pub(super) enum Purpose {
     Request,
-    /// Somebody shows what it waits for.
+    /// A run over many keys. The waits are for display.
     Run(Waits),
 }
 

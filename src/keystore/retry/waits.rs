@@ -1,11 +1,11 @@
-//! What a run is waiting for, for whoever shows it.
+//! What a run is waiting for, for display.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::time::Instant;
 
-/// All that is being waited for. Cheap to clone.
+/// All current waits. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct Waits(Arc<Mutex<Inner>>);
 
@@ -15,23 +15,23 @@ struct Inner {
     waits: BTreeMap<u64, Wait>,
 }
 
-/// Something that is being waited for.
+/// A current wait.
 #[derive(Debug, Clone)]
 pub struct Wait {
     /// Why: "no connection to 127.0.0.1:7373".
     pub why: String,
-    /// When it ends at the latest.
+    /// When the wait ends at the latest.
     pub until: Instant,
 }
 
-/// Somebody who waits, until it is dropped.
+/// Registers a wait until it is dropped.
 pub(in crate::keystore) struct Waiting {
     waits: Waits,
     number: u64,
 }
 
 impl Waits {
-    /// The wait that began first, of those that are under way.
+    /// The oldest current wait.
     pub fn first(&self) -> Option<Wait> {
         self.lock().waits.first_key_value().map(|(_, wait)| wait.clone())
     }

@@ -32,7 +32,7 @@ pub struct Examined {
     pub needs_old: bool,
 }
 
-/// A key with another seal than it has.
+/// A key, and its value under the newest seal.
 #[derive(Debug)]
 pub struct Resealed {
     stored: Blob,
@@ -70,7 +70,7 @@ impl Sealed {
         Ok(Examined { stored, label, value, needs_old })
     }
 
-    /// What a key has to be replaced by to have the newest seal; none when it has that.
+    /// Prepares the value that gives a key the newest seal; `None` when the key has it.
     ///
     /// # Errors
     /// When it cannot be opened or sealed, or when the new seal does not open again.
@@ -83,11 +83,12 @@ impl Sealed {
         Ok(Some(Resealed { stored, sealed, value }))
     }
 
-    /// Brings a key to the newest seal, in one `replace`. May be asked again when there was no answer: then it is the
-    /// same value that takes the key's place.
+    /// Gives a key the newest seal, in one `replace`. It may be repeated when the outcome is unknown, because it writes
+    /// the same value again.
     ///
     /// # Errors
-    /// When the store fails, or somebody else replaced the key; it then is as it was, or whole and new.
+    /// When the store fails, or another process has replaced the key. The key is then complete, with its old or its new
+    /// value.
     pub async fn reseal(&self, name: &KeyName, new: &Resealed) -> Result<(), Error> {
         let replaced = self.store.replace(name, &new.stored, &new.sealed).await;
         let there = self.store.get(name).await?;

@@ -85,8 +85,8 @@ impl Trust {
         Ok(identity)
     }
 
-    /// The address and the identity of whoever sent a request: the connection's peer, or the client
-    /// that a listed proxy speaks for.
+    /// The address and the identity of the sender of a request: the connection's peer, or the client that a listed
+    /// proxy forwards.
     pub(in crate::server) fn peer(
         &self,
         connection: &Connection,
