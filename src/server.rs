@@ -274,6 +274,7 @@ impl<S: Service> Handle<S> {
         let help = "When the first of the server certificates expires, in seconds since 1970.";
         text.gauge("claviger_tls_certificate_expiry_timestamp_seconds", help, expires);
         text.gauge("claviger_connections", "Open connections.", self.0.connections.len());
+        text.counter("claviger_denials_total", "Requests denied.", self.denials().values().sum::<u64>());
     }
 
     /// How many requests were denied, per policy; those without one under the empty name.

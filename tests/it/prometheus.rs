@@ -1,5 +1,7 @@
 //! Metrics, as the real Prometheus takes them.
 
+mod monitoring;
+
 use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::process::{Command, Stdio};
