@@ -147,6 +147,8 @@ pub struct Keys {
     config: ArcSwap<Config>,
     /// The key store, without retries.
     store: Arc<dyn KeyStore>,
+    /// What it was asked.
+    calls: Arc<keystore::Calls>,
     /// The key store, with retries.
     patient: Arc<dyn KeyStore>,
     entries: Entries,
@@ -182,10 +184,14 @@ impl Outcome {
 impl Keys {
     /// The keys of `store`. Work that outlives its request runs on `runtime`.
     pub fn new(config: Config, store: Arc<dyn KeyStore>, runtime: Handle) -> Arc<Self> {
+        let store = keystore::Measured::new(store);
+        let calls = store.calls();
+        let store: Arc<dyn KeyStore> = Arc::new(store);
         let keys = Arc::new(Self {
             config: ArcSwap::from_pointee(config),
             patient: Arc::new(keystore::Retry::new(store.clone())),
             store,
+            calls,
             entries: Entries::new(config.max_entries),
             fetches: Mutex::default(),
             listings: Listings::default(),
@@ -295,6 +301,11 @@ impl Keys {
             reachable: self.health.is_reachable(),
             last_answer: self.health.since_last_good(self.now()),
         }
+    }
+
+    /// How many requests the key store got, and how long they took.
+    pub fn calls(&self) -> &keystore::Calls {
+        &self.calls
     }
 
     /// Waits until all running reads and writes are done.

@@ -21,6 +21,7 @@ pub mod gcp;
 pub mod gemalto;
 mod kept;
 pub mod kms;
+mod measured;
 pub mod mem;
 mod retry;
 pub mod seal;
@@ -40,6 +41,7 @@ use crate::crypto::Blob;
 use crate::name::{KeyName, is_reserved};
 
 pub use self::kept::Kept;
+pub use self::measured::{Calls, Measured};
 pub use self::retry::{Retry, Wait, Waits, patiently};
 pub use self::seal::{Seal, Sealed};
 

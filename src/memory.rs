@@ -16,6 +16,10 @@ pub struct Usage {
     pub objects: u64,
     /// Bytes of the main thread's stack.
     pub stack: u64,
+    /// Bytes in physical memory.
+    pub resident: u64,
+    /// Bytes of address space.
+    pub mapped: u64,
     /// Threads.
     pub threads: u64,
 }
@@ -29,6 +33,8 @@ pub fn usage() -> Usage {
         heap: stats::allocated::read().unwrap_or(0) as u64,
         objects: live_allocations(),
         stack: field(&status, "VmStk:") * 1_024,
+        resident: field(&status, "VmRSS:") * 1_024,
+        mapped: field(&status, "VmSize:") * 1_024,
         threads: field(&status, "Threads:"),
     }
 }

@@ -48,6 +48,7 @@ use self::tls::Tls;
 use crate::auth::{Caller, Denied, Identity, Requirement, peer};
 use crate::clock::{self, Ticker};
 use crate::telemetry::Telemetry;
+use crate::telemetry::histogram::{self, Histogram};
 use crate::telemetry::metrics::Text;
 
 pub use self::body::{FromBody, Json, Whole};
@@ -126,6 +127,8 @@ struct Shared<S> {
     telemetry: Arc<Telemetry>,
     connections: Arc<Connections>,
     denials: Denials,
+    /// How long the requests for each route took, in the order of the table; at its end those for no route.
+    times: Box<[Histogram]>,
     ticker: Ticker,
 }
 
@@ -159,12 +162,15 @@ impl<S: Service> Server<S> {
     ) -> std::io::Result<Self> {
         let listener = listen(address)?;
         let connections = files::for_connections(limits.connections);
+        // A table is the same for all configs.
+        let times = (0..=state.router().iter().count()).map(|_| Histogram::default()).collect();
         let shared = Shared {
             snapshot: ArcSwap::from_pointee(Snapshot { state, tls }),
             replaced: watch::Sender::default(),
             telemetry,
             connections: Connections::new(connections),
             denials: Denials::default(),
+            times,
             ticker: Ticker::start(clock::instant()),
         };
         let server = Self { listener, limits, shared: Arc::new(shared) };
@@ -275,6 +281,23 @@ impl<S: Service> Handle<S> {
         text.gauge("claviger_tls_certificate_expiry_timestamp_seconds", help, expires);
         text.gauge("claviger_connections", "Open connections.", self.0.connections.len());
         text.counter("claviger_denials_total", "Requests denied.", self.denials().values().sum::<u64>());
+        let name = "kes_http_response_time";
+        text.family(name, "histogram", "Time from a request's arrival to its answer, in seconds.");
+        histogram::write_inherited(&self.0.times, text, name);
+    }
+
+    /// The same by operation, as the route table has them; "other" is none of those.
+    pub fn write_operations(&self, text: &mut Text) {
+        let name = "claviger_http_request_duration_seconds";
+        text.family(name, "histogram", "Time from a request's arrival to its answer, by operation.");
+        let state = self.state();
+        let operations = state.router().iter().map(|route| {
+            let (method, path, ..) = route.describe();
+            format!("{method} {path}")
+        });
+        for (operation, times) in operations.chain(["other".into()]).zip(&self.0.times) {
+            times.write(text, name, "operation", &operation);
+        }
     }
 
     /// How many requests were denied, per policy; those without one under the empty name.

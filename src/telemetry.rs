@@ -1,14 +1,19 @@
 //! What the server tells its operator: log, audit events, metrics.
 
 pub mod audit;
+pub mod histogram;
 pub mod log;
 pub mod metrics;
 pub mod process;
+mod reload;
 mod stream;
 
+pub use reload::Reload;
 pub use stream::{Events, Reader};
 
 use std::sync::Arc;
+
+use time::OffsetDateTime;
 
 /// Everything the server reports through. Shared by all parts, kept over a reload.
 #[derive(Debug)]
@@ -19,13 +24,20 @@ pub struct Telemetry {
     pub audit: audit::Audit,
     /// Counters of requests.
     pub metrics: metrics::Metrics,
+    /// When the process began.
+    pub started: OffsetDateTime,
+    /// What came of reading the config, the last time.
+    pub reload: Reload,
 }
 
 impl Telemetry {
     /// Writes what there is to measure of the requests so far, the log and the audit events.
     pub fn write_metrics(&self, text: &mut metrics::Text) {
-        let Self { log, audit, metrics } = self;
+        let Self { log, audit, metrics, started, reload } = self;
         metrics.write(text);
+        reload.write(text);
+        let began = started.unix_timestamp_nanos() as f64 / 1e9;
+        text.gauge("process_start_time_seconds", "When the process began, in seconds since 1970.", began);
         text.counter("kes_log_error_events", "Events of the log.", log.written());
         text.counter("kes_log_audit_events", "Audit events.", audit.written());
         let help = "Log lines dropped because standard error was too slow.";

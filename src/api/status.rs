@@ -67,6 +67,11 @@ pub(super) async fn metrics(call: Call<State>) -> Result<Reply, Error> {
     // The official Go SDK, which names no content type, refuses a metric with more than one sample unless it is one of
     // the archived server's. Prometheus asks for its text format by name.
     if call.asks_for("text/plain") {
+        process::write_build_info(&mut text, VERSION, COMMIT);
+        if let Some(server) = call.state().server.get() {
+            server.write_operations(&mut text);
+        }
+        call.state().keys.calls().write(&mut text);
         write_policies(call.state(), &mut text);
     }
     Ok(Reply::text(Text::CONTENT_TYPE, text.finish()))

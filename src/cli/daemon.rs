@@ -21,8 +21,8 @@ use self::listener::Listen;
 use self::signals::Signals;
 use crate::server::tls::Tls;
 use crate::server::{Limits, Server, Workers};
-use crate::telemetry::{Telemetry, audit, log, metrics};
-use crate::{config, memory};
+use crate::telemetry::{Reload, Telemetry, audit, log, metrics};
+use crate::{clock, config, memory};
 
 pub(super) use self::listener::{Listener, Program};
 pub(super) use self::message::Message;
@@ -63,7 +63,8 @@ fn telemetry() -> anyhow::Result<Arc<Telemetry>> {
     let log = log::Log::start(file(std::io::stderr().as_fd())?)?;
     log::Layer::install(log.clone())?;
     let audit = audit::Audit::start(file(std::io::stdout().as_fd())?)?;
-    Ok(Arc::new(Telemetry { log, audit, metrics: metrics::Metrics::default() }))
+    let (metrics, started) = (metrics::Metrics::default(), clock::now());
+    Ok(Arc::new(Telemetry { log, audit, metrics, started, reload: Reload::new(started) }))
 }
 
 impl Daemon {
@@ -135,7 +136,7 @@ impl Daemon {
                 () = hangup.heard() => tokio::select! {
                     // A reload that waits for a key store must not delay a stop.
                     () = stop.requested() => return Ok(()),
-                    () = reload(listeners) => {}
+                    taken_up = reload(listeners) => self.telemetry.reload.note(taken_up, clock::now()),
                 },
                 _ = watch.tick() => listeners.iter_mut().for_each(|listener| listener.watch()),
             }
@@ -158,16 +159,19 @@ pub(super) fn apply_log(telemetry: &Telemetry, log: config::Log) {
     telemetry.audit.set_on(log.audit.is_some_and(|level| level <= audit::LEVEL));
 }
 
-async fn reload(listeners: &mut [Box<dyn Listen>]) {
+/// Returns whether all configs were loaded.
+async fn reload(listeners: &mut [Box<dyn Listen>]) -> bool {
     // `Type=notify-reload` requires the time at which the reload began.
     match NotifyState::monotonic_usec_now() {
         Ok(now) => notify(&[NotifyState::Reloading, now]),
         Err(error) => tracing::warn!(%error, "failed to read the clock for the service manager"),
     }
+    let mut taken_up = true;
     for listener in listeners {
-        listener.reload().await;
+        taken_up &= listener.reload().await;
     }
     notify(&[NotifyState::Ready]);
+    taken_up
 }
 
 /// Notifies systemd, if it started this process.

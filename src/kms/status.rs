@@ -97,5 +97,12 @@ pub(super) async fn metrics(call: Call<State>) -> Result<Reply, Error> {
     if let Some(server) = state.server.get() {
         server.write_metrics(&mut text);
     }
+    // As in the KES API: what has labels is for who asks for the format by name.
+    if call.asks_for("text/plain") {
+        process::write_build_info(&mut text, VERSION, COMMIT);
+        if let Some(server) = state.server.get() {
+            server.write_operations(&mut text);
+        }
+    }
     Ok(Reply::text(Text::CONTENT_TYPE, text.finish()))
 }

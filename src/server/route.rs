@@ -52,6 +52,8 @@ pub struct Route<S> {
     patience: Patience,
     overdue: fn() -> Error,
     handler: Handler<S>,
+    /// Which one of its table it is.
+    place: usize,
 }
 
 type Reaction = Pin<Box<dyn Future<Output = Result<Reply, Error>> + Send>>;
@@ -80,6 +82,7 @@ impl<S: Service> Route<S> {
             patience: Patience::Ordinary,
             overdue,
             handler: handler.into_handler(),
+            place: 0,
         }
     }
 
@@ -135,6 +138,11 @@ impl<S: Service> Route<S> {
         self.method
     }
 
+    /// Which one of its table it is.
+    pub(super) fn place(&self) -> usize {
+        self.place
+    }
+
     /// Whether requests wait for the audit log.
     pub(super) fn patience(&self) -> Patience {
         self.patience
@@ -181,7 +189,8 @@ impl<S: Service> Router<S> {
     /// The table with the settings of the config file applied.
     pub fn new(mut routes: Vec<Route<S>>, config: &BTreeMap<String, RouteConfig>) -> Self {
         let mut audited_open = Vec::new();
-        for route in &mut routes {
+        for (place, route) in routes.iter_mut().enumerate() {
+            route.place = place;
             let Some(config) = config.get(route.path) else { continue };
             route.timeout = config.timeout.or(route.timeout);
             if config.skip_auth {

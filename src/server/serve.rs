@@ -24,6 +24,7 @@ use super::streams::Reading;
 use super::{Error, Service, Shared, Snapshot};
 use crate::auth::{Denied, Identity, peer};
 use crate::clock;
+use crate::telemetry::histogram::Histogram;
 use crate::telemetry::metrics::{Active, Metrics};
 use crate::telemetry::{audit, log};
 
@@ -36,7 +37,7 @@ pub(super) async fn serve<S: Service>(
     connection: &Arc<Connection>,
     request: Request<Incoming>,
 ) -> Response<ReplyBody> {
-    let mut counted = Counted::begin(&shared.telemetry.metrics, connection);
+    let mut counted = Counted::begin(shared, connection);
     let snapshot = shared.snapshot.load_full();
     let (head, body) = request.into_parts();
     let (is_chunked, accept) = (is_chunked(&head), head.headers.get(ACCEPT));
@@ -50,6 +51,7 @@ pub(super) async fn serve<S: Service>(
             reply::page_not_found()
         }
         Ok(Some(found)) => {
+            counted.times = shared.times.get(found.route.place()).or(counted.times);
             let (ip, peer) = snapshot.tls.trust.peer(connection, &head.headers);
             let arrived = counted.arrived;
             let asked = Asked::default();
@@ -87,6 +89,8 @@ fn is_chunked(head: &Parts) -> bool {
 /// A running request. It is counted on drop, so also when the client disconnects.
 struct Counted<'a> {
     metrics: &'a Metrics,
+    /// Of its route; at first, of none.
+    times: Option<&'a Histogram>,
     _active: Active<'a>,
     connection: &'a Connection,
     arrived: Instant,
@@ -94,16 +98,20 @@ struct Counted<'a> {
 }
 
 impl<'a> Counted<'a> {
-    fn begin(metrics: &'a Metrics, connection: &'a Connection) -> Self {
+    fn begin<S>(shared: &'a Shared<S>, connection: &'a Connection) -> Self {
         connection.begin();
-        Self { metrics, _active: metrics.begin(), connection, arrived: clock::instant(), code: ABANDONED }
+        let (metrics, times) = (&shared.telemetry.metrics, shared.times.last());
+        Self { metrics, times, _active: metrics.begin(), connection, arrived: clock::instant(), code: ABANDONED }
     }
 }
 
 impl Drop for Counted<'_> {
     fn drop(&mut self) {
         let now = clock::instant();
-        self.metrics.record(self.code, now.saturating_duration_since(self.arrived));
+        self.metrics.record(self.code);
+        if let Some(times) = self.times {
+            times.record(now.saturating_duration_since(self.arrived));
+        }
         self.connection.finish(now);
     }
 }

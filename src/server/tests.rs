@@ -22,7 +22,7 @@ use super::*;
 use crate::auth::{Access, Identity};
 use crate::crypto::json::{Field, Fields};
 use crate::operation::Operation;
-use crate::telemetry::{audit, log, metrics};
+use crate::telemetry::{Reload, audit, log, metrics};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -155,6 +155,8 @@ impl Running {
             log: log::Log::start(logged.clone()).expect("a thread"),
             audit: audit::Audit::start(audited.clone()).expect("a thread"),
             metrics: metrics::Metrics::default(),
+            started: OffsetDateTime::UNIX_EPOCH,
+            reload: Reload::new(OffsetDateTime::UNIX_EPOCH),
         });
         let address = SocketAddr::from(([127, 0, 0, 1], 0));
         let server_tls = tls.clone();

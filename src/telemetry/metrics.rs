@@ -2,28 +2,17 @@
 
 use std::fmt::{Display, Write as _};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
-
-/// The response time histogram's upper bounds, in milliseconds, as the archived server has them.
-const BOUNDS_MS: [u64; 10] = [10, 50, 100, 250, 500, 1_000, 1_500, 3_000, 5_000, 10_000];
 
 /// Counters of HTTP requests. Every field is an atomic: counting takes no lock.
 #[derive(Debug)]
 pub struct Metrics {
     active: AtomicU64,
     by_code: [AtomicU64; 500],
-    buckets: [AtomicU64; BOUNDS_MS.len() + 1],
-    nanoseconds: AtomicU64,
 }
 
 impl Default for Metrics {
     fn default() -> Self {
-        Self {
-            active: AtomicU64::new(0),
-            by_code: [const { AtomicU64::new(0) }; 500],
-            buckets: [const { AtomicU64::new(0) }; BOUNDS_MS.len() + 1],
-            nanoseconds: AtomicU64::new(0),
-        }
+        Self { active: AtomicU64::new(0), by_code: [const { AtomicU64::new(0) }; 500] }
     }
 }
 
@@ -45,15 +34,12 @@ impl Metrics {
     }
 
     /// Counts an answer.
-    pub fn record(&self, code: u16, took: Duration) {
+    pub fn record(&self, code: u16) {
         let Some(counter) = self.by_code.get(usize::from(code.saturating_sub(100))) else { return };
         counter.fetch_add(1, Ordering::Relaxed);
-        let bucket = BOUNDS_MS.iter().position(|ms| took <= Duration::from_millis(*ms)).unwrap_or(BOUNDS_MS.len());
-        self.buckets[bucket].fetch_add(1, Ordering::Relaxed);
-        self.nanoseconds.fetch_add(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
-    /// Writes the `kes_http_*` metrics.
+    /// Writes the `kes_http_request_*` metrics.
     pub fn write(&self, text: &mut Text) {
         let class = |text: &mut Text, name: &str, help: &str, codes: std::ops::Range<u16>, always: &[u16]| {
             text.family(name, "counter", help);
@@ -68,20 +54,6 @@ impl Metrics {
         class(text, "kes_http_request_error", "Requests answered with a 4xx status.", 400..500, &[400, 403, 404]);
         class(text, "kes_http_request_failure", "Requests answered with a 5xx status.", 500..600, &[500, 502, 503]);
         text.gauge("kes_http_request_active", "Requests being answered.", self.active.load(Ordering::Relaxed));
-        self.write_histogram(text);
-    }
-
-    fn write_histogram(&self, text: &mut Text) {
-        let name = "kes_http_response_time";
-        text.family(name, "histogram", "Time from a request's arrival to its answer, in seconds.");
-        let mut sum = 0;
-        for (bucket, counter) in self.buckets.iter().enumerate() {
-            sum += counter.load(Ordering::Relaxed);
-            let bound = BOUNDS_MS.get(bucket).map_or("+Inf".into(), |ms| (*ms as f64 / 1e3).to_string());
-            text.labelled(&format!("{name}_bucket"), "le", &bound, sum);
-        }
-        text.sample(&format!("{name}_sum"), self.nanoseconds.load(Ordering::Relaxed) as f64 / 1e9);
-        text.sample(&format!("{name}_count"), sum);
     }
 }
 
@@ -116,7 +88,8 @@ impl Text {
         let _ = writeln!(self.0, "{name}{{{label}=\"{label_value}\"}} {value}");
     }
 
-    fn sample(&mut self, name: &str, value: impl Display) {
+    /// One sample; `name` with its labels, if it has any.
+    pub fn sample(&mut self, name: &str, value: impl Display) {
         let _ = writeln!(self.0, "{name} {value}");
     }
 
@@ -131,11 +104,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn counts_by_class_and_bucket() {
+    fn counts_by_class() {
         let metrics = Metrics::default();
-        metrics.record(200, Duration::from_millis(9));
-        metrics.record(404, Duration::from_millis(11));
-        metrics.record(502, Duration::from_secs(60));
+        for code in [200, 404, 502] {
+            metrics.record(code);
+        }
         let mut text = Text::default();
         metrics.write(&mut text);
         let text = text.finish();
@@ -144,11 +117,6 @@ mod tests {
             "kes_http_request_error{code=\"404\"} 1",
             "kes_http_request_error{code=\"403\"} 0",
             "kes_http_request_failure{code=\"502\"} 1",
-            "kes_http_response_time_bucket{le=\"0.01\"} 1",
-            "kes_http_response_time_bucket{le=\"0.05\"} 2",
-            "kes_http_response_time_bucket{le=\"10\"} 2",
-            "kes_http_response_time_bucket{le=\"+Inf\"} 3",
-            "kes_http_response_time_count 3",
         ] {
             assert!(text.contains(&format!("{line}\n")), "{line} in\n{text}");
         }

@@ -94,7 +94,7 @@ const COMPLAINTS: [&str; 5] = [
 fn promtool_complains_about_names_that_stay_and_nothing_else() {
     let server = TestServer::with_dev_config("");
     let url = format!("https://localhost:{}/v1/metrics", server.address().port());
-    let metrics = curl_as("app", &[&url]).expect("an answer").body;
+    let metrics = curl_as("app", &["--header", "Accept: text/plain", &url]).expect("an answer").body;
     let mut promtool = Command::new(program("promtool", "prometheus"))
         .args(["check", "metrics"])
         .stdin(Stdio::piped())

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::{Child, ChildStderr, ChildStdout, Command, Stdio};
 
 use http_body_util::{BodyExt as _, Empty};
@@ -243,6 +244,8 @@ fn metrics_are_complete_from_the_first_scrape_and_right() {
             "claviger_audit_waits_total",
             "claviger_log_dropped_total",
             "claviger_policy_denials_total{policy=\"my-app\"}",
+            "claviger_keystore_request_errors_total{operation=\"get\"}",
+            "claviger_http_request_duration_seconds_count{operation=\"PUT /v1/key/decrypt/\"}",
         ];
         for name in zero {
             assert_eq!(first.get(name), Some(&0.0), "{name}");
@@ -258,6 +261,14 @@ fn metrics_are_complete_from_the_first_scrape_and_right() {
             "claviger_keystore_reachable",
             "claviger_tls_certificate_expiry_timestamp_seconds",
             "claviger_connections",
+            "claviger_config_last_reload_successful",
+            "claviger_config_last_reload_success_timestamp_seconds",
+            "process_cpu_seconds_total",
+            "process_max_fds",
+            "process_open_fds",
+            "process_resident_memory_bytes",
+            "process_start_time_seconds",
+            "process_virtual_memory_bytes",
         ];
         for name in positive {
             assert!(first.get(name).is_some_and(|value| *value > 0.0), "{name}: {:?}", first.get(name));
@@ -292,9 +303,57 @@ fn metrics_are_complete_from_the_first_scrape_and_right() {
         assert_eq!(grown("claviger_cache_misses_total") + grown("claviger_cache_hits_total"), 6.0);
         assert!(grown("claviger_cache_hits_total") >= 4.0);
         assert_eq!(second["claviger_cache_entries"], 1.0);
+        // All those for the path, whatever came of them.
+        for (operation, count) in [("GET /v1/key/describe/", 8.0), ("GET /v1/metrics", 1.0), ("other", 1.0)] {
+            let name = format!("claviger_http_request_duration_seconds_count{{operation=\"{operation}\"}}");
+            assert_eq!(grown(&name), count, "{operation}");
+        }
+        // What it gave is no key; but it gave it.
+        assert!(grown("claviger_keystore_request_duration_seconds_count{operation=\"get\"}") >= 2.0);
+        assert_eq!(second["claviger_keystore_request_errors_total{operation=\"get\"}"], 0.0);
         assert_eq!(grown("claviger_policy_denials_total{policy=\"my-app\"}"), 1.0);
         assert!(second["kes_system_up_time"] > first["kes_system_up_time"]);
     });
+}
+
+#[test]
+fn process_metrics_are_those_of_the_process() {
+    let server = TestServer::fixture();
+    let metrics = block_on(metrics(&Client::fixture(server.address(), "admin")));
+    let process = PathBuf::from(format!("/proc/{}", server.pid().as_raw_nonzero()));
+    let status = std::fs::read_to_string(process.join("status")).expect("the process runs");
+    let kilobytes = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("a line");
+        line.trim().trim_end_matches(" kB").parse::<f64>().expect("a number")
+    };
+    // Both move between two looks.
+    for (metric, name) in [("process_resident_memory_bytes", "VmRSS:"), ("process_virtual_memory_bytes", "VmSize:")] {
+        let ratio = metrics[metric] / (kilobytes(name) * 1_024.0);
+        assert!((0.5..2.0).contains(&ratio), "{metric}: {ratio}");
+    }
+    let age = OffsetDateTime::now_utc().unix_timestamp() as f64 - metrics["process_start_time_seconds"];
+    assert!((-1.0..60.0).contains(&age), "{age}");
+    assert!((3.0..metrics["process_max_fds"]).contains(&metrics["process_open_fds"]));
+    let build = metrics.keys().find(|name| name.starts_with("claviger_build_info{")).expect("there");
+    assert!(build.contains(concat!("version=\"", env!("CARGO_PKG_VERSION"), "\",commit=\"")), "{build}");
+}
+
+#[test]
+fn a_config_that_was_refused_shows_until_one_is_taken_up() {
+    let server = TestServer::fixture();
+    let admin = Client::fixture(server.address(), "admin");
+    let reloaded = || {
+        let metrics = block_on(metrics(&admin));
+        let name = "claviger_config_last_reload_success";
+        (metrics[&format!("{name}ful")], metrics[&format!("{name}_timestamp_seconds")])
+    };
+    let (succeeded, started) = reloaded();
+    assert_eq!(succeeded, 1.0);
+    server.reload("keystore: [");
+    eventually("the refusal", || reloaded() == (0.0, started));
+    server.reload(&fixture_config(|config| config));
+    eventually("the success", || reloaded().0 == 1.0);
+    assert!(reloaded().1 >= started);
 }
 
 /// A server whose standard output and error nobody reads until the test does.

@@ -67,8 +67,8 @@ pub(in crate::cli) trait Listen {
     /// Loads changed TLS files. Called about once a second.
     fn watch(&mut self);
 
-    /// Reloads the config. The log has the result.
-    async fn reload(&mut self);
+    /// Reloads the config; returns whether that succeeded. The log has the result.
+    async fn reload(&mut self) -> bool;
 
     /// See [`Program::failed`].
     fn failed(&self) -> Pin<Box<dyn Future<Output = anyhow::Error>>>;
@@ -139,17 +139,19 @@ impl<P: Program> Listen for Listener<P> {
         }
     }
 
-    async fn reload(&mut self) {
+    async fn reload(&mut self) -> bool {
         match self.program.reload().await {
             Ok((state, tls)) => {
                 self.loaded = tls.files.clone();
                 self.seen = tls.files.clone();
                 self.handle.replace(state, tls);
                 tracing::info!("config reloaded");
+                true
             }
             Err(error) => {
                 let error = format!("{error:#}");
                 tracing::error!(error, "the config was not reloaded; the old one stays in force");
+                false
             }
         }
     }
