@@ -31,6 +31,7 @@ use crate::api::wire::{
 };
 use crate::auth::Identity;
 use crate::crypto::buffer::{Buffer, to_json};
+use crate::foreign;
 use crate::operation::Operation;
 
 pub use self::endpoint::{Endpoint, HTTPS};
@@ -465,10 +466,10 @@ async fn message(response: Response<Incoming>) -> Option<String> {
     let body = tokio::time::timeout(ANSWER, read(response.into_body())).await;
     let body = body.ok().and_then(Result::ok).flatten().unwrap_or_default();
     if let Some(message) = is_binary.then(|| kms::error_message(&body)).flatten() {
-        return Some(message.replace(char::is_control, " "));
+        return Some(message.replace(foreign::is_deceptive, " "));
     }
     match serde_json::from_slice::<Message>(&body) {
-        Ok(Message { message }) if !message.is_empty() => Some(message.replace(char::is_control, " ")),
+        Ok(Message { message }) if !message.is_empty() => Some(message.replace(foreign::is_deceptive, " ")),
         _ => None,
     }
 }

@@ -75,9 +75,9 @@ pub fn routes() -> Vec<Route<State>> {
         Route::new(operations::LIVE, status::live).open(),
         Route::new(operations::READY, status::ready).open().vital(),
         Route::new(operations::METRICS, status::metrics).vital(),
-        Route::new(operations::EXECUTE, serve::execute).max_body(MB).any_identity().listing(),
-        Route::new(operations::BACKUP, serve::backup).timeout(long),
-        Route::new(operations::RESTORE, serve::restore).max_body(BACKUP).timeout(long),
+        Route::new(operations::EXECUTE, serve::execute).max_body(MB).listing(),
+        Route::new(operations::BACKUP, serve::backup).timeout(long).bulk(),
+        Route::new(operations::RESTORE, serve::restore).max_body(BACKUP).timeout(long).bulk(),
         Route::new(operations::ROTATE_ROOT, serve::rotate_root).timeout(long),
         Route::new(operations::LOG, log::follow).max_body(MB).timeout(None),
         Route::new(operations::RESTART, status::unsupported),
@@ -143,9 +143,13 @@ impl State {
 
     fn may_call(&self, identity: &Identity, path: &str) -> bool {
         let snapshot = self.writer.snapshot();
-        enclave::Identity::of(identity).is_some_and(|identity| {
-            if path == operations::METRICS.path { snapshot.knows(&identity) } else { snapshot.is_sysadmin(&identity) }
-        })
+        let Some(identity) = enclave::Identity::of(identity) else { return false };
+        match path.strip_prefix(operations::EXECUTE.path) {
+            // Before its commands are read: whoever is a stranger to the enclave may send none.
+            Some(enclave) => !matches!(snapshot.enter(enclave, &identity), Err(Error::Denied)),
+            None if path == operations::METRICS.path => snapshot.knows(&identity),
+            None => snapshot.is_sysadmin(&identity),
+        }
     }
 }
 
@@ -154,7 +158,7 @@ impl Service for State {
         &self.router
     }
 
-    /// Admits system administrators. The rights of other identities are decided for each command.
+    /// Admits system administrators, and whoever the enclave knows. The rights of the latter are decided for each command.
     fn authorize(
         &self,
         peer: Result<Identity, peer::Error>,

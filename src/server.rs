@@ -18,6 +18,7 @@ mod connections;
 mod denials;
 mod error;
 mod files;
+mod held;
 pub mod path;
 pub mod proxy;
 pub mod reply;
@@ -31,23 +32,27 @@ mod worker;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use hyper::header::HeaderValue;
-use tokio::net::{TcpListener, TcpStream};
+use rustix::net::sockopt::set_ipv6_v6only;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
 use self::connection::{Connection, End};
 use self::connections::Connections;
-use self::denials::Denials;
+use self::denials::{Denials, Summary};
+use self::held::Account;
 use self::tls::Tls;
 use crate::auth::{Caller, Denied, Identity, Requirement, peer};
 use crate::clock::{self, Ticker};
 use crate::telemetry::Telemetry;
+use crate::telemetry::audit::Event;
 use crate::telemetry::histogram::{self, Histogram};
 use crate::telemetry::metrics::Text;
 
@@ -126,6 +131,7 @@ struct Shared<S> {
     replaced: watch::Sender<()>,
     telemetry: Arc<Telemetry>,
     connections: Arc<Connections>,
+    held: Arc<Account>,
     denials: Denials,
     /// How long the requests for each route took, in the order of the table; at its end those for no route.
     times: Box<[Histogram]>,
@@ -135,6 +141,8 @@ struct Shared<S> {
 /// A server that is bound to its address and not yet running.
 pub struct Server<S> {
     listener: TcpListener,
+    /// As it was asked for.
+    ip: IpAddr,
     limits: Limits,
     shared: Arc<Shared<S>>,
 }
@@ -169,18 +177,19 @@ impl<S: Service> Server<S> {
             replaced: watch::Sender::default(),
             telemetry,
             connections: Connections::new(connections),
+            held: Arc::default(),
             denials: Denials::default(),
             times,
             ticker: Ticker::start(clock::instant()),
         };
-        let server = Self { listener, limits, shared: Arc::new(shared) };
+        let server = Self { listener, ip: address.ip(), limits, shared: Arc::new(shared) };
         server.handle().state().served_by(server.handle());
         Ok(server)
     }
 
     /// The address, with the port that the system chose where the config said 0.
     pub fn address(&self) -> std::io::Result<SocketAddr> {
-        self.listener.local_addr()
+        Ok(SocketAddr::new(self.ip, self.listener.local_addr()?.port()))
     }
 
     /// Reaches this server while it runs.
@@ -236,9 +245,10 @@ impl<S: Service> Server<S> {
     fn admit(&self, workers: &Workers, served: &TaskTracker, socket: TcpStream, address: SocketAddr) {
         let now = clock::instant();
         let _ = socket.set_nodelay(true);
-        let connection = Connection::new(address.ip().to_canonical(), self.shared.ticker, now);
+        let (ip, held) = (address.ip().to_canonical(), self.shared.held.clone());
+        let connection = Connection::new(ip, self.shared.ticker, held, now);
         let Some(place) = self.shared.connections.admit(connection.clone(), now) else {
-            return self.shared.denials.note_refused(address.ip(), now);
+            return self.shared.denials.note_refused(ip, now);
         };
         let (shared, counted) = (self.shared.clone(), served.token());
         workers.spawn(socket, move |socket| async move {
@@ -306,11 +316,29 @@ impl<S: Service> Handle<S> {
     }
 }
 
-fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+/// Listens. An address that stands for all stands for those of both families, in whichever it is written: so it is with
+/// Go, and so networks with both rely on it.
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    if !address.ip().is_unspecified() {
+        return listen_on(address);
+    }
+    match listen_on(SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), address.port())) {
+        Err(error) if !matches!(error.kind(), io::ErrorKind::AddrInUse | io::ErrorKind::PermissionDenied) => {
+            // A system without IPv6.
+            listen_on(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), address.port()))
+        }
+        listener => listener,
+    }
+}
+
+fn listen_on(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = match address {
-        SocketAddr::V4(_) => tokio::net::TcpSocket::new_v4()?,
-        SocketAddr::V6(_) => tokio::net::TcpSocket::new_v6()?,
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
     };
+    if address.ip() == Ipv6Addr::UNSPECIFIED {
+        set_ipv6_v6only(&socket, false)?;
+    }
     socket.set_reuseaddr(true)?;
     // Finds clients that vanished while a stream was open.
     socket.set_keepalive(true)?;
@@ -323,6 +351,22 @@ async fn sweep<S: Service>(shared: Arc<Shared<S>>) {
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         every.tick().await;
-        shared.connections.check(clock::instant());
+        let now = clock::instant();
+        for ip in shared.connections.check(now) {
+            shared.denials.note_unread(ip, now);
+        }
+        for Summary { ip, path, identity, code, count } in shared.denials.tell(now) {
+            let (time, took, commands, count) = (clock::now(), Duration::ZERO, None, Some(count));
+            shared.telemetry.audit.record(&Event {
+                time,
+                ip,
+                path: &path,
+                identity: &identity,
+                code,
+                took,
+                commands,
+                count,
+            });
+        }
     }
 }

@@ -7,7 +7,7 @@ use anyhow::{Context as _, bail};
 use hyper::Method;
 use serde::Serialize;
 
-use super::out::{BAD, GOOD, Out, printable};
+use super::out::{self, BAD, GOOD, Out, printable};
 use crate::api;
 use crate::auth::policy::Decision;
 use crate::auth::{Access, Identity, Requirement};
@@ -49,7 +49,7 @@ struct Explanation {
 pub(super) fn run(args: &Args, out: &mut Out) -> anyhow::Result<()> {
     let (config, warnings) = Config::load(&args.config)?;
     for warning in warnings {
-        let _ = writeln!(std::io::stderr(), "Warning: {warning}");
+        out::note(format_args!("Warning: {warning}"));
     }
     let identity = Identity::parse(&args.identity)?;
     let method = args.method.to_ascii_uppercase().parse().context("this is no HTTP method")?;

@@ -55,6 +55,8 @@ struct Audit {
     time: String,
     request: Request,
     response: Response,
+    /// How many equal requests it stands for, where it is more than one.
+    count: Option<u64>,
 }
 
 #[derive(Deserialize)]
@@ -75,7 +77,9 @@ struct Response {
 
 /// Prints time, status, duration, caller, address and path, with the columns of varying width last.
 fn print_audit(out: &mut Out, line: &[u8]) -> anyhow::Result<()> {
-    let Ok(Audit { time, request, response }) = serde_json::from_slice(line) else { return print_raw(out, line) };
+    let Ok(Audit { time, request, response, count }) = serde_json::from_slice(line) else {
+        return print_raw(out, line);
+    };
     let style = match response.code {
         ..400 => GOOD,
         400..500 => WARNING,
@@ -86,11 +90,12 @@ fn print_audit(out: &mut Out, line: &[u8]) -> anyhow::Result<()> {
     let time = printable(time.split(['.', 'Z']).next().unwrap_or_default()).replace('T', " ");
     writeln!(
         out,
-        "{time:<19}  {code}  {:>8}  {:<15}  {:<12}  {}",
+        "{time:<19}  {code}  {:>8}  {:<15}  {:<12}  {}{}",
         span(Duration::from_nanos(response.time)),
         printable(&request.ip),
         printable(if identity.is_empty() { "-" } else { &identity }),
-        printable(&request.path)
+        printable(&request.path),
+        count.map_or_else(String::new, |count| format!("  ({count} times)")),
     )?;
     Ok(())
 }

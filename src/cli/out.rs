@@ -7,6 +7,8 @@ use anstyle::{AnsiColor, Style};
 use serde::Serialize;
 
 use super::environment;
+pub(super) use crate::foreign::printable;
+use crate::foreign::{Lines, printable_json};
 
 /// A heading.
 pub(super) const HEADING: Style = Style::new().underline();
@@ -78,11 +80,9 @@ impl Out {
     /// Prints one JSON value: on one line, or, for an object on a terminal, indented.
     pub(super) fn json(&mut self, value: &impl Serialize) -> io::Result<()> {
         let value = serde_json::to_value(value)?;
-        if self.is_terminal && value.is_object() {
-            serde_json::to_writer_pretty(&mut self.stream, &value)?;
-        } else {
-            serde_json::to_writer(&mut self.stream, &value)?;
-        }
+        let is_spread_out = self.is_terminal && value.is_object();
+        let json = if is_spread_out { serde_json::to_vec_pretty(&value)? } else { serde_json::to_vec(&value)? };
+        self.stream.write_all(&printable_json(json))?;
         self.stream.write_all(b"\n")
     }
 
@@ -102,29 +102,44 @@ impl Out {
         }
         if !names.is_empty() {
             let heading = self.paint(HEADING, heading);
-            writeln!(self.stream, "{heading}")?;
+            writeln!(self, "{heading}")?;
         }
-        names.iter().try_for_each(|name| writeln!(self.stream, "{}", printable(name)))
+        names.iter().try_for_each(|name| writeln!(self, "{}", printable(name)))
     }
 
     /// Prints labels of this width and their values, one on each line.
     pub(super) fn fields(&mut self, width: usize, fields: &[(&str, &dyn fmt::Display)]) -> io::Result<()> {
         for (label, value) in fields {
             let label = self.paint(LABEL, format!("{label:<width$}"));
-            writeln!(self.stream, "{label} {value}")?;
+            writeln!(self, "{label} {value}")?;
         }
         Ok(())
     }
 }
 
+/// Bytes are written as they are; text, as everything makes it that comes here by `write!`, without what a terminal obeys.
 impl Write for Out {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.stream.write(bytes)
     }
 
+    fn write_fmt(&mut self, text: fmt::Arguments<'_>) -> io::Result<()> {
+        let mut plain = String::new();
+        // Only a `Display` of ours could fail, and none does.
+        fmt::Write::write_fmt(&mut Lines(&mut plain), text).map_err(io::Error::other)?;
+        self.stream.write_all(plain.as_bytes())
+    }
+
     fn flush(&mut self) -> io::Result<()> {
         self.stream.flush()
     }
+}
+
+/// Writes a line to standard error, without what a terminal obeys. Standard error may be closed: then nobody wants to know.
+pub(super) fn note(text: impl fmt::Display) {
+    let mut plain = String::new();
+    let _ = fmt::Write::write_fmt(&mut Lines(&mut plain), format_args!("{text}"));
+    let _ = writeln!(io::stderr(), "{plain}");
 }
 
 /// Text in a style.
@@ -144,11 +159,6 @@ impl<T: fmt::Display> fmt::Display for Painted<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}{}{:#}", self.style, self.text, self.style)
     }
-}
-
-/// Foreign text without control characters, so that it cannot control the terminal.
-pub(super) fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }
 
 /// A moment in UTC, to the second.

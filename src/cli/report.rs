@@ -1,6 +1,6 @@
 //! Prints errors: what failed, where, and what to do next.
 
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, IsTerminal as _};
 
 use hyper::{Method, StatusCode};
 use rustls::CertificateError;
@@ -14,13 +14,11 @@ use crate::kms::operations::{self as kms_operations, EXECUTE};
 
 /// Prints the error of a command to standard error. `program` is the name that it was called by.
 pub(super) fn print(error: &anyhow::Error, program: &str, color: Color) {
-    let mut stderr = io::stderr().lock();
-    let style = if color.applies(stderr.is_terminal()) { out::BAD } else { anstyle::Style::new() };
-    // Standard error may be closed; the exit code says it too.
-    let error_text = super::words::by_name(program, format!("{error:#}"));
-    let _ = writeln!(stderr, "{}{error_text}", Painted::new(style, "Error: "));
+    let style = if color.applies(io::stderr().is_terminal()) { out::BAD } else { anstyle::Style::new() };
+    let text = super::words::by_name(program, format!("{error:#}"));
+    out::note(format_args!("{}{text}", Painted::new(style, "Error: ")));
     if let Some(hint) = error.chain().find_map(|cause| cause.downcast_ref()).and_then(|error| hint(error, program)) {
-        let _ = writeln!(stderr, "{hint}");
+        out::note(hint);
     }
 }
 

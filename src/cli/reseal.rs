@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::migrate::meter::Meter;
 use super::migrate::{Incomplete, keys, session};
-use super::out::Out;
+use super::out::{self, Out};
 use crate::migrate::Progress;
 use crate::migrate::reseal::{Done, Error, Readers, Reseal, Todo};
 use crate::text::{counted, first};
@@ -66,7 +66,7 @@ pub(super) fn run(args: Args, out: &mut Out) -> anyhow::Result<()> {
         let old = session::load(&args.config)?;
         let new = session::load(&args.target)?;
         for warning in new.store_warnings() {
-            let _ = writeln!(std::io::stderr(), "Warning: {}: {warning}", args.target.display());
+            out::note(format_args!("Warning: {}: {warning}", args.target.display()));
         }
         let progress = Arc::<Progress>::default();
         let meter = Meter::start(progress.clone(), args.quiet);
@@ -204,7 +204,7 @@ impl Run {
 
     fn note(&self, text: impl std::fmt::Display) {
         if !self.args.quiet {
-            let _ = writeln!(std::io::stderr(), "{text}");
+            out::note(text);
         }
     }
 }
@@ -224,7 +224,7 @@ fn shortfall(todo: &Todo, done: &Done, interrupted: bool) -> anyhow::Result<()> 
         return Ok(());
     }
     for failed in first(done.failed.iter().map(|(name, error)| format!("{name}: {error}"))) {
-        let _ = writeln!(std::io::stderr(), "FAILED: {failed}");
+        out::note(format_args!("FAILED: {failed}"));
     }
     let why = if interrupted { "interrupted" } else { "stopped" };
     let message = format!(

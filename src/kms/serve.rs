@@ -50,6 +50,7 @@ async fn read(call: &Call<State, String>, caller: Identity, reads: &[(Action, Re
             }
         };
         len += 6 + reply.len();
+        call.hold(6 + reply.len())?;
         if len > REPLIES {
             return Err(server::Error::new(StatusCode::PAYLOAD_TOO_LARGE, "the replies are too large: ask for fewer"));
         }

@@ -1,6 +1,8 @@
 //! One client's connection: handshake, requests, end.
 
 mod heard;
+mod plain;
+mod unsent;
 
 use std::fmt::Display;
 use std::future::poll_fn;
@@ -21,6 +23,8 @@ use tokio::sync::Notify;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use self::unsent::{Due, Unsent};
+use super::held::Account;
 use super::serve::serve;
 use super::streams::Executor;
 use super::tls::Trust;
@@ -49,6 +53,9 @@ const FAREWELL: Duration = Duration::from_secs(5);
 /// Requests that one HTTP/2 connection may have in flight.
 const MAX_STREAMS: u32 = 250;
 
+/// How much of a stream that goes on may wait for the client to take it, in bytes.
+const MAX_UNSENT: usize = 64 * 1024;
+
 /// The largest request head, in bytes.
 const MAX_HEAD: usize = 64 * 1024;
 
@@ -66,6 +73,11 @@ pub(super) struct Connection {
     /// When the first byte of an incomplete request head arrived, by `ticker`, plus one; 0: there is none. HTTP/1.1
     /// only.
     head_since: AtomicU64,
+    /// What its requests hold.
+    held: Account,
+    /// What those of all connections hold.
+    held_by_all: Arc<Account>,
+    unsent: Unsent,
     /// An [`End`] as number. It only grows.
     end: AtomicU8,
     end_changed: Notify,
@@ -110,8 +122,29 @@ impl Drop for Busy {
     }
 }
 
+/// A reply, or a piece of one, that the client has not taken yet. If it never does, its connection ends.
+#[derive(Debug)]
+pub(super) struct Sending {
+    connection: Arc<Connection>,
+    due: Due,
+}
+
+impl Sending {
+    /// So many bytes begin to be sent.
+    pub(super) fn begin(connection: Arc<Connection>, len: usize, now: Instant) -> Self {
+        let due = connection.unsent.begin(connection.ticker.at(now), len);
+        Self { connection, due }
+    }
+}
+
+impl Drop for Sending {
+    fn drop(&mut self) {
+        self.connection.unsent.end(self.due);
+    }
+}
+
 impl Connection {
-    pub(super) fn new(ip: IpAddr, ticker: Ticker, now: Instant) -> Arc<Self> {
+    pub(super) fn new(ip: IpAddr, ticker: Ticker, held_by_all: Arc<Account>, now: Instant) -> Arc<Self> {
         Arc::new(Self {
             ip,
             client: OnceLock::new(),
@@ -120,6 +153,9 @@ impl Connection {
             idle_since: AtomicU64::new(ticker.at(now)),
             served: AtomicBool::new(false),
             head_since: AtomicU64::new(0),
+            held: Account::default(),
+            held_by_all,
+            unsent: Unsent::new(ticker.at(now)),
             end: AtomicU8::new(0),
             end_changed: Notify::new(),
         })
@@ -142,6 +178,11 @@ impl Connection {
         if self.in_flight.fetch_sub(1, Ordering::Relaxed) == 1 {
             self.idle_since.store(self.ticker.at(now), Ordering::Relaxed);
         }
+    }
+
+    /// What its requests hold, and those of all connections.
+    pub(super) fn accounts(&self) -> (&Account, &Account) {
+        (&self.held, &self.held_by_all)
     }
 
     /// The identity of the peer by the current trust settings: a reload may have changed them since the handshake.
@@ -191,6 +232,15 @@ impl Connection {
         (self.in_flight.load(Ordering::Relaxed) == 0).then(|| Duration::from_millis(idle))
     }
 
+    /// Ends the connection if the client has not taken a reply in time; says whether. To be called often.
+    pub(super) fn is_unread(&self, now: Instant) -> bool {
+        let is_unread = self.unsent.is_overdue(self.ticker.at(now));
+        if is_unread {
+            self.end(End::Close);
+        }
+        is_unread
+    }
+
     /// Ends the connection if it has been idle for too long. Called about once a second.
     pub(super) fn check(&self, now: Instant) {
         let Some(idle) = self.idle(now) else { return };
@@ -200,7 +250,10 @@ impl Connection {
             (Some(_), false) => FIRST_REQUEST,
             (Some(_), true) => IDLE,
         };
-        if idle >= limit + FAREWELL || self.is_head_overdue(now) {
+        if idle >= limit && self.unsent.is_any() {
+            // Replies have a time of their own.
+            self.idle_since.store(self.ticker.at(now), Ordering::Relaxed);
+        } else if idle >= limit + FAREWELL || self.is_head_overdue(now) {
             self.end(End::Close);
         } else if idle >= limit {
             self.end(End::Drain);
@@ -230,12 +283,13 @@ pub(super) async fn run<S: Service>(shared: Arc<Shared<S>>, connection: Arc<Conn
         service_fn(move |request| {
             let (shared, connection) = (shared.clone(), connection.clone());
             // Boxed, because HTTP/2 moves it five times before it runs.
-            Box::pin(async move { Ok::<_, std::convert::Infallible>(serve(&shared, &connection, request).await) })
+            Box::pin(async move { Ok::<_, std::convert::Infallible>(serve(&shared, connection, request).await) })
         })
     };
     if is_http2 {
         let mut builder = http2::Builder::new(Executor);
         builder.timer(TokioTimer::new()).max_concurrent_streams(MAX_STREAMS).max_header_list_size(MAX_HEAD as u32);
+        builder.max_send_buf_size(MAX_UNSENT);
         until_end(pin!(builder.serve_connection(TokioIo::new(tls), service)), &connection, End::Leave).await;
     } else {
         let mut builder = http1::Builder::new();
@@ -271,7 +325,7 @@ async fn until_end(mut served: Pin<&mut impl GracefulConnection>, connection: &C
     }
 }
 
-/// Does the handshake, within its time limit. A failure is logged.
+/// Does the handshake, within its time limit; none with a client that speaks no TLS. A failure is logged.
 async fn establish<S: Service>(
     shared: &Shared<S>,
     connection: &Connection,
@@ -280,7 +334,7 @@ async fn establish<S: Service>(
     let failed = |error: &dyn Display| shared.denials.note_handshake(error, connection.ip, clock::instant());
     tokio::select! {
         tls = tokio::time::timeout(HANDSHAKE, handshake(shared, connection, socket)) => match tls {
-            Ok(Ok(tls)) => return Some(tls),
+            Ok(Ok(tls)) => return tls,
             Ok(Err(error)) => failed(&error),
             Err(_) => failed(&"it took too long"),
         },
@@ -293,7 +347,12 @@ async fn handshake<S: Service>(
     shared: &Shared<S>,
     connection: &Connection,
     socket: TcpStream,
-) -> std::io::Result<TlsStream<TcpStream>> {
+) -> std::io::Result<Option<TlsStream<TcpStream>>> {
+    if plain::is_http(&socket).await? {
+        shared.denials.note_plain_http(connection.ip, clock::instant());
+        plain::refuse(socket).await?;
+        return Ok(None);
+    }
     let snapshot = shared.snapshot.load_full();
     let tls = TlsAcceptor::from(snapshot.tls.config.clone()).accept(socket).await?;
     let session = tls.get_ref().1;
@@ -307,5 +366,5 @@ async fn handshake<S: Service>(
     };
     let _ = connection.client.set(Client { chain, identity, trust: snapshot.tls.trust.id() });
     connection.idle_since.store(connection.ticker.at(clock::instant()), Ordering::Relaxed);
-    Ok(tls)
+    Ok(Some(tls))
 }

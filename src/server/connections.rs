@@ -1,6 +1,7 @@
 //! All connections of a server: counts them, limits their number, and ends idle ones.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -69,10 +70,14 @@ impl Connections {
         }
     }
 
-    /// Ends those that have been idle for too long.
-    pub(super) fn check(&self, now: Instant) {
-        for connection in self.lock().all.values() {
+    /// Ends those that have been idle for too long, and those whose clients do not take a reply. Says where the latter
+    /// came from.
+    pub(super) fn check(&self, now: Instant) -> Vec<IpAddr> {
+        let inner = self.lock();
+        let check = |connection: &&Arc<Connection>| {
             connection.check(now);
-        }
+            connection.is_unread(now)
+        };
+        inner.all.values().filter(check).map(|connection| connection.ip()).collect()
     }
 }

@@ -13,12 +13,18 @@ pub struct Error {
     message: Cow<'static, str>,
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
     denied: Option<String>,
+    is_overload: bool,
 }
 
 impl Error {
     /// A failure that the message explains fully.
     pub fn new(status: StatusCode, message: impl Into<Cow<'static, str>>) -> Self {
-        Self { status, message: message.into(), source: None, denied: None }
+        Self { status, message: message.into(), source: None, denied: None, is_overload: false }
+    }
+
+    /// 503, since answering would take more memory than clients may take.
+    pub(super) fn overload(message: &'static str) -> Self {
+        Self { is_overload: true, ..Self::new(StatusCode::SERVICE_UNAVAILABLE, message) }
     }
 
     /// 400 with the error's own text.
@@ -42,6 +48,11 @@ impl Error {
     /// The HTTP status.
     pub fn status(&self) -> StatusCode {
         self.status
+    }
+
+    /// Whether it is one of those that clients can cause as often as they like.
+    pub(super) fn is_overload(&self) -> bool {
+        self.is_overload
     }
 
     /// The message for the client.

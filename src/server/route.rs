@@ -13,13 +13,14 @@ use std::time::{Duration, Instant};
 
 use futures_util::FutureExt as _;
 use futures_util::future::Either;
-use hyper::body::Incoming;
 use hyper::header::HeaderValue;
 use hyper::{Method, StatusCode};
 use serde::Deserialize;
 use tokio::time::timeout_at;
 
-use super::body::{self, FromBody};
+use super::body::{Arriving, FromBody};
+use super::connection::Connection;
+use super::held::Held;
 use super::path::Path;
 use super::reply::{IntoReply, Reply};
 use super::{Error, Service};
@@ -50,6 +51,7 @@ pub struct Route<S> {
     requirement: Requirement,
     is_listing: bool,
     patience: Patience,
+    is_counted: bool,
     overdue: fn() -> Error,
     handler: Handler<S>,
     /// Which one of its table it is.
@@ -57,7 +59,7 @@ pub struct Route<S> {
 }
 
 type Reaction = Pin<Box<dyn Future<Output = Result<Reply, Error>> + Send>>;
-type Handler<S> = Box<dyn Fn(Call<S>, &str, Incoming, Budget) -> Reaction + Send + Sync>;
+type Handler<S> = Box<dyn Fn(Call<S>, &str, Arriving, Budget) -> Reaction + Send + Sync>;
 
 /// The limits of a request.
 #[doc(hidden)]
@@ -80,6 +82,7 @@ impl<S: Service> Route<S> {
             requirement: Requirement::Policy,
             is_listing: false,
             patience: Patience::Ordinary,
+            is_counted: true,
             overdue,
             handler: handler.into_handler(),
             place: 0,
@@ -128,6 +131,12 @@ impl<S: Service> Route<S> {
         Self { patience: Patience::Reserved, ..self }
     }
 
+    /// Takes and gives more than clients may make the server hold otherwise. For those who are trusted with that.
+    #[must_use]
+    pub fn bulk(self) -> Self {
+        Self { is_counted: false, ..self }
+    }
+
     /// What `/v1/api` says of the route: method, path, largest body, time limit.
     pub fn describe(&self) -> (&Method, &'static str, u64, Option<Duration>) {
         (self.method, self.path, self.max_body, self.timeout)
@@ -148,6 +157,11 @@ impl<S: Service> Route<S> {
         self.patience
     }
 
+    /// Counts what a request on this connection makes the server hold.
+    pub(super) fn held(&self, connection: &Arc<Connection>) -> Held {
+        if self.is_counted { Held::on(connection.clone()) } else { Held::uncounted() }
+    }
+
     /// The requirement on callers.
     pub fn requirement(&self) -> Requirement {
         self.requirement
@@ -159,7 +173,7 @@ impl<S: Service> Route<S> {
     }
 
     /// Parses name and body, and lets the handler answer.
-    pub(super) fn answer(&self, call: Call<S>, name: &str, body: Incoming, started: Instant) -> Reaction {
+    pub(super) fn answer(&self, call: Call<S>, name: &str, body: Arriving, started: Instant) -> Reaction {
         let deadline = self.timeout.map(|timeout| started + timeout);
         (self.handler)(call, name, body, Budget { max_body: self.max_body, deadline, overdue: self.overdue })
     }
@@ -234,6 +248,7 @@ pub struct Call<S, N = ()> {
     query: String,
     ip: IpAddr,
     asked: Asked,
+    held: Held,
 }
 
 impl<S> Call<S> {
@@ -244,14 +259,14 @@ impl<S> Call<S> {
         (caller, ip): (Caller, IpAddr),
         accept: Option<HeaderValue>,
         query: String,
-        asked: Asked,
+        (asked, held): (Asked, Held),
     ) -> Self {
-        Self { state, caller, name: (), accept, query, ip, asked }
+        Self { state, caller, name: (), accept, query, ip, asked, held }
     }
 
     fn naming<N>(self, name: N) -> Call<S, N> {
-        let Self { state, caller, name: (), accept, query, ip, asked } = self;
-        Call { state, caller, name, accept, query, ip, asked }
+        let Self { state, caller, name: (), accept, query, ip, asked, held } = self;
+        Call { state, caller, name, accept, query, ip, asked, held }
     }
 }
 
@@ -269,6 +284,14 @@ impl<S, N> Call<S, N> {
     /// Notes the commands in the body. The audit event of the request names them, also when the request fails.
     pub fn asks(&self, commands: Commands) {
         let _ = self.asked.set(commands);
+    }
+
+    /// Counts memory that the answer takes while it is made.
+    ///
+    /// # Errors
+    /// When clients make the server hold too much already.
+    pub fn hold(&self, bytes: usize) -> Result<(), Error> {
+        self.held.grow(bytes)
     }
 
     /// The name at the end of the path.
@@ -335,20 +358,20 @@ where
     Fut: Future<Output = Result<R, E>> + Send + 'static,
 {
     fn into_handler(self) -> Handler<S> {
-        Box::new(move |call, name, body, budget| {
+        Box::new(move |call, name, mut body, budget| {
             let call = N::parse(name).map(|name| call.naming(name));
             Box::pin(async move {
                 let call = match call {
                     Ok(call) => call,
                     Err(invalid) => {
-                        body::discard(body).await;
+                        body.discard().await;
                         return Err(invalid);
                     }
                 };
                 // One timer for both steps: setting a timer is a large part of a request's cost outside of HTTP.
                 let mut has_arrived = false;
                 let answer = budget.within(async {
-                    let request = B::read(body, budget.max_body).await?;
+                    let request = B::read(body, budget.max_body, &call.held).await?;
                     // The client has been told that the time is over, so the handler must not start.
                     if budget.is_over() {
                         return Err((budget.overdue)());

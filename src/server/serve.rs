@@ -11,19 +11,22 @@ use std::time::Instant;
 
 use futures_util::FutureExt as _;
 use hyper::body::Incoming;
-use hyper::header::{ACCEPT, CONNECTION, CONTENT_LENGTH, HeaderValue, TRANSFER_ENCODING};
+use hyper::header::{ACCEPT, CONNECTION, HeaderValue, TRANSFER_ENCODING};
 use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode, Uri, Version};
 
-use super::body;
+use super::body::Arriving;
 use super::connection::{Busy, Connection};
+use super::denials;
 use super::path::{self, Path};
 use super::reply::{self, Reply, ReplyBody};
 use super::route::{Asked, Call, Route};
 use super::streams::Reading;
 use super::{Error, Service, Shared, Snapshot};
-use crate::auth::{Denied, Identity, peer};
+use crate::auth::{Caller, Denied, Identity, peer};
 use crate::clock;
+use crate::foreign::cut;
+use crate::telemetry::audit::MAX_PATH;
 use crate::telemetry::histogram::Histogram;
 use crate::telemetry::metrics::{Active, Metrics};
 use crate::telemetry::{audit, log};
@@ -34,54 +37,45 @@ const ABANDONED: u16 = 499;
 /// Answers one request.
 pub(super) async fn serve<S: Service>(
     shared: &Arc<Shared<S>>,
-    connection: &Arc<Connection>,
+    connection: Arc<Connection>,
     request: Request<Incoming>,
 ) -> Response<ReplyBody> {
-    let mut counted = Counted::begin(shared, connection);
+    let mut counted = Counted::begin(shared, &connection);
     let snapshot = shared.snapshot.load_full();
     let (head, body) = request.into_parts();
+    let mut body = Arriving::new(body, &head.headers);
     let (is_chunked, accept) = (is_chunked(&head), head.headers.get(ACCEPT));
     let reply = match find(&snapshot, &head.method, &head.uri) {
         Err(invalid) => {
-            body::discard(body).await;
+            body.discard().await;
             S::refuse(&Error::bad_request(invalid), accept)
         }
         Ok(None) => {
-            body::discard(body).await;
+            body.discard().await;
             reply::page_not_found()
         }
         Ok(Some(found)) => {
             counted.times = shared.times.get(found.route.place()).or(counted.times);
-            let (ip, peer) = snapshot.tls.trust.peer(connection, &head.headers);
-            let arrived = counted.arrived;
-            let asked = Asked::default();
-            let exchange = Exchange {
-                shared,
-                connection,
-                snapshot: &snapshot,
-                found,
-                ip,
-                peer,
-                arrived,
-                is_chunked,
-                accept,
-                asked,
-            };
+            let (ip, peer) = snapshot.tls.trust.peer(&connection, &head.headers);
+            let (connection, arrived, asked) = (&connection, counted.arrived, Asked::default());
+            let exchange =
+                Exchange { shared, connection, snapshot: &snapshot, found, ip, peer, arrived, accept, asked };
             exchange.run(&head, body).await
         }
     };
+    let is_last = is_chunked || (head.version < Version::HTTP_2 && connection.is_leaving());
     counted.code = reply.status().as_u16();
-    drop(counted);
-    let mut response = reply.into_response(&head.method);
-    if is_chunked || (head.version < Version::HTTP_2 && connection.is_leaving()) {
+    let now = counted.end();
+    let mut response = reply.into_response(&head.method, connection, now);
+    if is_last {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     response
 }
 
-/// Whether the body comes in chunks, over HTTP/1.1. Then this request is the last one of its connection. This prevents
-/// request smuggling: if a proxy in front of us sees the end of the body elsewhere, the bytes after it are never taken
-/// for a request.
+/// Whether the body comes in chunks, as it may over HTTP/1.1. Then the request is the last one of its connection: should
+/// a proxy in front of us see its end elsewhere, nothing it forwards after that is taken for a request. So it is when
+/// there is a `Content-Length`, too: the chunks count, as RFC 9112 (6.3) says, and hyper shows us no other length.
 fn is_chunked(head: &Parts) -> bool {
     head.version < Version::HTTP_2 && head.headers.contains_key(TRANSFER_ENCODING)
 }
@@ -94,6 +88,7 @@ struct Counted<'a> {
     _active: Active<'a>,
     connection: &'a Connection,
     arrived: Instant,
+    ended: Option<Instant>,
     code: u16,
 }
 
@@ -101,13 +96,19 @@ impl<'a> Counted<'a> {
     fn begin<S>(shared: &'a Shared<S>, connection: &'a Connection) -> Self {
         connection.begin();
         let (metrics, times) = (&shared.telemetry.metrics, shared.times.last());
-        Self { metrics, times, _active: metrics.begin(), connection, arrived: clock::instant(), code: ABANDONED }
+        let (_active, arrived) = (metrics.begin(), clock::instant());
+        Self { metrics, times, _active, connection, arrived, ended: None, code: ABANDONED }
+    }
+
+    /// Says when it was answered: now.
+    fn end(mut self) -> Instant {
+        *self.ended.insert(clock::instant())
     }
 }
 
 impl Drop for Counted<'_> {
     fn drop(&mut self) {
-        let now = clock::instant();
+        let now = self.ended.unwrap_or_else(clock::instant);
         self.metrics.record(self.code);
         if let Some(times) = self.times {
             times.record(now.saturating_duration_since(self.arrived));
@@ -145,23 +146,35 @@ struct Exchange<'a, S> {
     ip: IpAddr,
     peer: Result<Identity, peer::Error>,
     arrived: Instant,
-    is_chunked: bool,
     accept: Option<&'a HeaderValue>,
     asked: Asked,
 }
 
 impl<S: Service> Exchange<'_, S> {
-    /// Answers the request, and leaves an audit event in every case.
-    async fn run(&self, head: &Parts, body: Incoming) -> Reply {
-        let mut audited = self.audit().await;
-        let (route, accept) = (self.found.route, self.accept);
-        let mut reply = if route.accepts(&head.method) {
-            // A panic is a defect. It ends this request only.
-            let answer = AssertUnwindSafe(self.answer(head, body)).catch_unwind().await;
-            self.reply(answer.unwrap_or_else(|_| Err(panicked())))
+    /// Answers, and leaves an audit event, whatever happens.
+    async fn run(&self, head: &Parts, mut body: Arriving) -> Reply {
+        let Found { route, path, .. } = &self.found;
+        let (telemetry, state) = (&self.shared.telemetry, &self.snapshot.state);
+        let is_audited = state.router().is_audited(route);
+        if is_audited {
+            // Until the event is sure of its place. A client that leaves now has asked for nothing.
+            telemetry.audit.ready(route.patience()).await;
+        }
+        let has_method = route.accepts(&head.method);
+        let (caller, is_counted_only) = match state.authorize(self.peer.clone(), route.requirement(), path) {
+            Ok(caller) => (Ok(caller), false),
+            Err(denied) => self.deny(denied, has_method),
+        };
+        let mut audited = (is_audited && !is_counted_only).then(|| self.audited());
+        let mut reply = if has_method {
+            // A panic is a defect, and the end of this request only.
+            let answer = AssertUnwindSafe(self.answer(caller, head, body)).catch_unwind().await;
+            let answer = answer.unwrap_or_else(|_| Err(panicked()));
+            self.reply(answer.and_then(|reply| reply.holding(|| route.held(self.connection))))
         } else {
-            body::discard(body).await;
-            S::refuse(&wrong_method(&head.method, route.method()), accept).with_header(ACCEPT, method(route.method()))
+            body.discard().await;
+            let refused = S::refuse(&wrong_method(&head.method, route.method()), self.accept);
+            refused.with_header(ACCEPT, method(route.method()))
         };
         if let Some(audited) = &mut audited {
             audited.code = reply.status().as_u16();
@@ -173,42 +186,44 @@ impl<S: Service> Exchange<'_, S> {
         reply
     }
 
-    /// Waits until there is room for the audit event of this request.
-    async fn audit(&self) -> Option<Audited<'_>> {
-        let Found { route, path, .. } = &self.found;
-        let audit = &self.shared.telemetry.audit;
-        if !self.snapshot.state.router().is_audited(route) {
-            return None;
+    /// Notes that the client may not ask this. Says, too, whether it is only counted: somebody whom nobody knows fills no
+    /// audit log.
+    fn deny<T>(&self, denied: Denied, has_method: bool) -> (Result<T, Error>, bool) {
+        let identity = self.identity().map(S::spell).unwrap_or_default();
+        let is_known = matches!(denied, Denied::NotAllowed { policy: Some(_) });
+        let mut request = denials::Request::new(&self.found.path, &identity, StatusCode::METHOD_NOT_ALLOWED);
+        if has_method {
+            request = request.because(&denied);
         }
-        // When the client disconnects here, nothing has been done yet, and no event is needed.
-        audit.ready(route.patience()).await;
+        let error = S::denied(denied);
+        if has_method {
+            request = request.told(error.status());
+        }
+        let is_recorded = (is_known && !has_method) || self.shared.denials.note(request, self.ip, clock::instant());
+        (Err(error), !is_recorded)
+    }
+
+    fn audited(&self) -> Audited<'_> {
+        let (audit, path) = (&self.shared.telemetry.audit, &*self.found.path);
         let (identity, spell) = (self.identity(), S::spell as Spell);
         let (ip, arrived) = (self.ip, self.arrived);
-        Some(Audited { audit, path, ip, identity, spell, arrived, code: ABANDONED, asked: self.asked.clone() })
+        Audited { audit, path, ip, identity, spell, arrived, code: ABANDONED, asked: self.asked.clone() }
     }
 
     /// The rest of the steps.
-    async fn answer(&self, head: &Parts, body: Incoming) -> Result<Reply, Error> {
+    async fn answer(&self, caller: Result<Caller, Error>, head: &Parts, mut body: Arriving) -> Result<Reply, Error> {
         let started = clock::instant();
-        let Found { route, path, name_at } = &self.found;
-        if self.is_chunked && head.headers.contains_key(CONTENT_LENGTH) {
-            return Err(Error::new(StatusCode::BAD_REQUEST, "both Content-Length and Transfer-Encoding given"));
-        }
-        let denied = |denied: Denied| {
-            let identity = self.identity().map(S::spell).unwrap_or_default();
-            self.shared.denials.note(&denied, &identity, path, self.ip, started);
-            S::denied(denied)
-        };
-        let state = &self.snapshot.state;
-        let caller = match state.authorize(self.peer.clone(), route.requirement(), path) {
+        let caller = match caller {
             Ok(caller) => caller,
-            Err(reason) => {
-                body::discard(body).await;
-                return Err(denied(reason));
+            Err(error) => {
+                body.discard().await;
+                return Err(error);
             }
         };
+        let Found { route, path, name_at } = &self.found;
         let query = head.uri.query().unwrap_or_default().to_owned();
-        let call = Call::new(state.clone(), (caller, self.ip), self.accept.cloned(), query, self.asked.clone());
+        let counted = (self.asked.clone(), route.held(self.connection));
+        let call = Call::new(self.snapshot.state.clone(), (caller, self.ip), self.accept.cloned(), query, counted);
         route.answer(call, &path[*name_at..], body, started).await
     }
 
@@ -232,10 +247,12 @@ impl<S: Service> Exchange<'_, S> {
             Ok(reply) => return reply,
             Err(error) => error,
         };
-        if error.status().is_server_error() {
+        if error.is_overload() {
+            self.shared.denials.note_memory(self.ip, clock::instant());
+        } else if error.status().is_server_error() {
             let identity = self.identity().map(S::spell).unwrap_or_default();
             let cause = error.source().map_or_else(String::new, |source| log::causes(source));
-            tracing::error!(cause, path = %self.found.path, ip = %self.ip, identity = %identity, "{}", error.message());
+            tracing::error!(cause, path = %cut(&self.found.path, MAX_PATH), ip = %self.ip, identity = %identity, "{}", error.message());
         }
         if let Some(command) = error.denied() {
             let identity = self.identity().map(S::spell).unwrap_or_default();
@@ -268,8 +285,8 @@ impl Drop for Audited<'_> {
         let took = clock::instant().saturating_duration_since(self.arrived);
         let (time, code) = (clock::now() - took, self.code);
         let (path, ip, identity) = (self.path, self.ip, self.identity.map(self.spell).unwrap_or_default());
-        let commands = self.asked.get();
-        self.audit.record(&audit::Event { time, ip, path, identity: &identity, code, took, commands });
+        let (commands, count) = (self.asked.get(), None);
+        self.audit.record(&audit::Event { time, ip, path, identity: &identity, code, took, commands, count });
     }
 }
 

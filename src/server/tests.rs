@@ -87,6 +87,18 @@ async fn stream(_: Call<Tiny>) -> Result<Reply, Error> {
     Ok(Reply::stream("text/plain", futures_util::stream::pending(), CancellationToken::new()))
 }
 
+/// More than what the system takes for a client that does not read.
+async fn large(_: Call<Tiny>) -> Result<Reply, Error> {
+    Ok(Reply::text("text/plain", vec![b'x'; 16 << 20]))
+}
+
+/// A stream that has one piece, and goes on.
+async fn piece(_: Call<Tiny>) -> Result<Reply, Error> {
+    use futures_util::StreamExt as _;
+    let pieces = futures_util::stream::iter([Bytes::from("piece")]).chain(futures_util::stream::pending());
+    Ok(Reply::stream("text/plain", pieces, CancellationToken::new()))
+}
+
 fn tiny() -> Arc<Tiny> {
     tiny_of(Identity::parse("nobody").expect("valid"))
 }
@@ -100,6 +112,8 @@ fn tiny_of(admin: Identity) -> Arc<Tiny> {
         Route::new(Operation::put("/echo"), echo).max_body(1_000).any_identity(),
         Route::new(Operation::get("/stream"), stream).timeout(None).any_identity(),
         Route::new(Operation::get("/guarded"), guarded).timeout(None),
+        Route::new(Operation::get("/large"), large).any_identity(),
+        Route::new(Operation::get("/piece"), piece).timeout(None).any_identity(),
     ];
     let access = Access::new(admin, Vec::new(), OffsetDateTime::UNIX_EPOCH);
     let router = Router::new(routes, &BTreeMap::<String, RouteConfig>::new());
@@ -185,8 +199,14 @@ impl Running {
     }
 
     async fn h2(&self) -> hyper::client::conn::http2::SendRequest<Full<Bytes>> {
+        self.h2_with(65_535).await
+    }
+
+    /// With so much of each reply that the client takes before it is asked for more, in bytes.
+    async fn h2_with(&self, window: u32) -> hyper::client::conn::http2::SendRequest<Full<Bytes>> {
         let io = TokioIo::new(self.connect(b"h2").await);
-        let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), io);
+        let mut builder = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
+        let handshake = builder.initial_stream_window_size(window).handshake(io);
         let (sender, connection) = handshake.await.expect("a connection");
         tokio::spawn(connection);
         sender
@@ -494,15 +514,69 @@ async fn a_chunked_request_is_the_last_of_its_connection() {
 }
 
 #[tokio::test]
-async fn two_lengths_are_refused() {
+async fn of_two_lengths_the_chunks_count_and_nothing_comes_after() {
+    let server = Running::start().await;
+    let (length, chunked) = ("Content-Length: 5\r\n", "Transfer-Encoding: chunked\r\n");
+    for lengths in [[length, chunked], [chunked, length]].map(|both| both.concat()) {
+        let mut socket = server.connect(b"http/1.1").await;
+        let request = format!(
+            "PUT /echo HTTP/1.1\r\nHost: localhost\r\n{lengths}\r\nd\r\n{{\"text\":\"hi\"}}\r\n0\r\n\r\n\
+             GET /hello HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        );
+        socket.write_all(request.as_bytes()).await.expect("written");
+        let mut text = String::new();
+        socket.read_to_string(&mut text).await.expect("the server closes");
+        assert!(text.starts_with("HTTP/1.1 200 ") && text.ends_with("\r\n\r\nhi"), "{text}");
+        assert!(text.contains("connection: close\r\n"), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn a_reply_that_nobody_reads_ends_its_connection_whatever_else_comes_on_it() {
+    for path in ["/hello", "/piece"] {
+        let server = Running::start().await;
+        let mut h2 = server.h2_with(0).await;
+        let unread = h2.send_request(get(path)).await.expect("the head of an answer");
+        settle().await;
+        tokio::time::pause();
+        for _ in 0..6 {
+            pass(5).await;
+            let other = Request::head("https://localhost/hello").body(Full::default()).expect("a request");
+            assert_eq!(h2.send_request(other).await.expect("an answer").status(), StatusCode::METHOD_NOT_ALLOWED);
+        }
+        pass(15).await;
+        assert!(h2.ready().await.is_err(), "{path}");
+        assert_eq!(server.handle.0.connections.len(), 0);
+        assert!(unread.into_body().collect().await.is_err());
+        tokio::time::resume();
+    }
+}
+
+#[tokio::test]
+async fn a_large_reply_has_its_time_over_http_1_too() {
     let server = Running::start().await;
     let mut socket = server.connect(b"http/1.1").await;
-    let request = b"PUT /echo HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n\
-        0\r\n\r\nGET /hello HTTP/1.1\r\nHost: localhost\r\n\r\n";
-    socket.write_all(request).await.expect("written");
-    let mut text = String::new();
-    socket.read_to_string(&mut text).await.expect("the server closes");
-    assert!(text.starts_with("HTTP/1.1 400 ") && !text.contains("hello"), "{text}");
+    socket.write_all(b"GET /large HTTP/1.1\r\nHost: localhost\r\n\r\n").await.expect("written");
+    settle().await;
+    tokio::time::pause();
+    pass(100).await;
+    assert_eq!(server.handle.0.connections.len(), 1, "it is not idle, and 16 MiB have two minutes");
+    pass(25).await;
+    assert_eq!(server.handle.0.connections.len(), 0);
+}
+
+#[tokio::test]
+async fn a_reply_that_is_read_late_is_whole() {
+    let server = Running::start().await;
+    let mut h2 = server.h2_with(65_535).await;
+    let reply = h2.send_request(get("/large")).await.expect("the head of an answer");
+    settle().await;
+    tokio::time::pause();
+    pass(60).await;
+    tokio::time::resume();
+    let body = reply.into_body().collect().await.expect("a body").to_bytes();
+    assert_eq!(body.len(), 16 << 20);
+    assert_eq!(answer(h2.send_request(get("/hello")).await.expect("an answer")).await.1, "hello");
 }
 
 #[tokio::test]

@@ -17,6 +17,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use self::commands::Command;
 use super::Events;
 use super::log::Level;
+use crate::foreign::{cut, printable_json};
 
 pub use self::commands::{Commands, shown};
 
@@ -32,6 +33,9 @@ const RESERVE: usize = 1_024;
 /// How long events gather before they are written together: to wake the thread for each would cost more than all else
 /// that is done for an event.
 const GATHER: Duration = Duration::from_millis(2);
+
+/// How much of a path is recorded, in bytes. That of a request which names anything is shorter.
+pub const MAX_PATH: usize = 512;
 
 /// Which requests wait when the queue is full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,7 +74,7 @@ enum Line {
     Flush(oneshot::Sender<()>),
 }
 
-/// One request that matched a route.
+/// One request that matched a route, or several that are alike.
 #[derive(Debug)]
 pub struct Event<'a> {
     /// When the request arrived.
@@ -87,6 +91,8 @@ pub struct Event<'a> {
     pub took: Duration,
     /// What it asked for, where the path does not say it.
     pub commands: Option<&'a Commands>,
+    /// How many requests this stands for, where it is more than this one.
+    pub count: Option<u64>,
 }
 
 impl Audit {
@@ -233,6 +239,8 @@ impl Event<'_> {
             part: Option<usize>,
             #[serde(skip_serializing_if = "Option::is_none")]
             parts: Option<usize>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            count: Option<u64>,
         }
         #[derive(Serialize)]
         struct Request<'a> {
@@ -246,20 +254,22 @@ impl Event<'_> {
             /// Nanoseconds: clients decode a Go duration.
             time: u64,
         }
+        let path = cut(self.path, MAX_PATH);
         let line = Object {
             time: self.time.format(&Rfc3339).unwrap_or_default(),
-            request: Request { ip: self.ip, path: self.path, identity: self.identity },
+            request: Request { ip: self.ip, path: &path, identity: self.identity },
             response: Response { code: self.code, time: u64::try_from(self.took.as_nanos()).unwrap_or(u64::MAX) },
             enclave: self.commands.map(Commands::enclave).unwrap_or_default(),
             commands,
             part: (parts > 1).then_some(part),
             parts: (parts > 1).then_some(parts),
+            count: self.count,
         };
-        let mut bytes = Vec::with_capacity(256 + self.path.len());
+        let mut bytes = Vec::with_capacity(256 + path.len());
         // Writing to memory cannot fail, and the line holds nothing that JSON cannot express.
         let _ = serde_json::to_writer(&mut bytes, &line);
         bytes.push(b'\n');
-        bytes.into()
+        printable_json(bytes).into()
     }
 }
 
@@ -345,6 +355,7 @@ mod tests {
             code: 200,
             took: Duration::from_nanos(1_500),
             commands: None,
+            count: None,
         }
     }
 
@@ -380,6 +391,16 @@ mod tests {
             names.extend(line["commands"].as_array().expect("commands").iter().map(|c| c["name"].clone()));
         }
         assert!(names.len() == 2_001 && names[2_000] == "1999");
+    }
+
+    #[test]
+    fn whatever_a_client_sends_a_line_is_short_and_shows_what_it_says() {
+        let path = format!("/v1/key/create/\u{9b}2J\u{202e}{}", "x".repeat(60_000));
+        let line = Event { path: &path, count: Some(84), ..event() }.to_lines();
+        let [line] = &line[..] else { panic!("one line") };
+        let line = std::str::from_utf8(line).expect("text");
+        assert!(line.len() < 800 && line.contains("/create/\\u009b2J\\u202exx") && line.contains("x…\""), "{line}");
+        assert!(line.ends_with(",\"count\":84}\n"), "{line}");
     }
 
     #[tokio::test]

@@ -20,6 +20,7 @@ use tracing::field::{Field, Visit};
 
 use super::Events;
 use crate::clock;
+use crate::foreign::printable_json;
 
 /// How many lines may wait for stderr.
 const QUEUE: usize = 4_096;
@@ -321,7 +322,7 @@ impl Fields {
 }
 
 fn line(object: Map<String, Value>) -> Bytes {
-    let mut line = Value::Object(object).to_string().into_bytes();
+    let mut line = printable_json(Value::Object(object).to_string().into_bytes());
     line.push(b'\n');
     // No larger than it is: it may be kept for long.
     line.into_boxed_slice().into()

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use crate::support::differences::{Difference, all};
+use crate::support::differences::{Difference, Unrecorded, all, unrecorded};
 
 /// The areas: the first part of a case's name, its title and what stands below that.
 const AREAS: &[(&str, &str, &str)] = &[
@@ -17,8 +17,8 @@ const HEAD: &str = "\
 # Where Claviger answers otherwise than the archived KES
 
 Claviger takes the place of the archived server: the same requests, config files and commands give the same
-results. This is the list of what is different on purpose. Every entry stands for recorded cases in which the
-archived server did something else; the tests replay all recordings and accept no other difference.
+results. This is the list of what is different on purpose. An entry with a number stands for recorded cases in which
+the archived server did something else; the tests replay all recordings and accept no other difference.
 
 This file is made of `testdata/differences.toml` by `UPDATE=1 cargo test --test it differences`.
 ";
@@ -26,7 +26,7 @@ This file is made of `testdata/differences.toml` by `UPDATE=1 cargo test --test 
 #[test]
 fn the_document_is_up_to_date() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/differences.md");
-    let document = document(&all());
+    let document = document(&all(), &unrecorded());
     // The one switch of this test, meant for whoever changed the list.
     if std::env::var_os("UPDATE").is_some() {
         std::fs::write(&path, &document).expect("docs/differences.md is written");
@@ -46,12 +46,23 @@ fn every_entry_belongs_to_an_area_and_explains_itself() {
         assert!(difference.reason.ends_with('.'), "not a sentence: {}", difference.reason);
         assert!(!difference.spec.is_empty(), "no source: {}", difference.reason);
     }
+    for Unrecorded { topic, reason, spec, test } in unrecorded() {
+        assert!(AREAS.iter().any(|(name, ..)| topic.split('/').next() == Some(*name)), "'{topic}' is of no area");
+        assert!(reason.ends_with('.') && !spec.is_empty(), "{reason}");
+        let (file, test) = test.rsplit_once("::").expect("a module and a test");
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it").join(file.replace("::", "/"));
+        let code = std::fs::read_to_string(file.with_extension("rs")).expect("the test's file");
+        assert!(code.contains(&format!("fn {test}()")), "there is no test '{test}'");
+    }
 }
 
-fn document(differences: &[Difference]) -> String {
+fn document(differences: &[Difference], unrecorded: &[Unrecorded]) -> String {
     let mut document = HEAD.to_owned();
     for (area, title, about) in AREAS {
-        let of_area = of_area(differences, area);
+        let mut of_area = of_area(differences, area);
+        for difference in unrecorded.iter().filter(|difference| difference.topic.split('/').next() == Some(area)) {
+            of_area.entry(topic(&difference.topic)).or_default().push((&difference.reason, 0));
+        }
         if of_area.is_empty() {
             continue;
         }
@@ -60,10 +71,11 @@ fn document(differences: &[Difference]) -> String {
             document.push_str(&format!("\n### {topic}\n\n"));
             for (reason, cases) in reasons {
                 let count = match cases {
-                    1 => "1 recorded case".to_owned(),
-                    count => format!("{count} recorded cases"),
+                    0 => String::new(),
+                    1 => " (1 recorded case)".to_owned(),
+                    count => format!(" ({count} recorded cases)"),
                 };
-                document.push_str(&format!("- {reason} ({count})\n"));
+                document.push_str(&format!("- {reason}{count}\n"));
             }
         }
     }

@@ -22,36 +22,36 @@ use claviger::kms::wire::{CreateKeyRequest, ListKeysResponse, ListRequest, NameR
 use crate::support::TestServer;
 
 /// The HSM key of all tests.
-const HSM: &str = "hsm:aes256:KioqKioqKioqKioqKioqKioqKioqKioqKioqKioqKio=";
+pub const HSM: &str = "hsm:aes256:KioqKioqKioqKioqKioqKioqKioqKioqKioqKioqKio=";
 
 /// The enclave of all tests.
 const ENCLAVE: &str = "tenant";
 
 /// The administrator's key.
-fn root() -> ApiKey {
+pub fn root() -> ApiKey {
     HsmKey::parse(HSM).expect("a key").root_api_key()
 }
 
 /// A client of a key manager.
-fn client(server: &TestServer, key: &ApiKey) -> Client {
+pub fn client(server: &TestServer, key: &ApiKey) -> Client {
     let tls = Tls::with_enclave_key(key, &Trust::Anybody, claviger::clock::now()).expect("usable");
     Client::new(vec![Endpoint::parse(&server.address().to_string()).expect("an address")], tls)
 }
 
 /// Creates the enclave.
-async fn create_enclave(client: &Client) {
+pub async fn create_enclave(client: &Client) {
     let request = NameRequest { name: ENCLAVE.into() };
     client.change("", Commands::one(Action::EnclaveCreate, &request)).await.expect("created");
 }
 
 /// Creates a key, or a version of one.
-async fn create_key(client: &Client, name: &str, add_version: bool) -> Result<(), claviger::client::Error> {
+pub async fn create_key(client: &Client, name: &str, add_version: bool) -> Result<(), claviger::client::Error> {
     let request = CreateKeyRequest { name: name.into(), add_version, ..CreateKeyRequest::default() };
     client.change(ENCLAVE, Commands::one(Action::KeyCreate, &request)).await
 }
 
 /// All keys with their latest versions.
-async fn keys(client: &Client) -> Vec<(String, u32)> {
+pub async fn keys(client: &Client) -> Vec<(String, u32)> {
     let mut keys = Vec::new();
     let mut request = ListRequest::default();
     loop {

@@ -20,6 +20,23 @@ use super::support::client::{Request, Tls, read_h1};
 use super::support::server::{PROGRAM, copy_fixture, fixture_config};
 use super::support::{Client, Identity, Protocol, TestServer, block_on, certs, eventually, testdata};
 
+#[test]
+fn all_addresses_are_those_of_both_families() {
+    for address in ["0.0.0.0:0", "[::]:0"] {
+        let server = TestServer::dev_at(address.parse().expect("an address"));
+        for host in ["127.0.0.1", "::1"] {
+            let host: std::net::IpAddr = host.parse().expect("an address");
+            // There are machines without IPv6.
+            if std::net::TcpListener::bind((host, 0)).is_err() {
+                continue;
+            }
+            let address = std::net::SocketAddr::new(host, server.address().port());
+            let answer = block_on(Client::new(address, None, Protocol::H2).get("/version"));
+            assert_eq!(answer.status, 200, "{address}");
+        }
+    }
+}
+
 /// A directory with the fixture's keys and certificate, open to every user.
 fn fixture_directory() -> tempfile::TempDir {
     use std::os::unix::fs::PermissionsExt as _;

@@ -13,6 +13,7 @@ mod curl;
 mod differences;
 mod docs;
 mod doctor;
+mod exhaustion;
 mod hostile;
 mod identities;
 mod keystore;

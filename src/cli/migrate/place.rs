@@ -1,6 +1,5 @@
 //! The two ends of a run: a config file names each, or options name the enclave that keys go to.
 
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail, ensure};
@@ -9,6 +8,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use super::session::load;
 use crate::auth::enclave::ApiKey;
 use crate::cli::environment::{self, KMS_API_KEY, KMS_ENCLAVE, KMS_SERVER};
+use crate::cli::out;
 use crate::client::{Client, Endpoint, Tls, Trust};
 use crate::clock;
 use crate::keystore::{self, Waits};
@@ -115,6 +115,6 @@ async fn connect(
 /// Warns about dangerous settings of a store.
 fn warn(config: &Path, warnings: &[String]) {
     for warning in warnings {
-        let _ = writeln!(std::io::stderr(), "Warning: {}: {warning}", config.display());
+        out::note(format_args!("Warning: {}: {warning}", config.display()));
     }
 }

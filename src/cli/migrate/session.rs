@@ -14,7 +14,7 @@ use super::Incomplete;
 use super::meter::Meter;
 use super::place::{self, Destination};
 use super::report_file::ReportFile;
-use crate::cli::out::Out;
+use crate::cli::out::{self, Out};
 use crate::config::Config;
 use crate::keystore::{self, Access};
 use crate::migrate::{Error, Glob, Malformed, Migration, Plan, Progress, Report, Selection, Verdict};
@@ -145,7 +145,7 @@ impl<'a> Session<'a> {
 
     /// Prints a warning to standard error.
     pub(in crate::cli) fn warn(&self, text: impl std::fmt::Display) {
-        let _ = writeln!(std::io::stderr(), "{text}");
+        out::note(text);
     }
 
     /// Writes the report, and returns the error of a run that is not complete.
@@ -176,10 +176,10 @@ impl<'a> Session<'a> {
 pub(in crate::cli) fn load(path: &Path) -> anyhow::Result<keystore::Section> {
     let (keystore, warnings) = Config::load_keystore(path)?;
     for warning in warnings {
-        let _ = writeln!(std::io::stderr(), "Warning: {warning}");
+        out::note(format_args!("Warning: {warning}"));
     }
     for warning in keystore.encrypt.iter().flat_map(keystore::seal::Config::warnings) {
-        let _ = writeln!(std::io::stderr(), "Warning: {}: {warning}", path.display());
+        out::note(format_args!("Warning: {}: {warning}", path.display()));
     }
     Ok(keystore)
 }

@@ -8,6 +8,7 @@ use aws_sdk_secretsmanager::config::http::HttpResponse;
 use aws_sdk_secretsmanager::error::{ProvideErrorMetadata, SdkError};
 
 use super::rights::Rights;
+use crate::foreign::is_deceptive;
 use crate::keystore::Error;
 
 /// Why a secret that is scheduled for deletion is not a key.
@@ -236,5 +237,5 @@ pub(in crate::keystore) fn lacks_credentials(error: &(dyn StdError + 'static)) -
 
 /// A text of the service for the log: short, and on one line.
 pub(in crate::keystore) fn printable(text: &str) -> String {
-    text.chars().take(MAX_MESSAGE).map(|char| if char.is_control() { ' ' } else { char }).collect()
+    text.chars().take(MAX_MESSAGE).map(|char| if is_deceptive(char) { ' ' } else { char }).collect()
 }

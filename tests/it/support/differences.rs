@@ -21,6 +21,20 @@ pub struct Difference {
     pub answer: toml::Table,
 }
 
+/// A difference that no recording shows.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Unrecorded {
+    /// What it is about, such as `http/transport`.
+    pub topic: String,
+    /// What we do and why, in one or two sentences.
+    pub reason: String,
+    /// Where the specification of this project says so.
+    pub spec: String,
+    /// The test that shows it.
+    pub test: String,
+}
+
 /// The entries of one area: which were for a case, and which of those are needed.
 pub struct Differences(BTreeMap<String, Entry>);
 
@@ -36,12 +50,23 @@ struct Entry {
 struct File {
     #[serde(default)]
     difference: Vec<Difference>,
+    #[serde(default)]
+    unrecorded: Vec<Unrecorded>,
 }
 
 /// All entries, in the order of the file.
 pub fn all() -> Vec<Difference> {
+    file().difference
+}
+
+/// Those that no recording shows.
+pub fn unrecorded() -> Vec<Unrecorded> {
+    file().unrecorded
+}
+
+fn file() -> File {
     let text = std::fs::read_to_string(testdata("differences.toml")).expect("readable");
-    toml::from_str::<File>(&text).unwrap_or_else(|error| panic!("differences.toml: {error}")).difference
+    toml::from_str(&text).unwrap_or_else(|error| panic!("differences.toml: {error}"))
 }
 
 impl Differences {

@@ -244,6 +244,14 @@ impl TestServer {
         Pid::from_child(&self.child)
     }
 
+    /// Memory in RAM that it uses, in bytes.
+    pub fn resident(&self) -> usize {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid().as_raw_nonzero())).expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("such a line");
+        let kilobytes = line.split_whitespace().next().and_then(|number| number.parse::<usize>().ok());
+        kilobytes.expect("a number") * 1_024
+    }
+
     pub fn signal(&self, signal: Signal) {
         kill_process(self.pid(), signal).expect("the server runs");
     }
