@@ -7,6 +7,7 @@ pub mod enclave;
 pub mod identity;
 pub mod peer;
 pub mod policy;
+pub mod published;
 
 pub use access::{Access, Caller, Denied, Requirement, admit};
 pub use identity::Identity;

@@ -7,6 +7,7 @@ mod connection;
 mod daemon;
 mod doctor;
 mod environment;
+mod examples;
 mod explain;
 mod identity;
 mod input;
@@ -17,9 +18,11 @@ mod log;
 mod ls;
 mod metric;
 mod migrate;
+mod old;
 mod out;
 mod policy;
 mod prompt;
+mod published;
 mod report;
 mod reseal;
 mod server;
@@ -87,6 +90,12 @@ Set up this command
 '<COMMAND> --help' says more, 'help <COMMAND>' the same.
 ";
 
+/// Where an option stands in a help that is of little use to most.
+const LAST: usize = 10_000;
+
+/// The widest line of a help; narrower terminals have shorter ones.
+const WIDTH: usize = 100;
+
 /// An open key server for object stores: a drop-in KES.
 #[derive(Debug, Parser)]
 #[command(
@@ -101,7 +110,7 @@ struct Args {
     #[arg(short = 'v', short_alias = 'V', long, action = clap::ArgAction::SetTrue)]
     version: bool,
     /// When to write in colours
-    #[arg(long, global = true, value_name = "WHEN", value_enum, default_value_t, hide_possible_values = false)]
+    #[arg(long, global = true, value_name = "WHEN", value_enum, default_value_t, display_order = LAST)]
     color: Color,
     #[command(subcommand)]
     command: Option<Command>,
@@ -137,7 +146,7 @@ enum Command {
 #[command(disable_help_subcommand = true, arg_required_else_help = true)]
 struct MinKms {
     /// When to write in colours
-    #[arg(long, global = true, value_name = "WHEN", value_enum, default_value_t, hide_possible_values = false)]
+    #[arg(long, global = true, value_name = "WHEN", value_enum, default_value_t, display_order = LAST)]
     color: Color,
     #[command(flatten)]
     kms: kms::Args,
@@ -147,13 +156,16 @@ struct MinKms {
 pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
     let args: Vec<_> = args.collect();
     let program = program(args.first());
+    if let Some((line, point)) = environment::completion() {
+        return completions::complete(program, &line, point);
+    }
     if let Some(wish) = words::wish(program, &command(program), &args) {
         return fulfil(wish, program, args.first());
     }
-    let parsed = if program == MINKMS { MinKms::parse_args(args) } else { Args::parse_args(program, args) };
+    let parsed = if program == MINKMS { MinKms::parse_args(&args) } else { Args::parse_args(program, &args) };
     let args = match parsed {
         Ok(args) => args,
-        Err(error) => return refuse(error),
+        Err(error) => return refuse(program, &args, error),
     };
     let color = args.color;
     let mut out = Out::new(program, color);
@@ -184,11 +196,19 @@ fn fulfil(wish: Wish, program: &'static str, called: Option<&OsString>) -> ExitC
     main(called.cloned().into_iter().chain(line.into_iter().map(OsString::from)))
 }
 
-/// Says what is wrong with the arguments, or what '--help' asks for.
-fn refuse(error: clap::Error) -> ExitCode {
-    let error = words::without_destruction(error);
-    let _ = error.print();
-    if error.use_stderr() { ExitCode::from(2) } else { ExitCode::SUCCESS }
+/// Says what is wrong with the arguments, or shows the help that they ask for.
+fn refuse(program: &str, args: &[OsString], error: clap::Error) -> ExitCode {
+    if !error.use_stderr() {
+        let _ = error.print();
+        return ExitCode::SUCCESS;
+    }
+    match old::answer(program, args) {
+        Some(advice) => report::print(&anyhow::anyhow!(advice), program, Color::Auto),
+        None => {
+            let _ = words::without_destruction(error).print();
+        }
+    }
+    ExitCode::from(2)
 }
 
 fn exit_code(error: &anyhow::Error) -> ExitCode {
@@ -200,14 +220,14 @@ fn exit_code(error: &anyhow::Error) -> ExitCode {
 }
 
 impl Args {
-    fn parse_args(program: &'static str, args: Vec<OsString>) -> Result<Self, clap::Error> {
+    fn parse_args(program: &'static str, args: &[OsString]) -> Result<Self, clap::Error> {
         let mut matches = command(program).try_get_matches_from(args)?;
         Self::from_arg_matches_mut(&mut matches)
     }
 }
 
 impl MinKms {
-    fn parse_args(args: Vec<OsString>) -> Result<Args, clap::Error> {
+    fn parse_args(args: &[OsString]) -> Result<Args, clap::Error> {
         let mut matches = command(MINKMS).try_get_matches_from(args)?;
         let Self { color, kms } = Self::from_arg_matches_mut(&mut matches)?;
         Ok(Args { version: false, color, command: Some(Command::Kms(kms)) })
@@ -221,7 +241,9 @@ fn command(program: &'static str) -> clap::Command {
         MINKMS => MinKms::command().mut_subcommand("completions", show).mut_subcommand("man", show),
         _ => Args::command(),
     };
-    command.name(program).bin_name(program)
+    let command = examples::add(command.name(program).bin_name(program), program);
+    // Who adds an option to a fixed command line means the last one.
+    command.args_override_self(true).max_term_width(WIDTH)
 }
 
 /// The name that the program was called by, if it is one of ours.

@@ -2,14 +2,17 @@
 //!
 //! `docs/configuration.md` and `kes-config.example.yml` show every setting.
 
+mod any;
 mod document;
 mod env;
 mod finding;
 pub mod kms;
+mod odd;
 mod old;
 mod path;
 mod read;
 mod rules;
+mod source;
 #[cfg(test)]
 mod tests;
 mod yaml;
@@ -24,9 +27,10 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 use zeroize::Zeroizing;
 
-use self::document::{Document, Lookup};
+use self::document::Lookup;
 use self::path::{Path, Step};
 use self::read::Problem;
+use self::source::Source;
 use crate::api::operations::SKIP_AUTH;
 use crate::auth::{Identity, policy};
 use crate::name::{KeyName, PolicyName};
@@ -35,8 +39,9 @@ use crate::server::tls::{self, Setting, Tls};
 use crate::telemetry::log::{self, Level};
 use crate::{cache, duration, keystore, setting};
 
+pub use self::any::Any;
 pub use self::document::SectionId;
-pub use self::finding::{Finding, Place};
+pub use self::finding::{Errors, Finding, Place};
 
 /// Where the server listens when the file does not say it.
 const ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 7373);
@@ -132,56 +137,93 @@ impl Default for Limits {
     }
 }
 
+/// What came of reading a config file.
+#[derive(Debug)]
+pub struct Examined<C> {
+    /// The config as far as it could be read: whole when there are no errors.
+    pub config: Option<C>,
+    /// What keeps a server from starting.
+    pub errors: Vec<Finding>,
+    /// What is odd.
+    pub warnings: Vec<Finding>,
+}
+
+impl<C> Examined<C> {
+    fn failed(error: Finding) -> Self {
+        Self { config: None, errors: vec![error], warnings: Vec::new() }
+    }
+
+    /// The config, if nothing is wrong with it, and what is odd.
+    ///
+    /// # Errors
+    /// Everything that is wrong.
+    pub fn whole(self) -> Result<(C, Vec<Finding>), Errors> {
+        match self.config {
+            Some(config) if self.errors.is_empty() => Ok((config, self.warnings)),
+            _ => Err(Errors(self.errors)),
+        }
+    }
+}
+
 impl Config {
     /// Loads a file; returns the config and what is odd about it.
     ///
     /// # Errors
-    /// The first thing that is wrong.
-    pub fn load(file: &FilePath) -> Result<(Self, Vec<Finding>), Finding> {
-        Self::parse(file, read_file(file)?, &env::get)
+    /// Everything that is wrong.
+    pub fn load(file: &FilePath) -> Result<(Self, Vec<Finding>), Errors> {
+        Self::examine(file).whole()
+    }
+
+    /// Reads a file, behind errors too.
+    pub fn examine(file: &FilePath) -> Examined<Self> {
+        match Source::open(file) {
+            Ok(source) => Self::examine_source(source, &env::get),
+            Err(error) => Examined::failed(error),
+        }
     }
 
     /// Loads only the `keystore:` section of a file; nothing else need be there, or be valid.
     ///
     /// # Errors
-    /// The first thing that is wrong.
-    pub fn load_keystore(file: &FilePath) -> Result<(keystore::Section, Vec<Finding>), Finding> {
-        Self::parse_keystore(file, read_file(file)?, &env::get)
+    /// Everything that is wrong.
+    pub fn load_keystore(file: &FilePath) -> Result<(keystore::Section, Vec<Finding>), Errors> {
+        Self::examine_keystore(Source::open(file)?, &env::get).whole()
     }
 
-    fn parse(file: &FilePath, text: Zeroizing<String>, lookup: Lookup<'_>) -> Result<(Self, Vec<Finding>), Finding> {
-        let mut source = Source::parse(file, text)?;
-        source.expand(&Path::default(), lookup)?;
+    fn examine_source(mut source: Source<'_>, lookup: Lookup<'_>) -> Examined<Self> {
+        source.refuse_old();
+        source.expand(&Path::default(), lookup);
         let mut warnings = source.drop_ignored();
+        warnings.extend(odd::odd(&source.document.root).into_iter().map(|problem| source.finding(problem)));
         let encrypt = source.take_encrypt();
-        let read = Self::deserialize(&source.document.root).map_err(advise);
-        let read = read.and_then(|config| rules::check(&config).map(|()| config));
+        let mut config = source.read(|root| Self::deserialize(root));
         let sealed = source.read_encrypt(encrypt);
-        let mut config = read.map_err(|problem| source.finding(problem))?;
-        config.keystore.encrypt = sealed?;
-        warnings.extend(rules::odd(&source.document.root).into_iter().map(|problem| source.finding(problem)));
-        config.note_places(&source);
-        Ok((config, warnings))
+        if let Some(config) = &mut config {
+            config.keystore.encrypt = sealed;
+            // Where an item of a list is gone, the others are not where they are counted to be.
+            if !source.noted.iter().any(|noted| noted.path.is_in_list()) {
+                rules::check(config).into_iter().for_each(|problem| source.note(problem));
+            }
+            config.note_places(&source);
+        }
+        Examined { config, errors: source.into_errors(), warnings }
     }
 
-    fn parse_keystore(
-        file: &FilePath,
-        text: Zeroizing<String>,
-        lookup: Lookup<'_>,
-    ) -> Result<(keystore::Section, Vec<Finding>), Finding> {
-        let mut source = Source::parse(file, text)?;
-        source.expand(&Path::of("keystore"), lookup)?;
+    fn examine_keystore(mut source: Source<'_>, lookup: Lookup<'_>) -> Examined<keystore::Section> {
+        source.refuse_old();
+        source.expand(&Path::of("keystore"), lookup);
         let warnings = source.drop_ignored();
         let encrypt = source.take_encrypt();
-        let read = match source.document.root.entry("keystore").filter(|section| !section.value.is_null()) {
-            Some(section) => keystore_section(&section.value),
-            None => Err(Problem::at(Path::default(), read::MISSING)),
-        };
-        let read = read.map_err(|problem| advise(problem.inside(Step::Key("keystore".into()))));
+        let keystore = source.read(|root| {
+            let read = match root.entry("keystore").filter(|section| !section.value.is_null()) {
+                Some(section) => keystore_section(&section.value),
+                None => Err(Problem::at(Path::default(), read::MISSING)),
+            };
+            read.map_err(|problem| problem.inside(Step::Key("keystore".into())))
+        });
         let sealed = source.read_encrypt(encrypt);
-        let mut keystore = read.map_err(|problem| source.finding(problem))?;
-        keystore.encrypt = sealed?;
-        Ok((keystore, warnings))
+        let config = keystore.map(|keystore| keystore::Section { encrypt: sealed, ..keystore });
+        Examined { config, errors: source.into_errors(), warnings }
     }
 
     /// Loads every file that the `tls:` section names.
@@ -190,41 +232,55 @@ impl Config {
     /// When one cannot be used: the key that names it, and why.
     pub fn load_tls(&self) -> Result<Tls, Finding> {
         let client_optional = SKIP_AUTH.iter().any(|path| self.api.get(*path).is_some_and(|api| api.skip_auth));
-        Tls::load(&self.tls, client_optional).map_err(|error| {
-            let key = match error.setting() {
-                Setting::Key(_) => "tls.key",
-                Setting::Cert(_) => "tls.cert",
-                Setting::Ca => "tls.ca",
-                Setting::ProxyHeader => "tls.proxy.header.cert",
-            };
-            Finding { place: self.place(key), message: log::causes(&error) }
+        Tls::load(&self.tls, client_optional).map_err(|error| self.tls_finding(&error))
+    }
+
+    /// Everything that is wrong with the files that the `tls:` section names.
+    pub fn check_tls_files(&self) -> Vec<Finding> {
+        self.tls.errors().iter().map(|error| self.tls_finding(error)).collect()
+    }
+
+    fn tls_finding(&self, error: &tls::Error) -> Finding {
+        Finding::new(self.tls_place(error.setting()), log::causes(error))
+    }
+
+    /// Where a setting of the `tls:` section stands.
+    pub fn tls_place(&self, setting: Setting) -> Place {
+        self.place(match setting {
+            Setting::Key(_) => "tls.key",
+            Setting::Cert(_) => "tls.cert",
+            Setting::Ca => "tls.ca",
+            Setting::ProxyHeader => "tls.proxy.header.cert",
         })
     }
 
-    /// Looks at the files that the `keystore:` section names. Their content is the key store's business.
-    ///
-    /// # Errors
-    /// When one is not there, or is of another kind: the key that names it, and why.
-    pub fn check_keystore_files(&self) -> Result<(), Finding> {
-        for (key, path) in self.keystore_files() {
-            if let Err(error) = std::fs::metadata(path) {
-                let message =
-                    format!("the file cannot be read; a relative path begins at the working directory: {error}");
-                return Err(Finding { place: self.keystore_place(&key), message });
-            }
+    /// Where the admin is named.
+    pub fn admin_place(&self) -> Place {
+        self.place("admin.identity")
+    }
+
+    /// Looks at the files that the `keystore:` section names: those that are not there, or are of another kind. Their
+    /// content is the key store's business.
+    pub fn check_keystore_files(&self) -> Vec<Finding> {
+        let unreadable = |(key, path): (String, &FilePath)| {
+            let error = std::fs::metadata(path).err()?;
+            let message = format!("the file cannot be read; a relative path begins at the working directory: {error}");
+            Some(Finding::new(self.keystore_place(&key), message))
+        };
+        let mut findings: Vec<_> = self.keystore_files().into_iter().filter_map(unreadable).collect();
+        if let keystore::Config::Fs(fs) = &self.keystore.store
+            && fs.path.exists()
+            && !fs.path.is_dir()
+        {
+            let message = "there is something at this path that is not a directory";
+            findings.push(Finding::new(self.keystore_place("path"), message));
         }
-        match &self.keystore.store {
-            keystore::Config::Fs(fs) if fs.path.exists() && !fs.path.is_dir() => {
-                let message = "there is something at this path that is not a directory".into();
-                Err(Finding { place: self.keystore_place("path"), message })
-            }
-            _ => Ok(()),
-        }
+        findings
     }
 
     /// The files that the `keystore:` section names, and the keys that name them: below the store's section, or below
     /// `keystore`.
-    fn keystore_files(&self) -> Vec<(String, &FilePath)> {
+    pub fn keystore_files(&self) -> Vec<(String, &FilePath)> {
         let store = self.keystore.store.files().into_iter().map(|(key, file)| (key.to_owned(), file));
         let encrypt = self.keystore.encrypt.iter().flat_map(keystore::seal::Config::files);
         store.chain(encrypt.map(|(key, file)| (format!("encrypt.{key}"), file))).collect()
@@ -241,7 +297,7 @@ impl Config {
 
     /// Keeps the places of what is looked at later: the key store, and the keys that name files.
     fn note_places(&mut self, source: &Source<'_>) {
-        for key in ["tls.key", "tls.cert", "tls.ca", "tls.proxy.header.cert"] {
+        for key in ["admin.identity", "tls.key", "tls.cert", "tls.ca", "tls.proxy.header.cert"] {
             self.places.insert(key.into(), source.place(&Problem::at(Path::of(key), "")));
         }
         let Some(section) = source.document.root.entry("keystore") else { return };
@@ -271,96 +327,10 @@ pub fn address(text: &str) -> Result<SocketAddr, &'static str> {
     full.parse().map_err(|_| "must be an IP address and a port, such as '127.0.0.1:7373', '[::1]:7373' or ':7373'")
 }
 
-/// A file, and the tree that it was parsed into.
-struct Source<'f> {
-    file: &'f FilePath,
-    document: Document,
-}
-
-impl<'f> Source<'f> {
-    fn parse(file: &'f FilePath, text: Zeroizing<String>) -> Result<Self, Finding> {
-        let document = Document::parse(text).map_err(|malformed| {
-            let place = Place { file: file.into(), position: malformed.position, key: String::new() };
-            Finding { place, message: malformed.message.into() }
-        })?;
-        let mut source = Self { file, document };
-        if source.document.root.is_null() {
-            return Err(source.finding(Problem::at(Path::default(), yaml::EMPTY)));
-        }
-        let merged = source.document.merge().and_then(|()| old::refuse(&source.document.root));
-        merged.map_err(|problem| source.finding(problem))?;
-        Ok(source)
-    }
-
-    /// Replaces every `${NAME}` at and below `path`.
-    fn expand(&mut self, path: &Path, lookup: Lookup<'_>) -> Result<(), Finding> {
-        let Some(node) = self.document.root.find_mut(path) else { return Ok(()) };
-        document::expand(node, path, lookup).map_err(|problem| self.finding(problem))
-    }
-
-    /// Takes the section `keystore.encrypt` out: it stands beside the key store, of which there is exactly one.
-    fn take_encrypt(&mut self) -> Option<yaml::Entry> {
-        self.document.root.find_mut(&Path::of("keystore"))?.take(ENCRYPT)
-    }
-
-    /// Reads the section, and puts it back: where it stands is known by the tree.
-    fn read_encrypt(&mut self, entry: Option<yaml::Entry>) -> Result<Option<keystore::seal::Config>, Finding> {
-        let Some(entry) = entry else { return Ok(None) };
-        let read = Option::<keystore::seal::Config>::deserialize(&entry.value);
-        if let Some(section) = self.document.root.find_mut(&Path::of("keystore")) {
-            section.put(entry);
-        }
-        let inside = |problem: Problem| problem.inside(Step::Key(ENCRYPT.into())).inside(Step::Key("keystore".into()));
-        read.map_err(|problem| self.finding(inside(problem)))
-    }
-
-    /// Leaves out what only older versions knew; returns a warning for each, and one for further documents.
-    fn drop_ignored(&mut self) -> Vec<Finding> {
-        let mut warnings = Vec::new();
-        if self.document.has_more {
-            let message = "only the first document is read; whatever follows the line '---' is ignored";
-            let place = Place { file: self.file.into(), position: None, key: String::new() };
-            warnings.push(Finding { place, message: message.into() });
-        }
-        for (path, why) in old::ignored(&self.document.root) {
-            warnings.push(self.finding(Problem::at_key(path.clone(), why)));
-            old::remove(&mut self.document.root, &path);
-        }
-        warnings
-    }
-
-    fn place(&self, problem: &Problem) -> Place {
-        let position = self.document.position(problem);
-        Place { file: self.file.into(), position, key: problem.path.to_string() }
-    }
-
-    fn finding(&self, problem: Problem) -> Finding {
-        Finding { place: self.place(&problem), message: problem.message }
-    }
-}
-
-/// Adds what to write where something important is missing.
-fn advise(problem: Problem) -> Problem {
-    let advice = match problem.path.to_string().as_str() {
-        _ if problem.message != read::MISSING => return problem,
-        "admin" | "admin.identity" => {
-            "; write 'admin: { identity: … }' with the identity of an API key, or 'disabled' for nobody"
-        }
-        "tls" | "tls.key" | "tls.cert" => {
-            "; write 'tls: { key: server.key, cert: server.crt }'; 'claviger identity new' makes such files"
-        }
-        "keystore" => "; write 'keystore: { fs: { path: … } }', or the section of another key store",
-        _ => return problem,
-    };
-    Problem { message: format!("{}{advice}", problem.message), ..problem }
-}
-
 /// Reads a file as text, without a byte order mark.
 fn read_file(file: &FilePath) -> Result<Zeroizing<String>, Finding> {
-    let finding = |message: String, position| Finding {
-        place: Place { file: file.into(), position, key: String::new() },
-        message,
-    };
+    let finding =
+        |message: String, position| Finding::new(Place { file: file.into(), position, key: String::new() }, message);
     let bytes =
         read_limited(file).map_err(|error| finding(format!("the config file cannot be read: {error}"), None))?;
     match std::str::from_utf8(&bytes) {

@@ -6,8 +6,14 @@ use std::fmt::Display;
 const SHOWN: usize = 10;
 
 /// "1 key", "2 keys".
-pub fn counted(count: usize, what: &str) -> String {
-    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
+pub fn counted<N: Display + PartialEq + From<u8>>(count: N, what: &str) -> String {
+    counted_as(count, what, &format!("{what}s"))
+}
+
+/// "1 identity", "2 identities".
+pub fn counted_as<N: Display + PartialEq + From<u8>>(count: N, one: &str, many: &str) -> String {
+    let word = if count == 1u8.into() { one } else { many };
+    format!("{count} {word}")
 }
 
 /// The first ten, and how many more there are: "… and 19,990 more".

@@ -1,15 +1,22 @@
 //! `claviger config check`: whether a server could start from a config file.
 
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use anyhow::bail;
 use clap::Subcommand;
+use serde::Serialize;
 
 use super::daemon::message;
+use super::doctor::Status;
+use super::doctor::tls::{Judgement, judge};
 use super::out::{GOOD, Out, moment, printable};
-use crate::config::Config;
-use crate::keystore;
+use super::published;
+use crate::config::{Any, Config, Errors, Examined, Finding, Place, kms};
+use crate::server::tls::Setting;
 use crate::telemetry::log::Level;
+use crate::text::{counted, counted_as};
+use crate::{clock, keystore};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -19,42 +26,158 @@ pub(super) struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Check a config file and the files it names, without starting a server or asking the key store.
+    /// Check the config file of a key server or a key manager, and the files that it names
+    ///
+    /// Starts no server, and asks no key store. 'doctor' looks at those, too.
     Check {
-        /// The config file.
+        /// The config file
         file: PathBuf,
+        /// Write JSON
+        #[arg(long)]
+        json: bool,
     },
+}
+
+/// What is to be said about a file.
+#[derive(Debug, Serialize)]
+struct Verdict {
+    ok: bool,
+    /// The server that it is for: `kes` or `kms`.
+    kind: &'static str,
+    errors: Vec<Finding>,
+    warnings: Vec<Finding>,
+    /// What it sets up, where it is good for anything.
+    #[serde(skip)]
+    fields: Vec<(&'static str, String)>,
 }
 
 /// Runs the command.
 pub(super) fn run(args: &Args, out: &mut Out) -> anyhow::Result<()> {
-    let Command::Check { file } = &args.command;
-    let (config, warnings) = Config::load(file)?;
-    let tls = config.load_tls()?;
-    config.check_keystore_files()?;
-    writeln!(out, "{}: {}", printable(&file.display().to_string()), out.paint(GOOD, "ok"))?;
-    for warning in warnings {
+    let Command::Check { file, json } = &args.command;
+    let verdict = check(file);
+    if *json {
+        out.json(&verdict)?;
+        return match verdict.errors.len() {
+            0 => Ok(()),
+            errors => bail!("{} in '{}'", counted(errors, "error"), file.display()),
+        };
+    }
+    if verdict.ok {
+        writeln!(out, "{}: {}", printable(&file.display().to_string()), out.paint(GOOD, "ok"))?;
+    }
+    for warning in &verdict.warnings {
         writeln!(out, "Warning: {warning}")?;
     }
-    for warning in config.keystore.warnings() {
-        writeln!(out, "Warning: {}: {}", config.keystore_place(""), printable(&warning))?;
+    if !verdict.ok {
+        return Err(Errors::from(verdict.errors).into());
     }
-    let keystore = config.keystore.store.name();
-    if !keystore::BUILT.contains(&keystore) {
-        writeln!(out, "Warning: {}: {}", config.keystore_place(""), keystore::not_built(keystore))?;
+    let fields: Vec<_> =
+        verdict.fields.iter().map(|(label, value)| (*label, value as &dyn std::fmt::Display)).collect();
+    Ok(out.fields(11, &fields)?)
+}
+
+fn check(file: &Path) -> Verdict {
+    match Any::examine(file) {
+        Any::Kes(examined) => check_key_server(examined),
+        Any::Kms(examined) => check_key_manager(examined),
     }
+}
+
+impl Verdict {
+    fn new(kind: &'static str, errors: Vec<Finding>, warnings: Vec<Finding>) -> Self {
+        let (dangers, warnings): (Vec<_>, Vec<_>) = warnings.into_iter().partition(Finding::is_danger);
+        let errors = errors.into_iter().chain(dangers).collect();
+        Self { ok: false, kind, errors, warnings, fields: Vec::new() }
+    }
+
+    /// Whether nothing is wrong with a section of the file.
+    fn is_clean(&self, section: &str) -> bool {
+        self.errors.iter().all(|error| error.key().split(['.', '[']).next() != Some(section))
+    }
+
+    /// Adds what is to be said about certificates by their time. A server starts with those that have expired, too.
+    fn add(&mut self, judgements: Vec<Judgement>, place: impl Fn(Setting) -> Place) {
+        let bad = judgements.into_iter().filter(|judgement| judgement.status != Status::Ok);
+        self.warnings.extend(bad.map(|judgement| Finding::new(place(judgement.setting), judgement.message)));
+    }
+}
+
+fn check_key_server(examined: Examined<Config>) -> Verdict {
+    let Examined { config, errors, warnings } = examined;
+    let mut verdict = Verdict::new("kes", errors, warnings);
+    let Some(config) = config else { return verdict };
+    if verdict.is_clean("tls") {
+        verdict.errors.extend(config.check_tls_files());
+    }
+    if verdict.is_clean("tls") {
+        verdict.add(judge(&config.tls, clock::now()), |setting| config.tls_place(setting));
+    }
+    if verdict.is_clean("keystore") {
+        verdict.errors.extend(config.check_keystore_files());
+        let keystore = config.keystore.store.name();
+        if !keystore::BUILT.contains(&keystore) {
+            verdict.warnings.push(Finding::new(config.keystore_place(""), keystore::not_built(keystore)));
+        }
+        let warnings = config.keystore.warnings();
+        let warnings = warnings.iter().map(|warning| Finding::new(config.keystore_place(""), printable(warning)));
+        verdict.warnings.extend(warnings);
+    }
+    if verdict.is_clean("admin")
+        && let Some(message) = published::refusal(config.admin.as_str())
+    {
+        verdict.errors.push(Finding::new(config.admin_place(), message));
+    }
+    verdict.ok = verdict.errors.is_empty();
+    if verdict.ok {
+        verdict.fields = fields(&config);
+    }
+    verdict
+}
+
+fn fields(config: &Config) -> Vec<(&'static str, String)> {
     let members: usize = config.policy.values().map(|policy| policy.identities.len()).sum();
     let level = |level: Option<Level>| level.map_or("off".into(), |level| level.to_string());
-    Ok(out.fields(
-        11,
-        &[
-            ("Address", &config.address),
-            ("Certificate", &format_args!("expires {}", moment(tls.not_after))),
-            ("Key store", &keystore),
-            ("Admin", &message::admin(&config.admin)),
-            ("Policies", &format_args!("{}, with {members} identities", config.policy.len())),
-            ("Keys", &format_args!("{}, created where missing", config.keys.len())),
-            ("Logs", &format_args!("error={} audit={}", level(config.log.error), level(config.log.audit))),
-        ],
-    )?)
+    let expires = config.load_tls().map_or_else(|error| error.to_string(), |tls| moment(tls.not_after));
+    vec![
+        ("Address", config.address.to_string()),
+        ("Certificate", format!("expires {expires}")),
+        ("Key store", config.keystore.store.name().into()),
+        ("Admin", message::admin(&config.admin).into()),
+        ("Policies", format!("{}, with {}", config.policy.len(), counted_as(members, "identity", "identities"))),
+        ("Keys", format!("{}, created where missing", config.keys.len())),
+        ("Logs", format!("error={} audit={}", level(config.log.error), level(config.log.audit))),
+    ]
+}
+
+fn check_key_manager(examined: Examined<kms::Config>) -> Verdict {
+    let Examined { config, errors, warnings } = examined;
+    let mut verdict = Verdict::new("kms", errors, warnings);
+    let Some(config) = config else { return verdict };
+    let files = config.tls();
+    if verdict.is_clean("tls") {
+        verdict.errors.extend(files.check());
+    }
+    if verdict.is_clean("tls") {
+        verdict.add(judge(&files.config, clock::now()), |setting| files.place(setting));
+    }
+    if let Some((identity, place)) = config.admin.identity.zip(config.admin_place())
+        && let Some(message) = published::refusal(&identity.to_hex())
+    {
+        verdict.errors.push(Finding::new(place.clone(), message));
+    }
+    verdict.ok = verdict.errors.is_empty();
+    let certificates = match files.config.certs.len() {
+        0 => "made beside the data".into(),
+        len => counted(len, "pair"),
+    };
+    let admin = config.admin.identity.map_or("worked out from the HSM key".into(), |identity| identity.to_string());
+    let level = |level: Option<Level>| level.map_or("off".into(), |level| level.to_string());
+    verdict.fields = vec![
+        ("Server", "key manager".into()),
+        ("Certificate", certificates),
+        ("Admin", admin),
+        ("HSMs", format!("{} beside MINIO_KMS_HSM_KEY", config.hsm.len())),
+        ("Logs", format!("error={} audit={}", level(config.log.error), level(config.log.audit))),
+    ];
+    verdict
 }

@@ -1,4 +1,5 @@
-//! `claviger doctor`: finds faults, present or soon to come, in a server's config, files, key store and machine.
+//! `claviger doctor`: finds faults, present or soon to come, in a server's config, files, key store and machine; of a key
+//! manager too.
 //!
 //! It changes nothing. To add a check, write a function that adds to the [`Report`] and call it in [`examine`].
 
@@ -7,10 +8,12 @@ mod cache;
 mod config;
 mod fs;
 mod keystore;
+mod kms;
+mod private;
 mod process;
 mod required;
 mod seal;
-mod tls;
+pub(super) mod tls;
 
 use std::io::{self, Write as _};
 use std::path::PathBuf;
@@ -19,12 +22,14 @@ use anyhow::bail;
 use serde::Serialize;
 
 use super::out::{BAD, GOOD, LABEL, Out, WARNING, printable};
+use crate::config::{Any, Config, Examined};
 use crate::keystore::Access;
+use crate::text::counted as count;
 
 /// Find what is wrong with a server's config, files and key store
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// The config file of the server; for a migration one with 'keystore:' is enough
+    /// The config file of the server, a key server or a key manager; for a migration one with 'keystore:' is enough
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
     /// What the key store is needed for
@@ -88,15 +93,36 @@ async fn examine(args: &Args, required: Option<&required::Keys>) -> Report {
         keystore::check(&section, access, required, &mut report).await;
         return report;
     }
-    let Some(config) = config::check(&args.config, &mut report) else { return report };
-    tls::check(&config, &mut report);
-    let section = keystore::Section { config: &config.keystore, place: config.keystore_place("").to_string() };
-    keystore::check(&section, access, required, &mut report).await;
-    cache::check(&config, &mut report);
-    access::admin(&config, &mut report);
-    access::policies(&config, &mut report);
-    access::keys(&config, &mut report);
+    match Any::examine(&args.config) {
+        Any::Kms(examined) => {
+            kms::examine(&args.config, examined, &mut report);
+            if required.is_some() {
+                let message = "this is the config of a key manager, whose data only its server can open";
+                report.failed(required::ID, message, "ask the server: 'kms ls-key' lists its keys");
+            }
+        }
+        Any::Kes(examined) => examine_server(args, examined, required, &mut report).await,
+    }
     report
+}
+
+async fn examine_server(
+    args: &Args,
+    examined: Examined<Config>,
+    required: Option<&required::Keys>,
+    report: &mut Report,
+) {
+    let Some(config) = config::judge(&args.config, examined.whole(), report) else { return };
+    tls::check(&config.tls, &config.check_tls_files(), report);
+    let files = config.keystore_files();
+    let files = files.iter().filter(|(setting, _)| private::is_secret(setting)).map(|(_, file)| *file);
+    private::check(config.tls.certs.iter().map(|pair| pair.key.as_path()).chain(files), report);
+    let section = keystore::Section { config: &config.keystore, place: config.keystore_place("").to_string() };
+    keystore::check(&section, args.purpose.access(), required, report).await;
+    cache::check(&config, report);
+    access::admin(&config, report);
+    access::policies(&config, report);
+    access::keys(&config, report);
 }
 
 /// What the checks found, in order.
@@ -119,7 +145,7 @@ struct Check {
 /// How bad it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-enum Status {
+pub(super) enum Status {
     /// As it should be.
     Ok,
     /// It works, and may not be meant.
@@ -141,6 +167,14 @@ impl Report {
         self.0.push(Check { id, status: Status::Failed, message: message.into(), fix: Some(fix.into()) });
     }
 
+    fn add(&mut self, id: &'static str, status: Status, message: String, fix: &str) {
+        match status {
+            Status::Ok => self.ok(id, message),
+            Status::Warning => self.warning(id, message, fix),
+            Status::Failed => self.failed(id, message, fix),
+        }
+    }
+
     /// Whether this check found nothing so far.
     fn is_clean(&self, id: &str) -> bool {
         self.0.iter().all(|check| check.id != id)
@@ -159,19 +193,21 @@ impl Report {
                 Status::Failed => (BAD, "failed"),
             };
             let word = out.paint(style, format!("{word:<7}"));
-            writeln!(out, "{word}  {id:<width$}  {}", printable(message))?;
+            let indent = width + 11;
+            writeln!(out, "{word}  {id:<width$}  {}", lines(message, indent))?;
             if let Some(fix) = fix {
-                let label = out.paint(LABEL, format!("{:indent$}fix:", "", indent = width + 11));
-                writeln!(out, "{label} {}", printable(fix))?;
+                let label = out.paint(LABEL, format!("{:indent$}fix:", ""));
+                writeln!(out, "{label} {}", lines(fix, indent + 5))?;
             }
         }
         Ok(())
     }
 }
 
-/// A count with its noun: `1 key`, `2 keys`.
-fn count(number: usize, one: &str) -> String {
-    if number == 1 { format!("1 {one}") } else { format!("{number} {one}s") }
+/// A text of several lines, such as a policy to be pasted, with all but the first of them indented so far.
+fn lines(text: &str, indent: usize) -> String {
+    let lines: Vec<_> = text.lines().map(printable).collect();
+    lines.join(&format!("\n{:indent$}", ""))
 }
 
 /// The first of a list, and how many more there are.
@@ -187,6 +223,11 @@ fn some(texts: &[String]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lines_stay_lines() {
+        assert_eq!(lines("{\n  \"a\": 1\n}\u{1b}", 4), "{\n      \"a\": 1\n    }\u{fffd}");
+    }
 
     #[test]
     fn long_lists_are_cut() {

@@ -57,6 +57,17 @@ pub(super) fn ssl_cert_file() -> Option<PathBuf> {
     path(&[SSL_CERT_FILE])
 }
 
+/// Whether a server may have an administrator whose private key everybody knows: for tests.
+pub(super) fn allows_published_admin() -> bool {
+    variable("CLAVIGER_ALLOW_PUBLISHED_ADMIN").is_some_and(|value| value == "1")
+}
+
+/// The line that a shell wants completed, and where its cursor is: set when the shell calls the program itself
+/// (`complete -C`), as older versions of KES wrote into shell profiles.
+pub(super) fn completion() -> Option<(String, usize)> {
+    Some((text("COMP_LINE")?, text("COMP_POINT")?.parse().ok()?))
+}
+
 /// Whether the user, or the terminal, wants no colours.
 pub(super) fn forbids_color() -> bool {
     variable("NO_COLOR").is_some_and(|value| !value.is_empty()) || variable("TERM").is_some_and(|term| term == "dumb")

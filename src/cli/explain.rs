@@ -5,10 +5,13 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, bail};
 use hyper::Method;
+use secrecy::{ExposeSecret as _, SecretString};
 use serde::Serialize;
 
+use super::identity::identity_of;
 use super::out::{self, BAD, GOOD, Out, printable};
 use crate::api;
+use crate::auth::api_key::{self, ApiKey};
 use crate::auth::policy::Decision;
 use crate::auth::{Access, Identity, Requirement};
 use crate::config::Config;
@@ -18,8 +21,9 @@ use crate::server::route::Router;
 /// Say which rule of a config allows or denies a request
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Who asks
-    identity: String,
+    /// Who asks: an identity, an API key, or a file with a certificate or a private key
+    #[arg(value_name = "IDENTITY|KEY|FILE")]
+    who: SecretString,
     /// The method, such as GET or PUT
     method: String,
     /// The path, such as /v1/key/create/my-key
@@ -51,7 +55,7 @@ pub(super) fn run(args: &Args, out: &mut Out) -> anyhow::Result<()> {
     for warning in warnings {
         out::note(format_args!("Warning: {warning}"));
     }
-    let identity = Identity::parse(&args.identity)?;
+    let identity = identity(args.who.expose_secret())?;
     let method = args.method.to_ascii_uppercase().parse().context("this is no HTTP method")?;
     let explanation = explain(&config, &identity, &method, &args.path)?;
     if args.json {
@@ -71,6 +75,17 @@ pub(super) fn run(args: &Args, out: &mut Out) -> anyhow::Result<()> {
     }
     fields.push(("Reason", &explanation.reason));
     Ok(out.fields(9, &fields)?)
+}
+
+/// Whoever is named by an identity, by an API key, or by a file. It may be a secret, and is not repeated.
+fn identity(who: &str) -> anyhow::Result<Identity> {
+    let is_file = || who == "-" || std::path::Path::new(who).is_file();
+    match Identity::parse(who) {
+        Ok(identity) if identity.is_hash() || !is_file() && ApiKey::parse(who).is_err() => Ok(identity),
+        _ if is_file() || ApiKey::parse(who).is_ok() => identity_of(who),
+        _ if who.starts_with(api_key::HEADER) => identity_of(who),
+        _ => bail!("the first argument is no identity, no API key, and no file with a certificate or a private key"),
+    }
 }
 
 fn explain(config: &Config, identity: &Identity, method: &Method, path: &str) -> anyhow::Result<Explanation> {

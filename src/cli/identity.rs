@@ -5,10 +5,11 @@ mod new;
 
 use std::fmt::Display;
 use std::io::{self, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use hyper::StatusCode;
+use rcgen::{KeyPair, PublicKeyData as _};
 use rustls::pki_types::PrivateKeyDer;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Serialize;
@@ -39,7 +40,7 @@ enum Command {
     /// Make an API key, and files for it where that is asked for
     #[command(alias = "create")]
     New(new::Args),
-    /// Show whose an API key or a certificate is
+    /// Print the identity of an API key, a certificate or a private key
     Of(Of),
     /// Show what a server knows of an identity
     Info(Info),
@@ -49,8 +50,8 @@ enum Command {
 
 #[derive(Debug, clap::Args)]
 struct Of {
-    /// An API key, a file with a certificate, or '-' for standard input
-    #[arg(value_name = "KEY|CERT")]
+    /// An API key, a file with a certificate or a private key, or '-' for standard input
+    #[arg(value_name = "KEY|FILE")]
     of: SecretString,
 }
 
@@ -125,30 +126,59 @@ fn show(argument: &SecretString, out: &mut Out) -> anyhow::Result<()> {
 }
 
 fn subject(argument: &str) -> anyhow::Result<Subject> {
-    match ApiKey::parse(argument) {
-        Ok(key) => return Ok(Subject::Identity(key.identity())),
-        Err(error) if argument.starts_with(api_key::HEADER) => return Err(error.into()),
-        Err(_) => {}
+    match read(argument)? {
+        Given::Identity(identity) => Ok(Subject::Identity(identity)),
+        Given::PrivateKey(key, path) => {
+            let PrivateKeyDer::Pkcs8(pkcs8) = &key else { bail!("{}", unsupported(&path)) };
+            let key = ApiKey::from_pkcs8(pkcs8.secret_pkcs8_der()).map(Subject::Key);
+            key.with_context(|| unsupported(&path))
+        }
     }
-    let path = Path::new(argument);
-    let file = input::read(path)?;
-    if let Some(key) = std::str::from_utf8(&file).ok().and_then(|text| ApiKey::parse(text.trim()).ok()) {
-        return Ok(Subject::Identity(key.identity()));
-    }
-    match pem::certificates(&file) {
-        Err(pem::Error::NoCertificate) => {}
-        certificates => return identity_of(certificates, path).map(Subject::Identity),
-    }
-    let key = input::private_key_in(&file, path)?;
-    let PrivateKeyDer::Pkcs8(pkcs8) = &key else { bail!("{}", unsupported(path)) };
-    ApiKey::from_pkcs8(pkcs8.secret_pkcs8_der()).map(Subject::Key).with_context(|| unsupported(path))
 }
 
 fn unsupported(path: &Path) -> String {
     format!("'{}' holds a private key that cannot be an API key: only Ed25519 keys can", path.display())
 }
 
-fn identity_of(
+/// Whose an API key is, or a file with one, with a certificate or with a private key; '-' is standard input.
+pub(super) fn identity_of(argument: &str) -> anyhow::Result<Identity> {
+    match read(argument)? {
+        Given::Identity(identity) => Ok(identity),
+        Given::PrivateKey(key, path) => {
+            let pair = KeyPair::try_from(&key);
+            let pair =
+                pair.ok().with_context(|| format!("'{}' holds a private key of an unknown kind", path.display()))?;
+            Ok(Identity::of_public_key(&pair.subject_public_key_info()))
+        }
+    }
+}
+
+/// What somebody gave us to know an identity by.
+enum Given {
+    /// An API key or a certificate: no more than its identity is wanted.
+    Identity(Identity),
+    /// A private key, and the file that holds it.
+    PrivateKey(PrivateKeyDer<'static>, PathBuf),
+}
+
+fn read(argument: &str) -> anyhow::Result<Given> {
+    match ApiKey::parse(argument) {
+        Ok(key) => return Ok(Given::Identity(key.identity())),
+        Err(error) if argument.starts_with(api_key::HEADER) => return Err(error.into()),
+        Err(_) => {}
+    }
+    let path = Path::new(argument);
+    let file = input::read(path)?;
+    if let Some(key) = std::str::from_utf8(&file).ok().and_then(|text| ApiKey::parse(text.trim()).ok()) {
+        return Ok(Given::Identity(key.identity()));
+    }
+    match pem::certificates(&file) {
+        Err(pem::Error::NoCertificate) => Ok(Given::PrivateKey(input::private_key_in(&file, path)?, path.to_owned())),
+        certificates => identity_in(certificates, path).map(Given::Identity),
+    }
+}
+
+fn identity_in(
     certificates: Result<Vec<rustls::pki_types::CertificateDer<'static>>, pem::Error>,
     path: &Path,
 ) -> anyhow::Result<Identity> {
@@ -159,17 +189,7 @@ fn identity_of(
 }
 
 fn of(args: &SecretString, out: &mut Out) -> anyhow::Result<()> {
-    let argument = args.expose_secret();
-    let identity = match argument.starts_with(api_key::HEADER) {
-        true => ApiKey::parse(argument)?.identity(),
-        false => {
-            let file = input::read(Path::new(argument))?;
-            match std::str::from_utf8(&file).ok().and_then(|text| ApiKey::parse(text.trim()).ok()) {
-                Some(key) => key.identity(),
-                None => identity_of(pem::certificates(&file), Path::new(argument))?,
-            }
-        }
-    };
+    let identity = identity_of(args.expose_secret())?;
     if !out.is_terminal() {
         out.write_all(identity.as_str().as_bytes())?;
         return Ok(());

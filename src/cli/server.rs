@@ -1,6 +1,7 @@
 //! `claviger server`: the KES API over a key store. Read [`start`] first.
 
 mod dev;
+mod old;
 mod program;
 
 use std::net::SocketAddr;
@@ -37,21 +38,24 @@ pub(super) struct Args {
     /// Wait for a key store that does not answer, instead of giving up at the start.
     #[arg(long, conflicts_with = "dev")]
     wait: bool,
+    #[command(flatten)]
+    old: old::Flags,
 }
 
 /// Runs the server until it is told to stop.
 pub(super) fn run(args: Args) -> anyhow::Result<()> {
     daemon::run(args.dev, async |daemon| {
+        args.old.warn();
         if args.dev {
             return dev::run(daemon, args.addr).await;
         }
         let path = args.config.context("no config file given; use '--config FILE', or '--dev' to try things out")?;
-        start(daemon, Source { path, addr: args.addr }, args.wait).await
+        start(daemon, Source { path, addr: args.addr }, args.wait, args.old.quiet).await
     })
 }
 
 /// Loads the config, connects the key store, listens, and serves.
-async fn start(daemon: Daemon, source: Source, wait: bool) -> anyhow::Result<()> {
+async fn start(daemon: Daemon, source: Source, wait: bool, is_quiet: bool) -> anyhow::Result<()> {
     let config = source.load()?;
     let tls = config.load_tls()?;
     let keys = if wait {
@@ -73,7 +77,9 @@ async fn start(daemon: Daemon, source: Source, wait: bool) -> anyhow::Result<()>
     message.endpoints(listener.address());
     message.line("Admin", &admin);
     message.process(log, &daemon.lock);
-    message.print(&[])?;
+    if !is_quiet {
+        message.print(&[])?;
+    }
     daemon.serve(vec![Box::new(listener)]).await
 }
 

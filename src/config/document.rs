@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 use super::env;
 use super::path::Path;
 use super::read::Problem;
-use super::yaml::{self, Entry, Malformed, Node, Position, Value};
+use super::yaml::{self, Entry, Malformed, Node, Position, Scalar, Value};
 
 /// Where values come from in the environment.
 pub(super) type Lookup<'a> = &'a dyn Fn(&str) -> Result<Zeroizing<String>, env::Error>;
@@ -28,16 +28,17 @@ impl Document {
         Ok(Self { text, root, has_more })
     }
 
-    /// Refuses keys that stand in a section twice, and lets merge keys (`<<: *alias`) add what is not there.
-    pub(super) fn merge(&mut self) -> Result<(), Problem> {
+    /// Lets merge keys (`<<: *alias`) add what is not there. Strikes out keys that stand in a section a second time.
+    pub(super) fn merge(&mut self) -> Vec<Problem> {
         let text = &self.text;
+        let mut problems = Vec::new();
         self.root.each(&Path::default(), &mut |node, path| {
-            refuse_duplicates(text, node, path)?;
+            strike_duplicates(text, node, path, &mut problems);
             while let Some(entry) = node.take("<<") {
-                merge(node, entry, path)?;
+                problems.extend(merge(node, entry, path).err());
             }
-            Ok(())
-        })
+        });
+        problems
     }
 
     /// Where a problem is.
@@ -48,17 +49,26 @@ impl Document {
     }
 }
 
-/// Replaces every value in `node` that is `${NAME}`, once.
-pub(super) fn expand(node: &mut Node, path: &Path, lookup: Lookup<'_>) -> Result<(), Problem> {
+/// Replaces every value in `node` that is `${NAME}`, once. Strikes out those that have none.
+pub(super) fn expand(node: &mut Node, path: &Path, lookup: Lookup<'_>) -> Vec<Problem> {
+    let mut problems = Vec::new();
     node.each(path, &mut |node, path| {
-        let Value::Scalar(scalar) = &mut node.value else { return Ok(()) };
-        let Some(name) = env::reference(&scalar.text) else { return Ok(()) };
-        if name.is_empty() {
-            return Err(Problem::at(path.clone(), "'${}' names no environment variable; write '${NAME}'"));
+        let Value::Scalar(scalar) = &mut node.value else { return };
+        let Some(name) = env::reference(&scalar.text) else { return };
+        let value = match name {
+            "" => Err("'${}' names no environment variable; write '${NAME}'".into()),
+            name => lookup(name).map_err(|error| no_value(name, error)),
+        };
+        match value {
+            // In flow style a reference needs quotes, which say nothing of its value.
+            Ok(value) => *scalar = Scalar { text: value, is_plain: true },
+            Err(message) => {
+                problems.push(Problem::at(path.clone(), message));
+                node.strike();
+            }
         }
-        scalar.text = lookup(name).map_err(|error| Problem::at(path.clone(), no_value(name, error)))?;
-        Ok(())
-    })
+    });
+    problems
 }
 
 /// Why a variable has no value. Its name stands in the file: what does not look like a name is not shown.
@@ -92,7 +102,7 @@ impl std::fmt::Debug for SectionId {
 
 fn feed(hash: &mut Sha256, node: &Node) {
     match &node.value {
-        Value::Null => hash.update(b"n"),
+        Value::Null | Value::Struck => hash.update(b"n"),
         Value::Scalar(scalar) => feed_text(hash, b's', &scalar.text),
         Value::List(nodes) => {
             hash.update(b"[");
@@ -118,16 +128,20 @@ fn feed_text(hash: &mut Sha256, kind: u8, text: &str) {
     hash.update(text);
 }
 
-fn refuse_duplicates(text: &str, node: &Node, path: &Path) -> Result<(), Problem> {
+fn strike_duplicates(text: &str, node: &mut Node, path: &Path, problems: &mut Vec<Problem>) {
+    let Value::Map(entries) = &mut node.value else { return };
     let mut seen = HashMap::new();
-    for entry in node.entries() {
-        if let Some(first) = seen.insert(entry.key.as_str(), entry.turn) {
-            let line = yaml::locate(text, first).map_or(0, |place| place.line);
+    for Entry { turn, key, value, .. } in entries {
+        if let Some(first) = seen.get(key.as_str()) {
+            let line = yaml::locate(text, *first).map_or(0, |place| place.line);
             let message = format!("stands here twice, first in line {line}; remove one");
-            return Err(Problem { turn: Some(entry.turn), ..Problem::at_key(path.clone().key(&*entry.key), message) });
+            let path = path.clone().key(&**key);
+            problems.push(Problem { turn: Some(*turn), ..Problem::at_key(path, message) });
+            value.strike();
+        } else {
+            seen.insert(key.as_str(), *turn);
         }
     }
-    Ok(())
 }
 
 /// Adds the keys of a merged section, or of a list of such, that `node` does not have.
@@ -167,11 +181,11 @@ mod tests {
 
     fn document(text: &str) -> Result<Document, (Problem, Option<Position>)> {
         let mut document = Document::parse(Zeroizing::new(text.into())).expect("YAML");
-        let merged = document.merge();
-        let root = &mut document.root;
-        match merged.and_then(|()| expand(root, &Path::default(), &environment)) {
-            Ok(()) => Ok(document),
-            Err(problem) => {
+        let mut problems = document.merge();
+        problems.extend(expand(&mut document.root, &Path::default(), &environment));
+        match problems.into_iter().next() {
+            None => Ok(document),
+            Some(problem) => {
                 let position = document.position(&problem);
                 Err((problem, position))
             }

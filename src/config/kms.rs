@@ -6,12 +6,12 @@ use std::path::{Path as FilePath, PathBuf};
 
 use serde::de::{EnumAccess, Error as _, VariantAccess as _, Visitor};
 use serde::{Deserialize, Deserializer};
-use zeroize::Zeroizing;
 
 use super::document::Lookup;
 use super::path::Path;
 use super::read::Problem;
-use super::{Finding, Log, Place, Source, env, read_file};
+use super::source::Source;
+use super::{Errors, Examined, Finding, Log, Place, env};
 use crate::auth::enclave::Identity;
 use crate::keystore::seal::{self, ProviderConfig};
 use crate::kms::seal::ENVIRONMENT;
@@ -37,6 +37,8 @@ pub struct Config {
     /// Where the settings of `tls` stand.
     #[serde(skip)]
     places: BTreeMap<Setting, Place>,
+    #[serde(skip)]
+    admin_place: Option<Place>,
 }
 
 /// The version of the file's format.
@@ -86,10 +88,21 @@ impl TlsFiles {
     /// # Errors
     /// The first file that cannot be used: what names it, and why.
     pub fn load(&self) -> Result<Tls, Finding> {
-        Tls::load(&self.config, true).map_err(|error| Finding {
-            place: self.places.get(&error.setting()).cloned().expect("noted when the file was read"),
-            message: log::causes(&error),
-        })
+        Tls::load(&self.config, true).map_err(|error| self.finding(&error))
+    }
+
+    /// Everything that is wrong with them.
+    pub fn check(&self) -> Vec<Finding> {
+        self.config.errors().iter().map(|error| self.finding(error)).collect()
+    }
+
+    fn finding(&self, error: &tls::Error) -> Finding {
+        Finding::new(self.place(error.setting()), log::causes(error))
+    }
+
+    /// Where a setting stands.
+    pub fn place(&self, setting: Setting) -> Place {
+        self.places.get(&setting).cloned().expect("noted when the file was read")
     }
 }
 
@@ -137,27 +150,28 @@ impl Config {
     /// Reads a file.
     ///
     /// # Errors
-    /// The first thing that is wrong.
-    pub fn load(file: &FilePath) -> Result<Self, Finding> {
-        Self::parse(file, read_file(file)?, &env::get)
+    /// Everything that is wrong.
+    pub fn load(file: &FilePath) -> Result<Self, Errors> {
+        Self::examine_source(Source::open(file)?, &env::get).whole().map(|(config, _)| config)
     }
 
-    fn parse(file: &FilePath, text: Zeroizing<String>, lookup: Lookup<'_>) -> Result<Self, Finding> {
-        let mut source = Source::parse(file, text)?;
-        source.expand(&Path::default(), lookup)?;
-        let config = Self::deserialize(&source.document.root).and_then(|config| config.check());
-        let mut config = config.map_err(|problem| source.finding(problem))?;
-        config.note_places(&source);
-        Ok(config)
+    pub(super) fn examine_source(mut source: Source<'_>, lookup: Lookup<'_>) -> Examined<Self> {
+        source.expand(&Path::default(), lookup);
+        let warnings = source.drop_ignored();
+        let mut config = source.read(|root| Self::deserialize(root));
+        if let Some(config) = &mut config {
+            config.check(&mut source);
+            config.note_places(&source);
+        }
+        Examined { config, errors: source.into_errors(), warnings }
     }
 
-    fn check(self) -> Result<Self, Problem> {
+    fn check(&self, source: &mut Source<'_>) {
         let Version::V1 = self.version;
         if self.hsm.contains_key(ENVIRONMENT) {
             let message = "this name is that of MINIO_KMS_HSM_KEY; choose another";
-            return Err(Problem::at_key(Path::of("hsm").key(ENVIRONMENT), message));
+            source.note(Problem::at_key(Path::of("hsm").key(ENVIRONMENT), message));
         }
-        Ok(self)
     }
 
     /// Keeps the places of what is looked at later.
@@ -169,6 +183,12 @@ impl Config {
             note(Setting::Cert(index), pair.key("cert"));
         }
         note(Setting::Ca, Path::of("tls.ca"));
+        self.admin_place = Some(source.place(&Problem::at(Path::of("admin.identity"), "")));
+    }
+
+    /// Where the admin is named; none: nowhere.
+    pub fn admin_place(&self) -> Option<&Place> {
+        self.admin_place.as_ref().filter(|_| self.admin.identity.is_some())
     }
 
     /// Whether the `tls:` section names certificates of the server.
@@ -189,10 +209,11 @@ mod tests {
     use super::*;
     use crate::telemetry::log::Level;
 
-    fn parse(text: &str) -> Result<Config, Finding> {
+    fn parse(text: &str) -> Result<Config, Errors> {
         let lookup =
             |name: &str| if name == "TOKEN" { Ok("s.token".to_owned().into()) } else { Err(env::Error::Unset) };
-        Config::parse(FilePath::new("kms.yml"), Zeroizing::new(text.to_owned()), &lookup)
+        let source = Source::parse(FilePath::new("kms.yml"), text.to_owned().into())?;
+        Config::examine_source(source, &lookup).whole().map(|(config, _)| config)
     }
 
     #[test]

@@ -53,6 +53,16 @@ impl Path {
         }
     }
 
+    /// Whether one of the two leads to the other's value, or to a part of it.
+    pub(super) fn overlaps(&self, other: &Self) -> bool {
+        self.0.iter().zip(&other.0).all(|(one, other)| one == other)
+    }
+
+    /// Whether it leads through a list.
+    pub(super) fn is_in_list(&self) -> bool {
+        self.0.iter().any(|step| matches!(step, Step::Index(_)))
+    }
+
     /// From the top down.
     pub(super) fn steps(&self) -> &[Step] {
         &self.0

@@ -9,11 +9,15 @@ use serde::de::{
 };
 use serde::forward_to_deserialize_any;
 
+use super::finding::Weight;
 use super::path::{Path, Step};
 use super::yaml::{Entry, Node, Scalar, Turn, Value};
 
 /// What is said of a key that must be there.
 pub(super) const MISSING: &str = "is missing, or has no value";
+
+/// What is said first of a key that nobody knows.
+const UNKNOWN: &str = "unknown key";
 
 /// Something that the file must not say.
 #[derive(Debug, thiserror::Error)]
@@ -26,12 +30,14 @@ pub(super) struct Problem {
     pub(super) turn: Option<Turn>,
     /// What is wrong, and what to write instead.
     pub(super) message: String,
+    /// How bad it is.
+    pub(super) weight: Weight,
 }
 
 impl Problem {
     /// A problem with the value at `path`.
     pub(super) fn at(path: Path, message: impl Into<String>) -> Self {
-        Self { path, is_key: false, turn: None, message: message.into() }
+        Self { path, is_key: false, turn: None, message: message.into(), weight: Weight::Plain }
     }
 
     /// A problem with the key at the end of `path`.
@@ -41,6 +47,16 @@ impl Problem {
 
     fn new(message: impl Into<String>) -> Self {
         Self::at(Path::default(), message)
+    }
+
+    /// Whether it is that something is missing.
+    pub(super) fn is_missing(&self) -> bool {
+        self.message.starts_with(MISSING)
+    }
+
+    /// Whether it is that a key is unknown.
+    pub(super) fn is_unknown(&self) -> bool {
+        self.message.starts_with(UNKNOWN)
     }
 
     /// The same from one level further up.
@@ -75,7 +91,7 @@ impl serde::de::Error for Problem {
     }
 
     fn unknown_field(_: &str, known: &'static [&'static str]) -> Self {
-        Self::new(format!("unknown key; known here: {}", known.join(", ")))
+        Self::new(format!("{UNKNOWN}; known here: {}", known.join(", ")))
     }
 
     fn missing_field(field: &'static str) -> Self {
@@ -91,11 +107,11 @@ impl serde::de::Error for Problem {
 fn unknown(entry: &Entry, known: &[&str]) -> Problem {
     let (key, advice) = match suggestion(&entry.key, known) {
         Some(known) => (entry.key.as_str(), format!("did you mean '{known}'?")),
-        // `{ hunter2 }` is a key without a value, and hardly meant as one.
-        None if entry.value.is_null() => ("?", format!("known here: {}", known.join(", "))),
+        // `{ hunter2 }` is a key without a colon, and hardly meant as one.
+        None if entry.value.is_null() && !entry.has_colon => ("?", format!("known here: {}", known.join(", "))),
         None => (entry.key.as_str(), format!("known here: {}", known.join(", "))),
     };
-    Problem { turn: Some(entry.turn), ..Problem::at_key(Path::default().key(key), format!("unknown key; {advice}")) }
+    Problem { turn: Some(entry.turn), ..Problem::at_key(Path::default().key(key), format!("{UNKNOWN}; {advice}")) }
 }
 
 /// The known word that is closest to `word`, if one is close.
@@ -112,9 +128,9 @@ impl<'de> Deserializer<'de> for &'de Node {
     /// A plain scalar is a number or a truth value where it looks like one.
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Problem> {
         match &self.value {
-            Value::Null => visitor.visit_unit(),
+            Value::Null | Value::Struck => visitor.visit_unit(),
             Value::List(nodes) => visitor.visit_seq(List { nodes: nodes.iter(), next: 0 }),
-            Value::Map(entries) => visitor.visit_map(Map::of(entries.iter().collect())),
+            Value::Map(_) => visitor.visit_map(Map::of(self.visible().collect())),
             Value::Scalar(Scalar { text, is_plain }) => match text.as_str() {
                 "true" if *is_plain => visitor.visit_bool(true),
                 "false" if *is_plain => visitor.visit_bool(false),
@@ -150,14 +166,14 @@ impl<'de> Deserializer<'de> for &'de Node {
     fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Problem> {
         match &self.value {
             Value::Scalar(scalar) => visitor.visit_str(&scalar.text),
-            Value::Null => visitor.visit_str(""),
+            Value::Null | Value::Struck => visitor.visit_str(""),
             Value::List(_) | Value::Map(_) => Err(Problem::new("must be a single value, not a list or a section")),
         }
     }
 
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Problem> {
         match &self.value {
-            Value::Null => visitor.visit_none(),
+            Value::Null | Value::Struck => visitor.visit_none(),
             Value::Scalar(scalar) if scalar.text.is_empty() => visitor.visit_none(),
             _ => visitor.visit_some(self),
         }
@@ -169,14 +185,14 @@ impl<'de> Deserializer<'de> for &'de Node {
 
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Problem> {
         match &self.value {
-            Value::Null | Value::List(_) => self.as_list(visitor),
+            Value::Null | Value::Struck | Value::List(_) => self.as_list(visitor),
             _ => Err(Problem::new("must be a list, such as [ one, two ]")),
         }
     }
 
     fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Problem> {
         match &self.value {
-            Value::Null | Value::Map(_) => visitor.visit_map(Map::of(self.entries().iter().collect())),
+            Value::Null | Value::Struck | Value::Map(_) => visitor.visit_map(Map::of(self.visible().collect())),
             _ => Err(Problem::new("must be a section with keys and values")),
         }
     }
@@ -187,10 +203,10 @@ impl<'de> Deserializer<'de> for &'de Node {
         known: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Problem> {
-        if !matches!(self.value, Value::Null | Value::Map(_)) {
+        if !matches!(self.value, Value::Null | Value::Struck | Value::Map(_)) {
             return Err(Problem::new(format!("must be a section with these keys: {}", known.join(", "))));
         }
-        match self.entries().iter().find(|entry| !known.contains(&entry.key.as_str())) {
+        match self.visible().find(|entry| !known.contains(&entry.key.as_str())) {
             Some(entry) => Err(unknown(entry, known)),
             None => visitor.visit_map(Map::of(self.with_value().collect())),
         }
@@ -206,8 +222,8 @@ impl<'de> Deserializer<'de> for &'de Node {
         match &self.value {
             Value::Scalar(scalar) => visitor.visit_enum(StrDeserializer::new(&scalar.text)),
             Value::List(_) => Err(Problem::new(format!("must be one of: {}", known.join(", ")))),
-            Value::Null | Value::Map(_) => {
-                if let Some(entry) = self.entries().iter().find(|entry| !known.contains(&entry.key.as_str())) {
+            Value::Null | Value::Struck | Value::Map(_) => {
+                if let Some(entry) = self.visible().find(|entry| !known.contains(&entry.key.as_str())) {
                     return Err(unknown(entry, known));
                 }
                 let mut entries = self.with_value();
@@ -249,13 +265,17 @@ impl<'de> Deserializer<'de> for &'de Node {
 }
 
 impl Node {
+    /// The entries that were not struck out.
+    fn visible(&self) -> impl Iterator<Item = &Entry> {
+        self.entries().iter().filter(|entry| !entry.value.is_struck())
+    }
+
     fn with_value(&self) -> impl Iterator<Item = &Entry> {
-        self.entries().iter().filter(|entry| !entry.value.is_null())
+        self.visible().filter(|entry| !entry.value.is_null())
     }
 
     fn as_list<'de, V: Visitor<'de>>(&'de self, visitor: V) -> Result<V::Value, Problem> {
-        let nodes: &[Self] = if let Value::List(nodes) = &self.value { nodes } else { &[] };
-        visitor.visit_seq(List { nodes: nodes.iter(), next: 0 })
+        visitor.visit_seq(List { nodes: self.items().iter(), next: 0 })
     }
 }
 
@@ -268,9 +288,13 @@ impl<'de> SeqAccess<'de> for List<'de> {
     type Error = Problem;
 
     fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>, Problem> {
-        let Some(node) = self.nodes.next() else { return Ok(None) };
-        let index = self.next;
-        self.next += 1;
+        let (index, node) = loop {
+            let Some(node) = self.nodes.next() else { return Ok(None) };
+            self.next += 1;
+            if !node.is_struck() {
+                break (self.next - 1, node);
+            }
+        };
         seed.deserialize(node).map(Some).map_err(|problem| problem.inside(Step::Index(index)))
     }
 }
@@ -378,7 +402,8 @@ mod tests {
         let empty = Section { allow: None, deny: None, flag: false, count: 0, kind: None };
         assert_eq!(section("{ allow: , deny: ~, flag: , count: null, kind: }"), Ok(empty));
         assert_eq!(section("deny: ''").map(|section| section.deny), Ok(None));
-        assert_eq!(section("nope:"), Err("?: unknown key; known here: allow, deny, flag, count, kind".into()));
+        assert_eq!(section("nope:"), Err("nope: unknown key; known here: allow, deny, flag, count, kind".into()));
+        assert_eq!(section("{ nope }"), Err("?: unknown key; known here: allow, deny, flag, count, kind".into()));
         // In a map of free keys the key itself says something.
         assert_eq!(read::<BTreeMap<String, Section>>("p:").map(|map| map.len()), Ok(1));
     }

@@ -1,27 +1,28 @@
-//! Rules that span several sections of the config file, and warnings about settings that are allowed but unusual.
+//! Rules that span several sections of the config file.
 
 use std::collections::HashMap;
 
 use super::Config;
 use super::path::Path;
 use super::read::{Problem, suggestion};
-use super::yaml::{Node, Value};
 use crate::api;
 use crate::api::operations::SKIP_AUTH;
 use crate::auth::Identity;
 use crate::keystore;
 
-/// Checks the rules that no section can check by itself.
-pub(super) fn check(config: &Config) -> Result<(), Problem> {
+/// What breaks the rules that no section can check by itself.
+pub(super) fn check(config: &Config) -> Vec<Problem> {
+    let mut broken = Vec::new();
     if let keystore::Config::Kms(_) = config.keystore.store {
-        return Err(Problem::at_key(Path::of("keystore.kms"), keystore::kms::NO_STORE));
+        broken.push(Problem::at_key(Path::of("keystore.kms"), keystore::kms::NO_STORE));
     }
-    check_api(config)?;
-    check_identities(config)?;
-    check_keys(config)
+    check_api(config, &mut broken);
+    check_identities(config, &mut broken);
+    check_keys(config, &mut broken);
+    broken
 }
 
-fn check_api(config: &Config) -> Result<(), Problem> {
+fn check_api(config: &Config, broken: &mut Vec<Problem>) {
     let routes = api::routes();
     let known: Vec<&str> = routes.iter().map(|route| route.describe().1).collect();
     for (name, api) in &config.api {
@@ -31,22 +32,20 @@ fn check_api(config: &Config) -> Result<(), Problem> {
                 Some(known) => format!("did you mean '{known}'?"),
                 None => format!("the paths are: {}", known.join(", ")),
             };
-            return Err(Problem::at_key(path(), format!("the API has no such path; {advice}")));
-        }
-        if api.skip_auth && !SKIP_AUTH.contains(&name.as_str()) {
+            broken.push(Problem::at_key(path(), format!("the API has no such path; {advice}")));
+        } else if api.skip_auth && !SKIP_AUTH.contains(&name.as_str()) {
             let message = format!("is possible for these paths only: {}; remove it", SKIP_AUTH.join(", "));
-            return Err(Problem::at_key(path().key("skip_auth"), message));
+            broken.push(Problem::at_key(path().key("skip_auth"), message));
         }
     }
-    Ok(())
 }
 
-/// An identity has only one role: the admin, a TLS proxy, or a member of one policy.
-fn check_identities(config: &Config) -> Result<(), Problem> {
+/// Nobody is two of: the admin, a TLS proxy, a member of a policy.
+fn check_identities(config: &Config, broken: &mut Vec<Problem>) {
     let proxies = &config.tls.proxy.identities;
     if proxies.contains(&config.admin) {
         let message = "the admin's identity stands in it; give the proxy a certificate of its own";
-        return Err(Problem::at(Path::of("tls.proxy.identities"), message));
+        broken.push(Problem::at(Path::of("tls.proxy.identities"), message));
     }
     let mut members: HashMap<&Identity, &str> = HashMap::new();
     for (name, policy) in &config.policy {
@@ -62,49 +61,23 @@ fn check_identities(config: &Config) -> Result<(), Problem> {
             } else {
                 continue;
             };
-            return Err(Problem::at(Path::of("policy").key(name.as_str()).key("identities").index(index), message));
+            let path = Path::of("policy").key(name.as_str()).key("identities").index(index);
+            broken.push(Problem::at(path, message));
         }
     }
-    Ok(())
 }
 
-fn check_keys(config: &Config) -> Result<(), Problem> {
+fn check_keys(config: &Config, broken: &mut Vec<Problem>) {
     let mut first = HashMap::new();
     for (index, name) in config.keys.iter().enumerate() {
-        if let Some(first) = first.insert(name, index) {
-            let message = format!("is the name of keys[{first}], too; remove one");
-            return Err(Problem::at(Path::of("keys").index(index).key("name"), message));
-        }
-    }
-    Ok(())
-}
-
-/// Warns about settings that are allowed but probably not intended.
-pub(super) fn odd(root: &Node) -> Vec<Problem> {
-    let mut odd = Vec::new();
-    let admin = root.entry("admin").and_then(|admin| admin.value.entry("identity"));
-    if let Some(Value::Scalar(admin)) = admin.map(|admin| &admin.value.value) {
-        odd.extend(odd_admin(&admin.text).map(|message| Problem::at(Path::of("admin.identity"), message)));
-    }
-    for policy in root.entry("policy").map_or(&[][..], |policies| policies.value.entries()) {
-        for (list, meaning) in [("allow", "nothing is allowed by it"), ("deny", "nothing is denied by it")] {
-            if policy.value.entry(list).is_some_and(|list| list.value.is_null()) {
-                let path = Path::of("policy").key(&*policy.key).key(list);
-                odd.push(Problem::at_key(path, format!("has no value, so {meaning}; write a list, or remove it")));
+        match first.get(name) {
+            Some(first) => {
+                let message = format!("is the name of keys[{first}], too; remove one");
+                broken.push(Problem::at(Path::of("keys").index(index).key("name"), message));
+            }
+            None => {
+                first.insert(name, index);
             }
         }
     }
-    odd
-}
-
-fn odd_admin(text: &str) -> Option<&'static str> {
-    if text.starts_with("kes:v1:") {
-        return Some(
-            "this is an API key, which is a secret, and not an identity: nobody is admin; \
-             write what 'claviger identity of' prints for it, and make a new key",
-        );
-    }
-    let is_identity = Identity::parse(text).is_ok_and(|identity| identity.is_hash());
-    let is_hex = text.bytes().all(|byte| byte.is_ascii_hexdigit());
-    (is_hex && !is_identity).then_some("no client can have this identity: it takes 64 lower-case hex digits")
 }

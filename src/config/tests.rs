@@ -24,8 +24,13 @@ fn environment(name: &str) -> Result<Zeroizing<String>, env::Error> {
     }
 }
 
-fn parse(text: &str) -> Result<(Config, Vec<Finding>), Finding> {
-    Config::parse(FilePath::new("config.yml"), Zeroizing::new(text.into()), &environment)
+fn parse(text: &str) -> Result<(Config, Vec<Finding>), Errors> {
+    parse_with(text, &environment)
+}
+
+fn parse_with(text: &str, lookup: Lookup<'_>) -> Result<(Config, Vec<Finding>), Errors> {
+    let source = Source::parse(FilePath::new("config.yml"), Zeroizing::new(text.into()))?;
+    Config::examine_source(source, lookup).whole()
 }
 
 fn config(text: &str) -> Config {
@@ -430,15 +435,17 @@ policy: { p: { allow: [ \"${PATTERN}\" ] } }
 log: { error: \"${LEVEL}\" }
 keystore: { fs: { path: '${ ID }' } }
 ";
-    let file = FilePath::new("config.yml");
-    let (config, _) = Config::parse(file, Zeroizing::new(text.into()), &lookup).expect("valid");
+    let (config, _) = parse_with(text, &lookup).expect("valid");
     assert_eq!(config.admin.as_str(), IDENTITY);
     assert_eq!((config.cache.expiry.any, config.cache.max_entries), (Duration::from_secs(7), 12));
     assert!(config.api["/v1/ready"].skip_auth);
     assert_eq!(config.policy["p"].allow, ["/v1/*"]);
     assert_eq!(config.log.error, Some(Level(4)));
-    let quoted = text.replace("skip_auth: ${TRUE}", "skip_auth: '${TRUE}'");
-    let error = Config::parse(file, Zeroizing::new(quoted), &lookup).expect_err("a text is no truth value");
+    // In flow style a reference needs quotes.
+    let flow = text.replace("  /v1/ready:\n    skip_auth: ${TRUE}", "  { /v1/ready: { skip_auth: '${TRUE}' } }");
+    assert!(parse_with(&flow, &lookup).expect("valid").0.api["/v1/ready"].skip_auth);
+    let quoted = text.replace("${TRUE}", "'true'");
+    let error = parse_with(&quoted, &lookup).expect_err("a text is no truth value");
     assert_eq!(error.to_string(), "config.yml:9:16: api./v1/ready.skip_auth: must be true or false, without quotes");
 }
 
@@ -455,8 +462,9 @@ fn the_key_store_is_the_same_while_its_values_are() {
 #[test]
 fn a_migration_needs_the_key_store_only() {
     let load = |text: &str| {
-        let loaded = Config::parse_keystore(FilePath::new("m.yml"), Zeroizing::new(text.into()), &environment);
-        loaded.map(|(keystore, _)| keystore.store.name()).map_err(|error| error.to_string())
+        let source = Source::parse(FilePath::new("m.yml"), Zeroizing::new(text.into()));
+        let loaded = source.map(|source| Config::examine_keystore(source, &environment).whole());
+        loaded.expect("YAML").map(|(keystore, _)| keystore.store.name()).map_err(|error| error.to_string())
     };
     assert_eq!(load("keystore: { fs: { path: '${PATH}' } }"), Ok("fs"));
     assert_eq!(
@@ -501,4 +509,128 @@ fn a_file_that_cannot_be_read_is_named() {
     let marked = folder.path().join("marked.yml");
     std::fs::write(&marked, format!("\u{feff}{MINIMAL}").replace('\n', "\r\n")).expect("written");
     Config::load(&marked).expect("a byte order mark and CRLF");
+}
+
+/// Every error of a text, one a line, without the file's name.
+fn errors(text: &str) -> Vec<String> {
+    let errors = parse(text).expect_err("it is not valid").to_string();
+    errors.lines().map(|line| line.trim_start_matches("config.yml:").to_owned()).collect()
+}
+
+#[test]
+fn all_errors_are_found_at_once() {
+    let text = "\
+version: v2
+addres: 127.0.0.1:1
+admin: { identity: '${UNSET}' }
+tls: { kee: k, cert: c, auth: maybe }
+cache: { expiry: { any: 5, unused: -1s }, max_entries: x }
+policy:
+  p: { allow: [ /v1/*, { a: b } ], dney: [] }
+  q: { allow: x }
+keys: [ { name: 'a b' }, { nam: c } ]
+limits:
+  shutdown: 1s
+  shutdown: 2s
+keystore: { fs: {} }
+";
+    let starts = [
+        "1:10: version: ",
+        "2:1: addres: unknown key; did you mean 'address'?",
+        "3:20: admin.identity: the environment variable 'UNSET'",
+        "4:8: tls.kee: unknown key; did you mean 'key'?",
+        "4:31: tls.auth: must be 'on' or 'off'",
+        "5:25: cache.expiry.any: ",
+        "5:36: cache.expiry.unused: ",
+        "5:56: cache.max_entries: ",
+        "7:24: policy.p.allow[1]: ",
+        "7:36: policy.p.dney: unknown key; did you mean 'deny'?",
+        "8:15: policy.q.allow: ",
+        "9:17: keys[0].name: ",
+        "9:28: keys[1].nam: ",
+        "12:3: limits.shutdown: stands here twice",
+        "13:17: keystore.fs.path: is missing",
+    ];
+    let errors = errors(text);
+    for (error, start) in errors.iter().zip(starts) {
+        assert!(error.starts_with(start), "{error:?} instead of {start:?}");
+    }
+    assert_eq!(errors.len(), starts.len(), "{errors:#?}");
+}
+
+#[test]
+fn what_follows_from_an_error_is_no_other() {
+    for (text, count) in [
+        ("[ a ]", 1),
+        ("a", 1),
+        ("admin: { identity: disabled }\ntls: { key: k, cert: c }\nkeystore: { fs: { path: k }, mem: {} }", 1),
+        ("{}", 3),
+        ("admin: x\ntls: x\nkeystore: x", 3),
+        ("admin: { identity: a }\ntls: { key: k, cert: c }\nkeystore: { vault: { endpoint: nonsense } }", 1),
+        ("root: a\nkeys: { fs: { path: x } }", 3),
+        // Rules that span sections are looked at where the rest can be read.
+        (
+            "x: 1\nadmin: { identity: a }\ntls: { key: k, cert: c, proxy: { identities: [ a ] } }\nkeystore: { fs: { path: k } }",
+            2,
+        ),
+    ] {
+        let errors = errors(text);
+        assert_eq!(errors.len(), count, "{text}: {errors:#?}");
+    }
+}
+
+/// The warnings about a text, without the file's name; and which of them are dangers.
+fn warnings(more: &str) -> Vec<(String, bool)> {
+    let (_, warnings) = parse(&format!("{MINIMAL}{more}")).expect("valid");
+    let text = |finding: &Finding| finding.to_string().trim_start_matches("config.yml:").to_owned();
+    warnings.iter().map(|finding| (text(finding), finding.is_danger())).collect()
+}
+
+#[test]
+fn what_can_never_do_what_it_says_is_a_warning_with_its_place() {
+    let upper = IDENTITY.to_uppercase();
+    let text = format!(
+        "policy:\n  p:\n    allow: [ /v1/key/craete/*, /v1/key/create/* ]\n    deny: [ /v1/key/list ]\n    identities: [ {upper}, {IDENTITY} ]\n"
+    );
+    let found = warnings(&text);
+    let expected = [
+        (
+            "6:14: policy.p.allow[0]: matches no request, so nothing is allowed by it; did you mean '/v1/key/create/…'?",
+            false,
+        ),
+        (
+            "7:13: policy.p.deny[0]: matches no request, so nothing is denied by it; did you mean '/v1/key/list/…'?",
+            true,
+        ),
+        ("8:19: policy.p.identities[0]: no client can have this identity: the letters", false),
+    ];
+    assert_eq!(found.len(), expected.len(), "{found:#?}");
+    for ((text, danger), (start, is_danger)) in found.iter().zip(expected) {
+        assert!(text.starts_with(start) && *danger == is_danger, "{text} ({danger}) instead of {start}");
+    }
+}
+
+#[test]
+fn what_older_versions_knew_is_a_warning() {
+    let login = "role: r, jwt: x, retry: 15s";
+    let text = format!(
+        "admin: {{ identity: disabled }}\nroot: disabled\ntls: {{ key: k, cert: c }}\n\
+         keystore: {{ vault: {{ endpoint: 'https://h', name: x, kubernetes: {{ {login} }} }} }}\n"
+    );
+    let (_, warnings) = parse(&text).expect("valid");
+    let keys: Vec<_> = warnings.iter().map(Finding::key).collect();
+    assert_eq!(keys, ["root", "keystore.vault.name", "keystore.vault.kubernetes.retry"]);
+    for (text, says) in [
+        ("enclave: { default: {} }", "enclave: only KES v0.21 to 2023 had enclaves"),
+        ("unseal: { environment: { name: X } }", "unseal: only KES"),
+    ] {
+        assert!(error(text).contains(says), "{}", error(text));
+    }
+}
+
+#[test]
+fn an_unknown_key_without_a_value_is_shown_where_it_is_one() {
+    assert!(error("limits:\n  retry:\n").contains("limits.retry: unknown key"));
+    assert!(error("limits: { retry: }").contains("limits.retry: unknown key"));
+    assert!(error("limits: { hunter2 }").contains("limits.?: unknown key"));
 }

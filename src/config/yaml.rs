@@ -10,7 +10,6 @@ use std::collections::HashSet;
 use std::convert::Infallible;
 use std::fmt;
 
-use serde::Deserialize as _;
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use zeroize::Zeroizing;
 
@@ -60,6 +59,8 @@ pub(super) struct Node {
 pub(super) enum Value {
     /// Nothing, `~` or `null`.
     Null,
+    /// Nothing any more: what stood here is wrong, which was said. To whoever reads on it is as if not there.
+    Struck,
     Scalar(Scalar),
     List(Vec<Node>),
     Map(Vec<Entry>),
@@ -83,6 +84,8 @@ impl fmt::Debug for Scalar {
 pub(super) struct Entry {
     pub(super) turn: Turn,
     pub(super) key: String,
+    /// Whether a colon is seen behind the key. `{ hunter2 }` is a key without one, and hardly meant as a key.
+    pub(super) has_colon: bool,
     pub(super) value: Node,
 }
 
@@ -101,6 +104,26 @@ impl Node {
     /// The entries of a map; none of anything else.
     pub(super) fn entries(&self) -> &[Entry] {
         if let Value::Map(entries) = &self.value { entries } else { &[] }
+    }
+
+    /// Whether it was struck out.
+    pub(super) fn is_struck(&self) -> bool {
+        matches!(self.value, Value::Struck)
+    }
+
+    /// Strikes it out. Its place stays known.
+    pub(super) fn strike(&mut self) {
+        self.value = Value::Struck;
+    }
+
+    /// The value of a scalar.
+    pub(super) fn text(&self) -> Option<&str> {
+        if let Value::Scalar(scalar) = &self.value { Some(&scalar.text) } else { None }
+    }
+
+    /// The values of a list; none of anything else.
+    pub(super) fn items(&self) -> &[Self] {
+        if let Value::List(nodes) = &self.value { nodes } else { &[] }
     }
 
     /// The entry under `key`.
@@ -131,6 +154,12 @@ impl Node {
         Some(entries.remove(place))
     }
 
+    /// The value of the entry whose key has this turn.
+    pub(super) fn value_of(&mut self, turn: Turn) -> Option<&mut Self> {
+        let Value::Map(entries) = &mut self.value else { return None };
+        entries.iter_mut().find(|entry| entry.turn == turn).map(|entry| &mut entry.value)
+    }
+
     /// Puts an entry back that [`Node::take`] took out.
     pub(super) fn put(&mut self, entry: Entry) {
         if let Value::Map(entries) = &mut self.value {
@@ -158,19 +187,15 @@ impl Node {
     }
 
     /// Calls `change` with this and everything below it, from the top down.
-    pub(super) fn each<E>(
-        &mut self,
-        path: &Path,
-        change: &mut impl FnMut(&mut Self, &Path) -> Result<(), E>,
-    ) -> Result<(), E> {
-        change(self, path)?;
+    pub(super) fn each(&mut self, path: &Path, change: &mut impl FnMut(&mut Self, &Path)) {
+        change(self, path);
         match &mut self.value {
-            Value::Null | Value::Scalar(_) => Ok(()),
+            Value::Null | Value::Struck | Value::Scalar(_) => {}
             Value::List(nodes) => {
-                nodes.iter_mut().enumerate().try_for_each(|(index, node)| node.each(&path.clone().index(index), change))
+                nodes.iter_mut().enumerate().for_each(|(index, node)| node.each(&path.clone().index(index), change));
             }
             Value::Map(entries) => {
-                entries.iter_mut().try_for_each(|entry| entry.value.each(&path.clone().key(&*entry.key), change))
+                entries.iter_mut().for_each(|entry| entry.value.each(&path.clone().key(&*entry.key), change));
             }
         }
     }
@@ -178,8 +203,10 @@ impl Node {
 
 /// The first document of `text`, and whether more follow.
 pub(super) fn parse(text: &str) -> Result<(Node, bool), Malformed> {
+    // The library calls such a file malformed.
+    let is_nothing = |line: &str| ["", "---", "..."].contains(&line) || line.starts_with('#');
     let mut documents = serde_yaml::Deserializer::from_str(text);
-    let Some(first) = documents.next() else {
+    let Some(first) = documents.next().filter(|_| !text.lines().map(str::trim).all(is_nothing)) else {
         return Err(Malformed { position: None, message: EMPTY });
     };
     let walk = Walk::new(text, HashSet::new(), None);
@@ -239,11 +266,21 @@ impl<'t> Walk<'t> {
         Malformed { position: position(error), message }
     }
 
+    /// Where in the file a text begins that is a part of it.
+    fn offset(&self, part: &str) -> Option<usize> {
+        (part.as_ptr() as usize).checked_sub(self.text.as_ptr() as usize)
+    }
+
     /// Whether a text that is a part of the file stands there without quotes.
     fn is_plain(&self, part: &str) -> bool {
-        let offset = (part.as_ptr() as usize).checked_sub(self.text.as_ptr() as usize);
-        let before = offset.and_then(|offset| self.text.get(..offset));
+        let before = self.offset(part).and_then(|offset| self.text.get(..offset));
         before.is_some_and(|before| !before.ends_with(['"', '\'']))
+    }
+
+    /// Whether a colon follows a text that is a part of the file.
+    fn has_colon_behind(&self, part: &str) -> bool {
+        let behind = self.offset(part).and_then(|offset| self.text.get(offset + part.len()..));
+        behind.is_some_and(|behind| behind.trim_start_matches(['"', '\'', ' ', '\t']).starts_with(':'))
     }
 }
 
@@ -271,14 +308,38 @@ impl<'de> DeserializeSeed<'de> for Seed<'_, '_> {
 struct KeySeed<'w, 't>(&'w Walk<'t>);
 
 impl<'de> DeserializeSeed<'de> for KeySeed<'_, '_> {
-    type Value = (Turn, String);
+    type Value = (Turn, Key);
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
         let turn = self.0.next()?;
         if self.0.stop == Some(turn) {
             match deserializer.deserialize_any(Stop)? {}
         }
-        Ok((turn, String::deserialize(deserializer)?))
+        Ok((turn, deserializer.deserialize_str(KeyReader(self.0))?))
+    }
+}
+
+/// A key, and whether a colon is seen behind it.
+struct Key {
+    text: String,
+    has_colon: bool,
+}
+
+struct KeyReader<'w, 't>(&'w Walk<'t>);
+
+impl<'de> Visitor<'de> for KeyReader<'_, '_> {
+    type Value = Key;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a key")
+    }
+
+    fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Key, E> {
+        Ok(Key { text: text.to_owned(), has_colon: self.0.has_colon_behind(text) })
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Key, E> {
+        Ok(Key { text: text.to_owned(), has_colon: false })
     }
 }
 
@@ -359,8 +420,8 @@ impl<'de> Visitor<'de> for Reader<'_, '_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
         let mut entries = Vec::new();
-        while let Some((turn, key)) = map.next_key_seed(KeySeed(self.walk))? {
-            entries.push(Entry { turn, key, value: map.next_value_seed(Seed(self.walk))? });
+        while let Some((turn, Key { text, has_colon })) = map.next_key_seed(KeySeed(self.walk))? {
+            entries.push(Entry { turn, key: text, has_colon, value: map.next_value_seed(Seed(self.walk))? });
         }
         Ok(Value::Map(entries))
     }
@@ -373,7 +434,7 @@ mod tests {
     /// The tree as text: scalars in `'` when quoted.
     fn show(node: &Node) -> String {
         match &node.value {
-            Value::Null => "null".into(),
+            Value::Null | Value::Struck => "null".into(),
             Value::Scalar(scalar) if scalar.is_plain => String::clone(&scalar.text),
             Value::Scalar(scalar) => format!("'{}'", *scalar.text),
             Value::List(nodes) => format!("[{}]", nodes.iter().map(show).collect::<Vec<_>>().join(", ")),

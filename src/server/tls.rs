@@ -112,6 +112,21 @@ impl Config {
         self.certs.iter().enumerate().map(chain).collect()
     }
 
+    /// Everything that is wrong with the files that this names: of each setting the first.
+    pub fn errors(&self) -> Vec<Error> {
+        let provider = provider();
+        let mut errors = Vec::new();
+        for (index, pair) in self.certs.iter().enumerate() {
+            let cert = load_certificates(&pair.cert, Setting::Cert(index)).err();
+            let both = Named::load(index, pair, &provider).err();
+            let is_new = |error: &Error| cert.as_ref().is_none_or(|cert| cert.setting() != error.setting());
+            let both = both.filter(is_new);
+            errors.extend(both.into_iter().chain(cert));
+        }
+        errors.extend(Trust::load(self, &Arc::new(provider)).err());
+        errors
+    }
+
     /// The CA certificates that `ca` names; none when it names nothing.
     ///
     /// # Errors
@@ -210,10 +225,9 @@ pub enum Error {
         /// The file.
         path: PathBuf,
     },
-    /// Key and certificate do not belong together, or rustls does not support them.
+    /// Key and certificate do not belong together.
     #[error(
-        "the private key '{key}' does not match the certificate '{cert}', or is of an unsupported kind; \
-         name the two files that were made together"
+        "the private key '{key}' does not match the certificate '{cert}'; name the two files that were made together"
     )]
     Mismatch {
         /// Which pair.
@@ -222,6 +236,17 @@ pub enum Error {
         key: PathBuf,
         /// The certificate's file.
         cert: PathBuf,
+    },
+    /// No handshake can be made with a key of this kind.
+    #[error(
+        "the private key '{key}' is of a kind or size that is not supported; use Ed25519, ECDSA with P-256, P-384 or \
+         P-521, or RSA with 2048 to 8192 bits"
+    )]
+    Unsupported {
+        /// Which pair.
+        index: usize,
+        /// The key's file.
+        key: PathBuf,
         /// Why.
         source: rustls::Error,
     },
@@ -244,7 +269,9 @@ impl Error {
     pub fn setting(&self) -> Setting {
         match self {
             Self::Read { setting, .. } | Self::Certificate { setting, .. } => *setting,
-            Self::Key { index, .. } | Self::Mismatch { index, .. } => Setting::Key(*index),
+            Self::Key { index, .. } | Self::Mismatch { index, .. } | Self::Unsupported { index, .. } => {
+                Setting::Key(*index)
+            }
             Self::NoSan { index, .. } => Setting::Cert(*index),
             Self::Setup(_) => Setting::Key(0),
             Self::NoCa | Self::Ca(_) => Setting::Ca,

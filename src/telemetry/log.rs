@@ -295,7 +295,7 @@ impl<S: tracing::Subscriber> tracing_subscriber::Layer<S> for Layer {
 #[derive(Default)]
 struct Fields {
     message: String,
-    rest: Vec<(&'static str, String)>,
+    rest: Vec<(&'static str, Value)>,
 }
 
 impl Fields {
@@ -306,7 +306,7 @@ impl Fields {
         object.insert("level".into(), Value::String(level.to_string()));
         object.insert("message".into(), Value::String(self.message));
         for (name, value) in self.rest {
-            object.insert(name.into(), Value::String(value));
+            object.insert(name.into(), value);
         }
         line(object)
     }
@@ -315,7 +315,10 @@ impl Fields {
     fn stream_line(&self) -> Bytes {
         let mut message = self.message.clone();
         for (name, value) in &self.rest {
-            message.push_str(&format!(" {name}={value}"));
+            match value {
+                Value::String(text) => message.push_str(&format!(" {name}={text}")),
+                value => message.push_str(&format!(" {name}={value}")),
+            }
         }
         line(Map::from_iter([("message".into(), Value::String(message))]))
     }
@@ -328,7 +331,24 @@ fn line(object: Map<String, Value>) -> Bytes {
     line.into_boxed_slice().into()
 }
 
+/// Numbers and truth values stay what they are, for whoever counts with them.
 impl Visit for Fields {
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.rest.push((field.name(), value.into()));
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.rest.push((field.name(), value.into()));
+    }
+
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        self.rest.push((field.name(), value.into()));
+    }
+
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.rest.push((field.name(), value.into()));
+    }
+
     fn record_str(&mut self, field: &Field, value: &str) {
         self.record_debug(field, &format_args!("{value}"));
     }
@@ -341,7 +361,7 @@ impl Visit for Fields {
         if field.name() == "message" {
             self.message = format!("{value:?}");
         } else {
-            self.rest.push((field.name(), format!("{value:?}")));
+            self.rest.push((field.name(), Value::String(format!("{value:?}"))));
         }
     }
 }

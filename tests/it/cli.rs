@@ -1,5 +1,6 @@
 //! The command line.
 
+mod command_lines;
 pub mod fixture;
 mod golden;
 mod identity;

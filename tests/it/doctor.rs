@@ -66,6 +66,7 @@ impl Directory {
         let key = KeyPair::generate().expect("a key");
         let certificate = params.self_signed(&key).expect("a certificate");
         fs::write(self.path("server.key"), key.serialize_pem()).expect("written");
+        set_mode(&self.path("server.key"), 0o600);
         fs::write(self.path("server.crt"), certificate.pem()).expect("written");
     }
 
@@ -160,6 +161,7 @@ fn a_healthy_server_has_nothing_wrong() {
         "clock",
         "config",
         "tls.certificate",
+        "files",
         "keystore.reach",
         "fs.rights",
         "fs.foreign",
@@ -190,7 +192,9 @@ fn a_config_that_does_not_load_is_named() {
     directory.configure(|config| config.replace("cache:", "cashe:"));
     assert_troubles(&directory, &[("config", "failed")]).says("config", "config.yml:3:1");
     directory.configure(|config| config.replace("ADMIN", "abc"));
-    assert_troubles(&directory, &[("config", "warning"), ("admin", "warning")]);
+    assert_troubles(&directory, &[("admin", "warning")]).says("admin", "config.yml:1:20: admin.identity: no client");
+    directory.configure(|config| config.replace("cache:", "cashe:").replace("key: server.key", "kee: x"));
+    assert_troubles(&directory, &[("config", "failed"), ("config", "failed")]);
 }
 
 #[test]
@@ -293,6 +297,11 @@ fn required_keys_are_tried_out() {
     assert!(found.troubles().contains(&("keys.required", "failed")), "{found:#?}");
     found.says("keys.required", "2 of 3 required keys cannot be used: 'missing' (it does not exist), 'odd' (");
     assert!(!format!("{found:?}").contains("c2VjcmV0"));
+    // A check of nothing would succeed.
+    fs::write(directory.path("names"), "# none yet\n").expect("written");
+    let args = ["doctor", "--config", "config.yml", "--require-keys", "./names"];
+    let outcome = directory.program().run(&args);
+    assert!(outcome.exit == Some(1) && outcome.stderr.contains("names no key"), "{outcome:?}");
     fs::remove_dir_all(directory.path("keys")).expect("removed");
     require("my-key").says("keys.required", "the key store is not there");
     // A file that holds something else is not shown.
@@ -348,9 +357,9 @@ fn without_an_admin_policies_must_have_members() {
     directory.configure(|config| config.replace("ADMIN", "disabled"));
     assert_troubles(&directory, &[]).says("admin", "disabled");
     directory.configure(|config| config.replace("ADMIN", "disabled").replace("APP", "somebody"));
-    let found = assert_troubles(&directory, &[("admin", "warning"), ("policy", "warning")]);
+    let found = assert_troubles(&directory, &[("policy", "warning"), ("admin", "warning")]);
     found.says("admin", "nobody may do anything");
-    found.says("policy", "policy.app.identities[0] is no client's");
+    found.says("policy", "policy.app.identities[0]: no client can have this identity");
     directory.configure(|config| config.replace("ADMIN", "nobody"));
     assert_troubles(&directory, &[("admin", "warning")]).says("admin", "nobody is admin");
 }
@@ -365,9 +374,8 @@ fn policies_that_hardly_mean_what_they_say_are_named() {
     for (rules, text) in [
         ("allow: [ /v1/* ]", "policy.app.allow[0] allows everything"),
         ("allow: [ '*' ]", "policy.app.allow[0] allows everything"),
-        ("allow: [ /v1/status, v1/metrics ]", "policy.app.allow[1] matches no request"),
-        ("allow: [ /v1/status, '/v1/key/*/my-key' ]", "policy.app.allow[1] matches no request"),
-        ("allow: [ /v1/status ], deny: [ v1/metrics ]", "policy.app.deny[0] matches no request"),
+        ("allow: [ /v1/status, v1/metrics ]", "policy.app.allow[1]: matches no request"),
+        ("allow: [ /v1/status, '/v1/key/*/my-key' ]", "policy.app.allow[1]: matches no request"),
         ("allow: []", "policy.app allows nothing"),
         ("allow: [ /v1/status, /v1/key/* ], deny: [ '/v1/*' ]", "its deny rules cover whatever it allows"),
     ] {
@@ -376,8 +384,58 @@ fn policies_that_hardly_mean_what_they_say_are_named() {
         assert_eq!(troubles, [("policy", "warning")], "{rules}: {:#?}", found.checks);
         found.says("policy", text);
     }
+    // Somebody relies on what is denied.
+    directory.configure(|config| {
+        config.replace("allow: [ /v1/key/generate/my-* ]", "allow: [ /v1/status ], deny: [ v1/metrics ]")
+    });
+    let found = assert_troubles(&directory, &[("policy", "failed")]);
+    found.says("policy", "policy.app.deny[0]: matches no request");
     directory.configure(|config| config.replace(", identities: [ APP ]", ""));
     assert_troubles(&directory, &[("policy", "warning")]).says("policy", "it has no identities");
+}
+
+#[test]
+fn files_with_secrets_that_everybody_may_read_are_named() {
+    let directory = Directory::new();
+    fs::write(directory.path("seal.key"), "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=").expect("written");
+    let encrypt = "fs: { path: keys }, encrypt: { local: { file: seal.key }, allow_plaintext: true }";
+    directory.configure(|config| config.replace("fs: { path: keys }", encrypt));
+    let is_about_files = |(id, _): &(&str, &str)| *id == "files";
+    for (key, seal, names) in [
+        (0o644, 0o644, "2 files with secrets: 'seal.key' (0644), 'server.key' (0644)"),
+        (0o600, 0o604, "1 file with secrets: 'seal.key' (0604)"),
+        (0o620, 0o400, "1 file with secrets: 'server.key' (0620)"),
+    ] {
+        set_mode(&directory.path("server.key"), key);
+        set_mode(&directory.path("seal.key"), seal);
+        let found = directory.examine();
+        assert!(found.troubles().iter().any(is_about_files), "{:#?}", found.checks);
+        found.says("files", names);
+    }
+    set_mode(&directory.path("server.key"), 0o640);
+    assert!(!directory.examine().troubles().iter().any(is_about_files));
+}
+
+#[test]
+fn a_key_manager_is_examined_too() {
+    let directory = Directory::new();
+    fs::write(directory.path("a.hsm"), "hsm:aes256:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=").expect("written");
+    set_mode(&directory.path("a.hsm"), 0o644);
+    let config =
+        "version: v1\ntls: { certs: [ { key: server.key, cert: server.crt } ] }\nhsm: { a: { file: a.hsm } }\n";
+    fs::write(directory.path("config.yml"), config).expect("written");
+    assert_troubles(&directory, &[("files", "warning")]).says("files", "'a.hsm' (0644)");
+    set_mode(&directory.path("a.hsm"), 0o600);
+    let found = assert_troubles(&directory, &[]);
+    found.says("hsm", "1 way to unseal the data");
+    found.says("tls.certificate", "keys.example.com");
+    fs::write(directory.path("a.hsm"), "hunter2").expect("written");
+    let found = assert_troubles(&directory, &[("hsm", "failed")]);
+    found.says("hsm", "hsm.a: 'a.hsm': not an HSM key");
+    assert!(!format!("{found:?}").contains("hunter2"));
+    directory.certify(-Duration::days(9), -Duration::DAY);
+    fs::write(directory.path("config.yml"), config.replace("hsm:", "hms:")).expect("written");
+    assert_troubles(&directory, &[("config", "failed")]).says("config", "did you mean 'hsm'?");
 }
 
 #[test]

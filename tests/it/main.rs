@@ -6,6 +6,8 @@
 
 mod api;
 mod bench;
+mod build;
+mod check;
 mod cli;
 mod client;
 mod config;

@@ -1,19 +1,27 @@
 //! `admin`, `policy`, `keys`: who may do what, and rules that probably do not do what their author meant.
 
 use super::{Report, count};
-use crate::api::{self, operations};
+use crate::api::operations;
 use crate::auth::policy::{self, Rule};
+use crate::cli::published;
 use crate::config::Config;
 use crate::name::KeyName;
+use crate::text::counted_as;
 
 /// The operations that clients need on a key that a config creates.
 const USES: [&str; 3] = [operations::KEY_GENERATE.path, operations::KEY_ENCRYPT.path, operations::KEY_DECRYPT.path];
 
-/// Checks the admin. A value that is not a hash is not shown, because it may be a secret.
+/// What to do about an administrator whose private key everybody knows.
+pub(super) const PUBLISHED: &str = "until then no server starts from this file";
+
+/// Looks at the admin. What is no hash is not shown: it may be a secret in the wrong place.
 pub(super) fn admin(config: &Config, report: &mut Report) {
     const ID: &str = "admin";
     let admin = &config.admin;
     let has_members = config.policy.values().any(has_members);
+    if let Some(why) = published::refusal(admin.as_str()) {
+        return report.failed(ID, format!("{}: {why}", config.admin_place()), PUBLISHED);
+    }
     match admin.is_hash() {
         true => report.ok(ID, format!("may do everything: {admin}")),
         false if !has_members => report.warning(
@@ -21,6 +29,8 @@ pub(super) fn admin(config: &Config, report: &mut Report) {
             "there is no admin, and no policy has a member: nobody may do anything",
             "give a policy identities, or write the admin's: the 64 hex digits that 'claviger identity of' prints",
         ),
+        // It was reported when the file was read.
+        false if !report.is_clean(ID) => {}
         false if admin.as_str() == "disabled" => report.ok(ID, "disabled: only policies say who may do what"),
         false => report.warning(
             ID,
@@ -39,10 +49,7 @@ pub(super) fn policies(config: &Config, report: &mut Report) {
         }
     }
     if report.is_clean(ID) {
-        report.ok(
-            ID,
-            if config.policy.len() == 1 { "1 policy".into() } else { format!("{} policies", config.policy.len()) },
-        );
+        report.ok(ID, counted_as(config.policy.len(), "policy", "policies"));
     }
 }
 
@@ -76,38 +83,21 @@ fn may_use(policy: &policy::Config, key: &KeyName) -> bool {
 /// A message, and what to do.
 type Odd = (String, &'static str);
 
-fn odd_members(policy: &policy::Config) -> Vec<Odd> {
-    if policy.identities.is_empty() {
-        return vec![(" is for nobody: it has no identities".into(), "add identities, or remove the policy")];
-    }
-    let nobody = policy.identities.iter().enumerate().filter(|(_, identity)| !identity.is_hash());
-    nobody
-        .map(|(index, _)| {
-            let message = format!(".identities[{index}] is no client's: it is not 64 lower-case hex digits");
-            (message, "write what 'claviger identity of' prints")
-        })
-        .collect()
+fn odd_members(policy: &policy::Config) -> Option<Odd> {
+    let has_none = policy.identities.is_empty();
+    has_none.then(|| (" is for nobody: it has no identities".into(), "add identities, or remove the policy"))
 }
 
 fn odd_rules(policy: &policy::Config) -> Vec<Odd> {
     let rules = |patterns: &[String]| patterns.iter().cloned().map(Rule::parse).collect::<Vec<_>>();
     let (allow, deny) = (rules(&policy.allow), rules(&policy.deny));
-    let mut odd = Vec::new();
-    for (list, rules) in [("allow", &allow), ("deny", &deny)] {
-        let dead = rules.iter().enumerate().filter(|(_, rule)| !can_match(rule));
-        odd.extend(dead.map(|(index, _)| {
-            let message = format!(".{list}[{index}] matches no request");
-            (message, "write a path that 'claviger status --api' lists, from the first '/' on; only a final '*' stands for more")
-        }));
-    }
-    if allow.iter().all(|rule| !can_match(rule)) {
-        odd.push((" allows nothing".into(), "add an allow rule, or remove the policy"));
+    if allow.is_empty() {
+        vec![(" allows nothing".into(), "add an allow rule, or remove the policy")]
     } else if allow.iter().all(|rule| deny.iter().any(|deny| deny.covers(rule))) {
-        odd.push((" allows nothing: its deny rules cover whatever it allows".into(), "narrow the deny rules"));
+        vec![(" allows nothing: its deny rules cover whatever it allows".into(), "narrow the deny rules")]
     } else {
-        odd.extend(wide(&allow));
+        wide(&allow).collect()
     }
-    odd
 }
 
 /// Rules that allow the whole API.
@@ -118,8 +108,4 @@ fn wide(allow: &[Rule]) -> impl Iterator<Item = Odd> {
             format!(".allow[{index}] allows everything, deleting keys included, but for what deny rules name");
         (message, "allow the paths that are needed")
     })
-}
-
-fn can_match(rule: &Rule) -> bool {
-    api::routes().iter().any(|route| rule.can_match(route.describe().1))
 }

@@ -3,33 +3,42 @@
 use std::path::Path;
 
 use super::Report;
-use crate::config::{Config, Finding};
+use crate::config::{Config, Errors, Finding};
 use crate::keystore;
 
-/// Loads the file.
-pub(super) fn check(file: &Path, report: &mut Report) -> Option<Config> {
-    judge(file, Config::load(file), report)
-}
+const ID: &str = "config";
 
 /// Loads the section of the key store alone.
 pub(super) fn check_keystore(file: &Path, report: &mut Report) -> Option<keystore::Section> {
     judge(file, Config::load_keystore(file), report)
 }
 
-fn judge<T>(file: &Path, loaded: Result<(T, Vec<Finding>), Finding>, report: &mut Report) -> Option<T> {
+/// Reports what came of loading a file.
+pub(super) fn judge<T>(file: &Path, loaded: Result<(T, Vec<Finding>), Errors>, report: &mut Report) -> Option<T> {
     match loaded {
         Ok((config, warnings)) => {
             for warning in &warnings {
-                report.warning("config", warning.to_string(), "correct it as the message says");
+                let id = match warning.key().split('.').next() {
+                    Some("admin") => "admin",
+                    Some("policy") => "policy",
+                    _ => ID,
+                };
+                let fix = "correct it as the message says";
+                match warning.is_danger() {
+                    true => report.failed(id, warning.to_string(), fix),
+                    false => report.warning(id, warning.to_string(), fix),
+                }
             }
-            if warnings.is_empty() {
-                report.ok("config", format!("{} is valid", file.display()));
+            if report.is_clean(ID) {
+                report.ok(ID, format!("{} is valid", file.display()));
             }
             Some(config)
         }
-        Err(error) => {
-            let fix = "correct it; 'kes-config.example.yml' shows every setting. What the file says is not checked";
-            report.failed("config", error.to_string(), fix);
+        Err(errors) => {
+            for error in errors.findings() {
+                let fix = "correct it; 'kes-config.example.yml' shows every setting. What the file says is not checked";
+                report.failed(ID, error.to_string(), fix);
+            }
             None
         }
     }

@@ -18,7 +18,7 @@ const OTHERS_WRITE: u32 = 0o022;
 /// Checks the directory, and reads every key in it through `keys`.
 pub(super) async fn check(config: &Config, keys: &dyn KeyStore, access: Access, report: &mut Report) {
     if let Err(error) = look(config, keys, access, report).await {
-        report.failed("fs.keys", causes(&error), "see to what the message says, and run this again");
+        report.failed("fs.keys", causes(&error), "correct what the message names, then run this again");
     }
 }
 

@@ -135,7 +135,7 @@ fn missing(section: &Section<'_>, report: &mut Report) {
 
 fn unreachable(section: &Section<'_>, error: &Error, report: &mut Report) {
     let message = format!("{}: {}", section.place, causes(error));
-    report.failed(REACH, message, "see to what the message says; until then a server answers no request for a key");
+    report.failed(REACH, message, "correct what the message names; until then a server answers no request for a key");
 }
 
 #[cfg(test)]

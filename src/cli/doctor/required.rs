@@ -10,7 +10,7 @@ use crate::keystore::{Error, KeyStore};
 use crate::name::KeyName;
 use crate::telemetry::log::causes;
 
-const ID: &str = "keys.required";
+pub(super) const ID: &str = "keys.required";
 const FIX: &str = "correct the config when it names another place than theirs, or restore them from a backup";
 
 /// Names from the command line.
@@ -46,6 +46,7 @@ impl Given {
                 })?
             }
         };
+        anyhow::ensure!(!names.is_empty(), "--require-keys names no key: a check of nothing would succeed");
         names.sort();
         names.dedup();
         Ok(Keys(names))
@@ -108,6 +109,8 @@ mod tests {
         assert_eq!(names(&given.read().expect("names")), ["my-key", "other"]);
         assert!(matches!(Given::parse("./names"), Ok(Given::File(_))));
         assert!(matches!(Given::parse("names.txt"), Ok(Given::File(_))));
+        let none = tempfile::NamedTempFile::new().expect("an empty file");
+        assert!(Given::parse(none.path().to_str().expect("text")).expect("a file").read().is_err());
         assert!(Given::parse("my key").is_err());
         assert!(Given::parse("").is_err());
         assert!(Given::parse("./nowhere").expect("a file").read().is_err());

@@ -15,7 +15,7 @@ const AT_ONCE: usize = 32;
 pub(super) async fn check(section: &Section, report: &mut Report) {
     match look(section).await {
         Ok((seals, newest)) => conclude(&seals, &newest, report),
-        Err(error) => report.failed(ID, causes(&error), "see to what the message says, and run this again"),
+        Err(error) => report.failed(ID, causes(&error), "correct what the message names, then run this again"),
     }
 }
 

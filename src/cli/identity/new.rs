@@ -17,7 +17,6 @@ use crate::{clock, duration};
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// The name in the certificate; the identity, when left out
-    #[arg(requires = "key")]
     subject: Option<String>,
     /// Write the private key to this file
     #[arg(long, value_name = "FILE", requires = "cert")]
@@ -31,7 +30,7 @@ pub(super) struct Args {
     /// A DNS name of the server that is to have the certificate
     #[arg(long, value_name = "NAME", value_delimiter = ',', requires = "key")]
     dns: Vec<String>,
-    /// How long the certificate is valid [default: 720h]
+    /// How long the certificate is valid, such as 720h, 30d or 1y [default: 30d; with --ip or --dns 1y]
     #[arg(long, value_name = "TIME", value_parser = expiry, requires = "key")]
     expiry: Option<time::Duration>,
     /// Encrypt the private key with a password
@@ -45,14 +44,38 @@ pub(super) struct Args {
     json: bool,
 }
 
+/// How long a client's certificate is valid, unless somebody says otherwise.
+const CLIENT: time::Duration = time::Duration::days(30);
+/// The same of a server's, which is renewed less easily.
+const SERVER: time::Duration = time::Duration::days(365);
+
 fn expiry(text: &str) -> Result<time::Duration, String> {
-    let expiry = duration::parse(text).map_err(|error| error.to_string())?;
-    let expiry = time::Duration::try_from(expiry).map_err(|_| "the duration is too long".to_owned())?;
+    let expiry = match days(text) {
+        Some(expiry) => expiry,
+        None => {
+            let expiry = duration::parse(text).map_err(|error| match error {
+                duration::Error::Malformed | duration::Error::NoUnit => {
+                    "write a time like '1y', '30d' or '720h'".to_owned()
+                }
+                error => error.to_string(),
+            })?;
+            time::Duration::try_from(expiry).map_err(|_| "the duration is too long".to_owned())?
+        }
+    };
     // Certificates count seconds, and end in the year 9999.
     match expiry.whole_seconds() {
         1..=100_000_000_000 => Ok(expiry),
         _ => Err("a certificate is valid for at least a second and at most 3,000 years".to_owned()),
     }
+}
+
+/// A whole number of days or years. A year has 365 days.
+fn days(text: &str) -> Option<time::Duration> {
+    let (number, days) = match text.strip_suffix('d') {
+        Some(number) => (number, 1),
+        None => (text.strip_suffix('y')?, 365),
+    };
+    Some(time::Duration::days(i64::from(number.parse::<u32>().ok()?) * days))
 }
 
 pub(super) fn run(args: Args, out: &mut Out) -> anyhow::Result<()> {
@@ -93,7 +116,7 @@ fn write_files(args: &Args, key: &ApiKey, key_file: &Path, cert_file: &Path) -> 
         common_name: args.subject.clone().unwrap_or_default(),
         dns: args.dns.clone(),
         ip: args.ip.clone(),
-        valid: args.expiry.unwrap_or(time::Duration::hours(720)),
+        valid: args.expiry.unwrap_or(if args.ip.is_empty() && args.dns.is_empty() { CLIENT } else { SERVER }),
     };
     let certificate = key.certificate_for(&subject, clock::now()).context("failed to make the certificate")?;
     let certificate = ::pem::Pem::new("CERTIFICATE", certificate.to_vec());
@@ -135,4 +158,19 @@ fn print(out: &mut Out, key: Option<&str>, identity: &str, files: Option<(&Path,
         None => writeln!(out)?,
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn days_and_years_are_understood() {
+        for (text, hours) in [("720h", 720), ("30d", 720), ("1y", 8_760), ("2h30m", 2), ("0001d", 24)] {
+            assert_eq!(expiry(text).map(|expiry| expiry.whole_hours()), Ok(hours), "{text}");
+        }
+        for text in ["", "5", "d", "-1d", "1.5y", "0d", "4294967295y", "99999999999d", "1w", "1d2h"] {
+            assert!(expiry(text).is_err(), "{text}");
+        }
+    }
 }

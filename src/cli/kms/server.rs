@@ -15,7 +15,7 @@ use self::certificate::Source;
 use crate::auth::enclave::ApiKey;
 use crate::cli::daemon::{self, Daemon, Message, Program, apply_log, message};
 use crate::cli::environment::{self, KMS_HSM_KEY};
-use crate::cli::input;
+use crate::cli::{input, published};
 use crate::config::{
     self,
     kms::{Config, Hsm},
@@ -67,6 +67,9 @@ async fn start(args: Args, daemon: Daemon) -> anyhow::Result<()> {
     let providers = providers(&config, args.dev).await?;
     let (admin, root) = admin(&config, &providers)?;
     let (identity, log) = (admin.identity, config.log);
+    if !args.dev {
+        published::refuse(&identity.to_hex(), "the administrator")?;
+    }
     let keeper = open(args.directory.clone(), providers, admin).await?;
     let source = Source::new(&config, args.directory.as_deref(), args.host.as_deref(), clock::now())?;
     let tls = source.load()?;

@@ -7,6 +7,7 @@ use super::exposition::Samples;
 use crate::cli::out::{BAD, GOOD, LABEL, Out, STRONG, WARNING};
 use crate::cli::units::{bytes, span};
 use crate::client::Endpoint;
+use crate::text::{counted, counted_as};
 
 /// Moves the cursor up some lines, and clears what is below.
 fn rewind(lines: usize) -> String {
@@ -58,10 +59,10 @@ fn lines(out: &Out, endpoint: &Endpoint, samples: &Samples, rate: Option<f64>) -
     let get = |name| samples.get(name);
     let row = |label: &str, value: String| format!("  {} {value}", out.paint(LABEL, format!("{label:<12}")));
     let requests = format!(
-        "{} ok   {} errors   {} failures   {} running",
+        "{} ok   {}   {}   {} running",
         out.paint(GOOD, get("kes_http_request_success")),
-        out.paint(WARNING, get("kes_http_request_error")),
-        out.paint(BAD, get("kes_http_request_failure")),
+        out.paint(WARNING, counted(get("kes_http_request_error"), "error")),
+        out.paint(BAD, counted(get("kes_http_request_failure"), "failure")),
         get("kes_http_request_active")
     );
     let mut lines = vec![
@@ -81,7 +82,15 @@ fn lines(out: &Out, endpoint: &Endpoint, samples: &Samples, rate: Option<f64>) -
         samples.find("claviger_cache_hits_total"),
         samples.find("claviger_cache_misses_total"),
     ) {
-        lines.push(row("Cache", format!("{entries} keys   {hits} hits   {misses} misses")));
+        lines.push(row(
+            "Cache",
+            format!(
+                "{}   {}   {}",
+                counted(entries, "key"),
+                counted(hits, "hit"),
+                counted_as(misses, "miss", "misses")
+            ),
+        ));
     }
     if samples.find("claviger_keystore_reachable") == Some(0.0) {
         lines.push(row("Key store", out.paint(BAD, "does not answer").to_string()));

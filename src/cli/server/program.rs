@@ -12,6 +12,7 @@ use super::{access, connect, create_keys};
 use crate::api::State;
 use crate::cache::Keys;
 use crate::cli::daemon::{Daemon, Program, apply_log};
+use crate::cli::published;
 use crate::config::Config;
 use crate::server::tls::{self, Fingerprint, Tls};
 use crate::telemetry::Telemetry;
@@ -32,6 +33,7 @@ impl Source {
         for warning in warnings {
             tracing::warn!("{warning}");
         }
+        published::refuse(config.admin.as_str(), config.admin_place())?;
         config.address = self.addr.unwrap_or(config.address);
         Ok(config)
     }

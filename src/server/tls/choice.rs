@@ -33,11 +33,11 @@ impl Named {
             path: pair.key.clone(),
             source,
         })?;
-        let key = CertifiedKey::from_der(chain, key, provider).map_err(|source| Error::Mismatch {
-            index,
-            key: pair.key.clone(),
-            cert: pair.cert.clone(),
-            source,
+        let key = CertifiedKey::from_der(chain, key, provider).map_err(|source| match source {
+            rustls::Error::InconsistentKeys(_) => {
+                Error::Mismatch { index, key: pair.key.clone(), cert: pair.cert.clone() }
+            }
+            source => Error::Unsupported { index, key: pair.key.clone(), source },
         })?;
         Ok(Self { key: Arc::new(key), names, not_after })
     }

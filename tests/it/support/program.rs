@@ -59,7 +59,9 @@ impl Program {
 
     /// Gives a command the directory and the environment of the program.
     pub fn prepare(&self, command: &mut Command) {
-        command.env_clear().envs(self.env.iter().map(|(name, value)| (name, value))).current_dir(&self.directory);
+        // Before theirs, which may take it away: servers of tests have administrators with published keys.
+        command.env_clear().env("CLAVIGER_ALLOW_PUBLISHED_ADMIN", "1");
+        command.envs(self.env.iter().map(|(name, value)| (name, value))).current_dir(&self.directory);
     }
 
     /// Calls it, with nothing on standard input.

@@ -1,0 +1,62 @@
+//! `config`, `tls.certificate`, `tls.ca`, `files`, `hsm`, `admin` of a key manager. Its data is not opened: only one
+//! process can.
+
+use std::path::Path;
+
+use secrecy::ExposeSecret as _;
+
+use super::{Report, access, config, count, private, tls};
+use crate::cli::environment::{self, KMS_HSM_KEY};
+use crate::cli::{input, published};
+use crate::config::Examined;
+use crate::config::kms::{Config, Hsm};
+use crate::kms::seal::HsmKey;
+
+/// Looks at the config of a key manager, and at what it names.
+pub(super) fn examine(file: &Path, examined: Examined<Config>, report: &mut Report) {
+    let Some(config) = config::judge(file, examined.whole(), report) else { return };
+    let files = config.tls();
+    if files.config.certs.is_empty() {
+        report.ok("tls.certificate", "the server makes one beside its data");
+    }
+    tls::check(&files.config, &files.check(), report);
+    let hsms = config.hsm.values().filter_map(|hsm| match hsm {
+        Hsm::File(file) => Some(file.as_path()),
+        Hsm::Provider(seal) => seal.files().into_iter().find(|(key, _)| private::is_secret(key)).map(|(_, file)| file),
+    });
+    private::check(files.config.certs.iter().map(|pair| pair.key.as_path()).chain(hsms), report);
+    seals(&config, report);
+    let refusal = config.admin.identity.and_then(|identity| published::refusal(&identity.to_hex()));
+    if let Some(why) = refusal {
+        return report.failed("admin", format!("admin.identity: {why}"), access::PUBLISHED);
+    }
+    match &config.admin.identity {
+        Some(identity) => report.ok("admin", format!("may do everything: {identity}")),
+        None => report.ok("admin", "the identity that is worked out from the HSM key may do everything"),
+    }
+}
+
+/// Whether there is anything to unseal the data with.
+fn seals(config: &Config, report: &mut Report) {
+    const ID: &str = "hsm";
+    const FIX: &str = "'claviger kms --soft-hsm' makes a key; keep it where backups of the data are not";
+    if let Some(key) = environment::secret(KMS_HSM_KEY)
+        && let Err(error) = HsmKey::parse(key.expose_secret())
+    {
+        report.failed(ID, format!("{KMS_HSM_KEY}: {error}"), FIX);
+    }
+    for (name, hsm) in &config.hsm {
+        let Hsm::File(file) = hsm else { continue };
+        let key = input::read_line(file).and_then(|key| Ok(HsmKey::parse(key.expose_secret())?));
+        if let Err(error) = key {
+            report.failed(ID, format!("hsm.{name}: '{}': {error:#}", file.display()), FIX);
+        }
+    }
+    let given = config.hsm.len() + usize::from(environment::secret(KMS_HSM_KEY).is_some());
+    if given == 0 {
+        let message = format!("neither the file nor {KMS_HSM_KEY} names anything that unseals the data");
+        report.warning(ID, message, "run this with the server's environment, or name one under 'hsm'");
+    } else if report.is_clean(ID) {
+        report.ok(ID, format!("{} to unseal the data", count(given, "way")));
+    }
+}

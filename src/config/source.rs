@@ -1,0 +1,228 @@
+//! A config file on its way from text to a config: what is wrong is noted, and the rest is read all the same.
+
+use std::path::Path as FilePath;
+
+use serde::Deserialize as _;
+use zeroize::Zeroizing;
+
+use super::document::{self, Document, Lookup};
+use super::finding::{Finding, Place};
+use super::path::{Path, Step};
+use super::read::{self, Problem};
+use super::yaml::{self, Entry, Node, Scalar, Turn, Value};
+use super::{ENCRYPT, old, read_file};
+use crate::keystore::seal;
+
+/// The most errors that are looked for.
+const MAX_ERRORS: usize = 100;
+
+/// What stands in for a section that cannot be read, so that the rest of the file can be.
+const STAND_INS: [(&str, &str); 3] =
+    [("admin", "{ identity: disabled }"), ("tls", "{ key: x, cert: x }"), ("keystore", "{ fs: { path: x } }")];
+
+/// Sections that once had another name: that name, and today's.
+const FORMER: [(&str, &str); 2] = [("root", "admin"), ("keys", "keystore")];
+
+/// A file, and the tree that it was parsed into.
+pub(super) struct Source<'f> {
+    file: &'f FilePath,
+    pub(super) document: Document,
+    errors: Vec<Finding>,
+    /// Which errors these are.
+    pub(super) noted: Vec<Noted>,
+    /// Sections that something else stands in for, or nothing.
+    replaced: Vec<String>,
+}
+
+/// An error that was noted.
+pub(super) struct Noted {
+    pub(super) path: Path,
+    /// Whether a key is unknown, that may have been meant for another.
+    is_unknown: bool,
+}
+
+impl<'f> Source<'f> {
+    /// Reads a file, and parses it.
+    pub(super) fn open(file: &'f FilePath) -> Result<Self, Finding> {
+        Self::parse(file, read_file(file)?)
+    }
+
+    /// Parses the text of a file.
+    pub(super) fn parse(file: &'f FilePath, text: Zeroizing<String>) -> Result<Self, Finding> {
+        let document = Document::parse(text).map_err(|malformed| {
+            let place = Place { file: file.into(), position: malformed.position, key: String::new() };
+            Finding::new(place, malformed.message)
+        })?;
+        let mut source = Self { file, document, errors: Vec::new(), noted: Vec::new(), replaced: Vec::new() };
+        if source.document.root.is_null() {
+            return Err(source.finding(Problem::at(Path::default(), yaml::EMPTY)));
+        }
+        source.document.merge().into_iter().for_each(|problem| source.note(problem));
+        Ok(source)
+    }
+
+    /// Refuses what older versions meant otherwise.
+    pub(super) fn refuse_old(&mut self) {
+        for problem in old::refuse(&self.document.root) {
+            let path = problem.path.clone();
+            self.note(problem);
+            self.document.root.find_mut(&path).into_iter().for_each(Node::strike);
+            // What stands there under its old name is not missing, too.
+            let meant = FORMER.iter().find(|(old, _)| Path::of(old) == path).map(|(_, new)| Path::of(new));
+            self.noted.extend(meant.map(|path| Noted { path, is_unknown: false }));
+        }
+    }
+
+    /// Replaces every `${NAME}` at and below `path`.
+    pub(super) fn expand(&mut self, path: &Path, lookup: Lookup<'_>) {
+        let Some(node) = self.document.root.find_mut(path) else { return };
+        document::expand(node, path, lookup).into_iter().for_each(|problem| self.note(problem));
+    }
+
+    /// Leaves out what only older versions knew; returns a warning for each, and one for further documents.
+    pub(super) fn drop_ignored(&mut self) -> Vec<Finding> {
+        let mut warnings = Vec::new();
+        if self.document.has_more {
+            let message = "only the first document is read; whatever follows the line '---' is ignored";
+            let place = Place { file: self.file.into(), position: None, key: String::new() };
+            warnings.push(Finding::new(place, message));
+        }
+        for (path, why) in old::ignored(&self.document.root) {
+            warnings.push(self.finding(Problem::at_key(path.clone(), why)));
+            old::remove(&mut self.document.root, &path);
+        }
+        warnings
+    }
+
+    /// Takes the section `keystore.encrypt` out: it stands beside the key store, of which there is exactly one.
+    pub(super) fn take_encrypt(&mut self) -> Option<Entry> {
+        self.document.root.find_mut(&Path::of("keystore"))?.take(ENCRYPT)
+    }
+
+    /// Reads the section, and puts it back: where it stands is known by the tree.
+    pub(super) fn read_encrypt(&mut self, entry: Option<Entry>) -> Option<seal::Config> {
+        let entry = entry?;
+        let read = Option::<seal::Config>::deserialize(&entry.value);
+        if let Some(section) = self.document.root.find_mut(&Path::of("keystore")) {
+            section.put(entry);
+        }
+        read.unwrap_or_else(|problem| {
+            self.note(problem.inside(Step::Key(ENCRYPT.into())).inside(Step::Key("keystore".into())));
+            None
+        })
+    }
+
+    /// Reads the tree. What is wrong is noted and struck out, until the rest can be read.
+    pub(super) fn read<T>(&mut self, read: impl Fn(&Node) -> Result<T, Problem>) -> Option<T> {
+        for _ in 0..MAX_ERRORS {
+            let problem = match read(&self.document.root) {
+                Ok(value) => return Some(value),
+                Err(problem) => advise(problem),
+            };
+            let (path, is_known) = (problem.path.clone(), self.is_known(&problem));
+            let is_struck = !is_known && {
+                // Before the tree changes: its place is found by the tree.
+                let (is_missing, turn) = (problem.is_missing(), problem.turn);
+                self.note(problem);
+                if is_missing { self.fill(&path) } else { self.strike(&path, turn) }
+            };
+            if !is_struck && !self.replace_section(&path) {
+                return None;
+            }
+        }
+        None
+    }
+
+    /// Notes an error, unless it follows from one that was noted.
+    pub(super) fn note(&mut self, problem: Problem) {
+        if self.is_known(&problem) {
+            return;
+        }
+        self.noted.push(Noted { path: problem.path.clone(), is_unknown: problem.is_unknown() });
+        let finding = self.finding(problem);
+        self.errors.push(finding);
+    }
+
+    /// Whether an error follows from one that was noted: it is about the same value, or a key is missing in a section
+    /// where another is unknown.
+    fn is_known(&self, problem: &Problem) -> bool {
+        let section = |path: &Path| path.parent().map(|(section, _)| section);
+        self.noted.iter().any(|noted| {
+            let is_misspelt = || noted.is_unknown && section(&noted.path) == section(&problem.path);
+            noted.path.overlaps(&problem.path) || problem.is_missing() && is_misspelt()
+        })
+    }
+
+    /// Strikes out what is wrong: the entry whose key has this turn, else the value at `path`.
+    fn strike(&mut self, path: &Path, turn: Option<Turn>) -> bool {
+        let root = &mut self.document.root;
+        let node = match turn.zip(path.parent()) {
+            Some((turn, (section, _))) => root.find_mut(&section).and_then(|section| section.value_of(turn)),
+            None if path.steps().is_empty() => None,
+            None => root.find_mut(path),
+        };
+        let node = node.filter(|node| !node.is_struck());
+        node.map(Node::strike).is_some()
+    }
+
+    /// Puts a text where something is missing.
+    fn fill(&mut self, path: &Path) -> bool {
+        let Some((section, key)) = path.parent() else { return false };
+        let Some(section) = self.document.root.find_mut(&section) else { return false };
+        let turn = section.turn;
+        let value = Value::Scalar(Scalar { text: Zeroizing::new("x".into()), is_plain: false });
+        let Value::Map(entries) = &mut section.value else { return false };
+        entries.retain(|entry| entry.key != key);
+        entries.push(Entry { turn, key: key.into(), has_colon: true, value: Node { turn, value } });
+        true
+    }
+
+    /// Puts something that can be read in the place of a whole section; false when that was done before.
+    fn replace_section(&mut self, path: &Path) -> bool {
+        let Some(Step::Key(section)) = path.steps().first() else { return false };
+        if self.replaced.contains(section) {
+            return false;
+        }
+        self.replaced.push(section.clone());
+        let stand_in = STAND_INS.iter().find(|(name, _)| name == section);
+        let Some(node) = self.document.root.find_mut(&Path::default().key(section)) else { return false };
+        match stand_in {
+            Some((_, text)) => node.value = yaml::parse(text).expect("it is YAML").0.value,
+            None => node.strike(),
+        }
+        true
+    }
+
+    /// Where a problem is.
+    pub(super) fn place(&self, problem: &Problem) -> Place {
+        let position = self.document.position(problem);
+        Place { file: self.file.into(), position, key: problem.path.to_string() }
+    }
+
+    /// The problem and its place.
+    pub(super) fn finding(&self, problem: Problem) -> Finding {
+        Finding { place: self.place(&problem), weight: problem.weight, message: problem.message }
+    }
+
+    /// What is wrong, in the order of the file.
+    pub(super) fn into_errors(mut self) -> Vec<Finding> {
+        self.errors.sort_by_key(|error| error.place.position.map(|position| (position.line, position.column)));
+        self.errors
+    }
+}
+
+/// Adds what to write where something important is missing.
+fn advise(problem: Problem) -> Problem {
+    let advice = match problem.path.to_string().as_str() {
+        _ if problem.message != read::MISSING => return problem,
+        "admin" | "admin.identity" => {
+            "; write 'admin: { identity: … }' with the identity of an API key, or 'disabled' for nobody"
+        }
+        "tls" | "tls.key" | "tls.cert" => {
+            "; write 'tls: { key: server.key, cert: server.crt }'; 'claviger identity new' makes such files"
+        }
+        "keystore" => "; write 'keystore: { fs: { path: … } }', or the section of another key store",
+        _ => return problem,
+    };
+    Problem { message: format!("{}{advice}", problem.message), ..problem }
+}
