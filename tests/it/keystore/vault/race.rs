@@ -94,6 +94,7 @@ async fn assert_reads(store: &dyn KeyStore, value: &str) {
 }
 
 #[test]
+#[ignore = "runs OpenBao: tests/run"]
 fn a_key_that_is_being_replaced_cannot_be_created() {
     let race = Race::new();
     block_on(async {
@@ -112,6 +113,7 @@ fn a_key_that_is_being_replaced_cannot_be_created() {
 
 /// Its write arrives while somebody replaces the key that somebody else has created since it looked.
 #[test]
+#[ignore = "runs OpenBao: tests/run"]
 fn a_create_that_comes_late_takes_its_value_back() {
     let race = Race::new();
     block_on(async {
@@ -132,6 +134,7 @@ fn a_create_that_comes_late_takes_its_value_back() {
 
 /// When the creator dies before it can take its value back, nobody is given it, and nobody removes the copy.
 #[test]
+#[ignore = "runs OpenBao: tests/run"]
 fn a_create_that_comes_late_and_dies_leaves_the_old_value() {
     let race = Race::new();
     block_on(async {
