@@ -80,7 +80,9 @@ pub(super) struct RemoveHsm {
     connection: Connection,
 }
 
-/// Encrypt all data under a new root key, so that old HSM keys and old backups open nothing that is written from then on
+/// Encrypt all data under a new root key
+///
+/// Old HSM keys and old backups then open nothing that is written later.
 #[derive(Debug, clap::Args)]
 pub(super) struct RotateRoot {
     #[command(flatten)]
