@@ -74,6 +74,7 @@ const EXAMPLES: &[(&str, &[&str])] = &[
     ("kms edit", &["kms.example.com:7373"]),
     ("kms add-hsm", &["my-hsm"]),
     ("kms rm-hsm", &["my-hsm"]),
+    ("kms rotate-root", &[""]),
     ("kms backup", &["backup.kms"]),
     ("kms restore", &["backup.kms"]),
     ("kms logs", &["", "--level WARN --json"]),

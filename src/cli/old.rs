@@ -22,22 +22,16 @@ const RENAMED: [(&str, &str); 10] = [
 const UPDATE: &str = "update by the package or image that you installed";
 const SERVER: &str = "start a server with 'server --config FILE'";
 const POLICIES: &str = "policies are written in the server's config file, under 'policy'";
-const IDENTITIES: &str = "identities are written in the server's config file, under 'policy.<name>.identities'";
 const ENCLAVES: &str = "enclaves are kept by a key manager now; 'kms --help' lists its commands";
 
 /// Commands that are gone, and what takes their place.
-const GONE: [(&str, &str); 18] = [
+const GONE: [(&str, &str); 13] = [
     ("tool", "use 'identity of', 'identity new' or 'migrate'"),
     ("policy add", POLICIES),
     ("policy create", POLICIES),
     ("policy assign", POLICIES),
     ("policy delete", POLICIES),
     ("policy rm", POLICIES),
-    ("identity list", "use 'identity ls'"),
-    ("identity assign", IDENTITIES),
-    ("identity forget", IDENTITIES),
-    ("identity delete", IDENTITIES),
-    ("identity rm", IDENTITIES),
     ("enclave", ENCLAVES),
     ("secret", ENCLAVES),
     ("update", UPDATE),

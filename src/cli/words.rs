@@ -65,6 +65,11 @@ fn advice(program: &str, path: &[&str], word: &str) -> Option<String> {
         ([], "start" | "run" | "serve") => format!("'{kes} server --config FILE' starts a server"),
         (["key"], "delete" | "remove" | "del") => format!("'{kes} key rm NAME' deletes keys"),
         (["key"], "generate" | "gen") => format!("'{kes} key dek NAME' makes data keys"),
+        // Without these, the word would be taken for the name of a file.
+        (["identity"], "list") => format!("'{kes} identity ls' lists identities"),
+        (["identity"], "assign" | "forget" | "delete" | "rm") => {
+            "identities are written in the server's config file, under 'policy.<name>.identities'".to_owned()
+        }
         (["kms"], word) => of_key_manager(kms, word)?,
         _ => return None,
     })

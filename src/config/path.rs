@@ -58,6 +58,12 @@ impl Path {
         self.0.iter().zip(&other.0).all(|(one, other)| one == other)
     }
 
+    /// The path to the item of a list that it leads through last.
+    pub(super) fn last_item(&self) -> Option<Self> {
+        let last = self.0.iter().rposition(|step| matches!(step, Step::Index(_)))?;
+        Some(Self(self.0[..=last].to_vec()))
+    }
+
     /// Whether it leads through a list.
     pub(super) fn is_in_list(&self) -> bool {
         self.0.iter().any(|step| matches!(step, Step::Index(_)))

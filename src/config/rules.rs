@@ -40,7 +40,7 @@ fn check_api(config: &Config, broken: &mut Vec<Problem>) {
     }
 }
 
-/// Nobody is two of: the admin, a TLS proxy, a member of a policy.
+/// An identity has only one role: the admin, a TLS proxy, or a member of one policy.
 fn check_identities(config: &Config, broken: &mut Vec<Problem>) {
     let proxies = &config.tls.proxy.identities;
     if proxies.contains(&config.admin) {

@@ -126,7 +126,7 @@ impl<'f> Source<'f> {
                 self.note(problem);
                 if is_missing { self.fill(&path) } else { self.strike(&path, turn) }
             };
-            if !is_struck && !self.replace_section(&path) {
+            if !is_struck && !self.strike_item(&path) && !self.replace_section(&path) {
                 return None;
             }
         }
@@ -177,6 +177,11 @@ impl<'f> Source<'f> {
         true
     }
 
+    /// Strikes out the item of a list that `path` leads through last.
+    fn strike_item(&mut self, path: &Path) -> bool {
+        path.last_item().is_some_and(|item| self.strike(&item, None))
+    }
+
     /// Puts something that can be read in the place of a whole section; false when that was done before.
     fn replace_section(&mut self, path: &Path) -> bool {
         let Some(Step::Key(section)) = path.steps().first() else { return false };
@@ -185,7 +190,11 @@ impl<'f> Source<'f> {
         }
         self.replaced.push(section.clone());
         let stand_in = STAND_INS.iter().find(|(name, _)| name == section);
-        let Some(node) = self.document.root.find_mut(&Path::default().key(section)) else { return false };
+        let path = Path::default().key(section);
+        if self.document.root.entry(section).is_none() {
+            self.fill(&path);
+        }
+        let Some(node) = self.document.root.find_mut(&path) else { return false };
         match stand_in {
             Some((_, text)) => node.value = yaml::parse(text).expect("it is YAML").0.value,
             None => node.strike(),

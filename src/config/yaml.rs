@@ -207,7 +207,7 @@ pub(super) fn parse(text: &str) -> Result<(Node, bool), Malformed> {
     let is_nothing = |line: &str| ["", "---", "..."].contains(&line) || line.starts_with('#');
     let mut documents = serde_yaml::Deserializer::from_str(text);
     let Some(first) = documents.next().filter(|_| !text.lines().map(str::trim).all(is_nothing)) else {
-        return Err(Malformed { position: None, message: EMPTY });
+        return Err(Malformed { position: Some(Position { line: 1, column: 1 }), message: EMPTY });
     };
     let walk = Walk::new(text, HashSet::new(), None);
     Seed(&walk).deserialize(first).map_err(|error| walk.malformed(&error))?;

@@ -11,10 +11,10 @@ use crate::text::counted_as;
 /// The operations that clients need on a key that a config creates.
 const USES: [&str; 3] = [operations::KEY_GENERATE.path, operations::KEY_ENCRYPT.path, operations::KEY_DECRYPT.path];
 
-/// What to do about an administrator whose private key everybody knows.
+/// What to do about an administrator whose private key is published.
 pub(super) const PUBLISHED: &str = "until then no server starts from this file";
 
-/// Looks at the admin. What is no hash is not shown: it may be a secret in the wrong place.
+/// Checks the admin. A value that is not a hash is not shown, because it may be a secret.
 pub(super) fn admin(config: &Config, report: &mut Report) {
     const ID: &str = "admin";
     let admin = &config.admin;

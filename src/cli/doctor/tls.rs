@@ -67,7 +67,7 @@ pub(in crate::cli) fn judge(config: &Config, now: OffsetDateTime) -> Vec<Judgeme
 
 type Said = (Status, String, &'static str);
 
-/// Looks at the server's chain, of which the first to end is what counts.
+/// Checks the server's chain. The certificate that expires first counts.
 fn certificate(chain: &[Certificate<'_>], now: OffsetDateTime) -> Vec<Said> {
     const RENEW: &str = "renew it; a running server notices the new files by itself";
     let Some((leaf, next)) = chain.first().zip(chain.iter().min_by_key(|certificate| certificate.not_after())) else {
@@ -92,7 +92,7 @@ fn certificate(chain: &[Certificate<'_>], now: OffsetDateTime) -> Vec<Said> {
     said
 }
 
-/// Looks at the CAs of clients. With one of several gone others still have clients.
+/// Checks the CAs of clients. While one of several has expired, clients of the others still work.
 fn authorities(all: &[Certificate<'_>], auth: ClientAuth, now: OffsetDateTime) -> Vec<Said> {
     let mut said = Vec::new();
     for ca in all {
