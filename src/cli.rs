@@ -237,13 +237,15 @@ impl MinKms {
 /// The command line of the program that is called by this name.
 fn command(program: &'static str) -> clap::Command {
     let show = |command: clap::Command| command.hide(false);
+    // Who adds an option to the fixed command line of a server means the last one.
+    let last_counts = |command: clap::Command| command.args_override_self(true);
     let command = match program {
         MINKMS => MinKms::command().mut_subcommand("completions", show).mut_subcommand("man", show),
-        _ => Args::command(),
+        _ => Args::command().mut_subcommand("kms", |kms| kms.mut_subcommand("server", last_counts)),
     };
+    let command = command.mut_subcommand("server", last_counts);
     let command = examples::add(command.name(program).bin_name(program), program);
-    // Who adds an option to a fixed command line means the last one.
-    command.args_override_self(true).max_term_width(WIDTH)
+    command.max_term_width(WIDTH)
 }
 
 /// The name that the program was called by, if it is one of ours.

@@ -180,7 +180,12 @@ fn a_replace_returns_when_it_is_on_disk() {
     let (keys, trace) = (tempdir(), tempdir());
     let mut command = strace(&trace.path().join("trace"), &["-e", CALLS]);
     command.arg(env::current_exe().expect("this program"));
-    command.args(["--exact", "--nocapture", "keystore::order::a_replace_returns_when_it_is_on_disk"]);
+    command.args([
+        "--exact",
+        "--include-ignored",
+        "--nocapture",
+        "keystore::order::a_replace_returns_when_it_is_on_disk",
+    ]);
     let output = command.env(REPLACE_IN, keys.path()).output().expect("strace runs");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     assert_eq!(fs::read(keys.path().join("my-key")).expect("readable"), b"new");
