@@ -47,7 +47,7 @@ use tokio_util::task::TaskTracker;
 use self::connection::{Connection, End};
 use self::connections::Connections;
 use self::denials::{Denials, Summary};
-use self::held::Account;
+use self::held::Accounts;
 use self::tls::Tls;
 use crate::auth::{Caller, Denied, Identity, Requirement, peer};
 use crate::clock::{self, Ticker};
@@ -131,7 +131,7 @@ struct Shared<S> {
     replaced: watch::Sender<()>,
     telemetry: Arc<Telemetry>,
     connections: Arc<Connections>,
-    held: Arc<Account>,
+    held: Arc<Accounts>,
     denials: Denials,
     /// How long the requests for each route took, in the order of the table; at its end those for no route.
     times: Box<[Histogram]>,

@@ -24,7 +24,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use self::unsent::{Due, Unsent};
-use super::held::Account;
+use super::held::{Account, Accounts};
 use super::serve::serve;
 use super::streams::Executor;
 use super::tls::Trust;
@@ -76,7 +76,7 @@ pub(super) struct Connection {
     /// What its requests hold.
     held: Account,
     /// What those of all connections hold.
-    held_by_all: Arc<Account>,
+    held_by_all: Arc<Accounts>,
     unsent: Unsent,
     /// An [`End`] as number. It only grows.
     end: AtomicU8,
@@ -144,7 +144,7 @@ impl Drop for Sending {
 }
 
 impl Connection {
-    pub(super) fn new(ip: IpAddr, ticker: Ticker, held_by_all: Arc<Account>, now: Instant) -> Arc<Self> {
+    pub(super) fn new(ip: IpAddr, ticker: Ticker, held_by_all: Arc<Accounts>, now: Instant) -> Arc<Self> {
         Arc::new(Self {
             ip,
             client: OnceLock::new(),
@@ -181,7 +181,7 @@ impl Connection {
     }
 
     /// What its requests hold, and those of all connections.
-    pub(super) fn accounts(&self) -> (&Account, &Account) {
+    pub(super) fn accounts(&self) -> (&Account, &Accounts) {
         (&self.held, &self.held_by_all)
     }
 

@@ -188,7 +188,7 @@ impl Inner {
 }
 
 /// What one client has: an address, or with IPv6 all addresses of its network.
-fn network(ip: IpAddr) -> IpAddr {
+pub(super) fn network(ip: IpAddr) -> IpAddr {
     match ip {
         IpAddr::V4(_) => ip,
         IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64).into(),

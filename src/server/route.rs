@@ -20,7 +20,7 @@ use tokio::time::timeout_at;
 
 use super::body::{Arriving, FromBody};
 use super::connection::Connection;
-use super::held::Held;
+use super::held::{self, Held};
 use super::path::Path;
 use super::reply::{IntoReply, Reply};
 use super::{Error, Service};
@@ -157,9 +157,9 @@ impl<S: Service> Route<S> {
         self.patience
     }
 
-    /// Counts what a request on this connection makes the server hold.
-    pub(super) fn held(&self, connection: &Arc<Connection>) -> Held {
-        if self.is_counted { Held::on(connection.clone()) } else { Held::uncounted() }
+    /// Counts what a request of this client on this connection makes the server hold.
+    pub(super) fn held(&self, connection: &Arc<Connection>, client: &held::Client) -> Held {
+        if self.is_counted { Held::on(connection.clone(), client.clone()) } else { Held::uncounted() }
     }
 
     /// The requirement on callers.

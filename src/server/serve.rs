@@ -18,12 +18,13 @@ use hyper::{Method, Request, Response, StatusCode, Uri, Version};
 use super::body::Arriving;
 use super::connection::{Busy, Connection};
 use super::denials;
+use super::held::Client;
 use super::path::{self, Path};
 use super::reply::{self, Reply, ReplyBody};
 use super::route::{Asked, Call, Route};
 use super::streams::Reading;
 use super::{Error, Service, Shared, Snapshot};
-use crate::auth::{Caller, Denied, Identity, peer};
+use crate::auth::{Caller, Denied, Identity, Requirement, peer};
 use crate::clock;
 use crate::foreign::cut;
 use crate::telemetry::audit::MAX_PATH;
@@ -167,10 +168,11 @@ impl<S: Service> Exchange<'_, S> {
         };
         let mut audited = (is_audited && !is_counted_only).then(|| self.audited());
         let mut reply = if has_method {
+            let client = self.client(&caller);
             // A panic is a defect, and the end of this request only.
-            let answer = AssertUnwindSafe(self.answer(caller, head, body)).catch_unwind().await;
+            let answer = AssertUnwindSafe(self.answer(caller, &client, head, body)).catch_unwind().await;
             let answer = answer.unwrap_or_else(|_| Err(panicked()));
-            self.reply(answer.and_then(|reply| reply.holding(|| route.held(self.connection))))
+            self.reply(answer.and_then(|reply| reply.holding(|| route.held(self.connection, &client))))
         } else {
             body.discard().await;
             let refused = S::refuse(&wrong_method(&head.method, route.method()), self.accept);
@@ -211,7 +213,13 @@ impl<S: Service> Exchange<'_, S> {
     }
 
     /// The rest of the steps.
-    async fn answer(&self, caller: Result<Caller, Error>, head: &Parts, mut body: Arriving) -> Result<Reply, Error> {
+    async fn answer(
+        &self,
+        caller: Result<Caller, Error>,
+        client: &Client,
+        head: &Parts,
+        mut body: Arriving,
+    ) -> Result<Reply, Error> {
         let started = clock::instant();
         let caller = match caller {
             Ok(caller) => caller,
@@ -222,9 +230,18 @@ impl<S: Service> Exchange<'_, S> {
         };
         let Found { route, path, name_at } = &self.found;
         let query = head.uri.query().unwrap_or_default().to_owned();
-        let counted = (self.asked.clone(), route.held(self.connection));
+        let counted = (self.asked.clone(), route.held(self.connection, client));
         let call = Call::new(self.snapshot.state.clone(), (caller, self.ip), self.accept.cloned(), query, counted);
         route.answer(call, &path[*name_at..], body, started).await
+    }
+
+    /// Who is charged for the memory that the request takes.
+    fn client(&self, caller: &Result<Caller, Error>) -> Client {
+        let is_known = caller.is_ok() && self.found.route.requirement() == Requirement::Policy;
+        match self.identity().filter(|_| is_known) {
+            Some(identity) => Client::Known(identity.clone()),
+            None => Client::Unknown(denials::network(self.ip)),
+        }
     }
 
     fn identity(&self) -> Option<&Identity> {

@@ -32,10 +32,20 @@ const STREAMS: usize = 100;
 /// How many of them are to be refused, of about 65 that have no room.
 const REFUSED: usize = 40;
 
+/// Connections of an attack, unless it says otherwise.
 const CONNECTIONS: usize = 2;
 
 /// What a server may grow by: two connections have 32 MiB each, and as much again is for what belongs to them.
 const BOUND: usize = 128 * MIB;
+
+/// As many connections as can hold together what a server may hold of all clients: 256 MiB.
+const MANY: usize = 8;
+
+/// The connections of most attacks, and how many requests there are on each.
+const TWO: (usize, usize) = (CONNECTIONS, STREAMS);
+
+/// What it may grow by then: a client alone has half of that, and as much again is for what belongs to it.
+const BOUND_OF_MANY: usize = 256 * MIB;
 
 /// Who attacks, and what each request is.
 struct Attack {
@@ -47,6 +57,8 @@ struct Attack {
     window: u32,
     /// Whether the end of each body is sent.
     is_whole: bool,
+    /// How many, and how many requests on each.
+    connections: (usize, usize),
 }
 
 /// An attack that goes on until it is dropped.
@@ -58,13 +70,14 @@ struct Running {
 impl Attack {
     async fn begin(&self) -> Running {
         let (mut answers, mut connections) = (JoinSet::new(), Vec::new());
-        for _ in 0..CONNECTIONS {
+        let (count, streams) = self.connections;
+        for _ in 0..count {
             let io = TokioIo::new(self.client.connect().await.expect("a connection"));
             let mut builder = Builder::new(TokioExecutor::new());
             let handshake = builder.initial_stream_window_size(self.window).handshake(io);
             let (mut sender, connection) = handshake.await.expect("HTTP/2");
             let guard = Guard::spawn(connection);
-            for _ in 0..STREAMS {
+            for _ in 0..streams {
                 answers.spawn(sender.send_request(self.request()));
             }
             connections.push((sender, guard));
@@ -88,6 +101,18 @@ impl Attack {
     async fn run(&self, server: &TestServer, status: u16, enough: usize) -> usize {
         let before = server.resident();
         let mut running = self.begin().await;
+        self.watch(&mut running, before, server, status, enough).await
+    }
+
+    async fn watch(
+        &self,
+        running: &mut Running,
+        before: usize,
+        server: &TestServer,
+        status: u16,
+        enough: usize,
+    ) -> usize {
+        let bound = if self.connections.0 > CONNECTIONS { BOUND_OF_MANY } else { BOUND };
         let (mut grown, mut kept, mut refused) = (0, Vec::new(), 0);
         let deadline = Instant::now() + Duration::from_secs(120);
         while refused < enough {
@@ -102,7 +127,7 @@ impl Attack {
                 Err(_) => {}
             }
             grown = grown.max(server.resident().saturating_sub(before));
-            assert!(grown < BOUND, "{} MiB more after {} answers", grown / MIB, kept.len());
+            assert!(grown < bound, "{} MiB more after {} answers", grown / MIB, kept.len());
         }
         assert!(refused > 0, "nothing is refused of {}", kept.len());
         grown
@@ -151,7 +176,7 @@ fn unfinished_bodies_of_clients_take_no_more_than_their_share() {
     let server = TestServer::fixture();
     let client = Client::fixture(server.address(), "admin");
     let (method, path) = ("PUT", "/v1/key/encrypt/my-key");
-    let attack = Attack { client, method, path, body: unfinished(), window: 65_535, is_whole: false };
+    let attack = Attack { client, method, path, body: unfinished(), window: 65_535, is_whole: false, connections: TWO };
     block_on(async {
         is_well(&server).await;
         let before = server.resident();
@@ -164,13 +189,38 @@ fn unfinished_bodies_of_clients_take_no_more_than_their_share() {
 }
 
 #[test]
+fn one_client_with_many_connections_leaves_room_for_the_others() {
+    let server = TestServer::fixture();
+    let client = Client::fixture(server.address(), "admin");
+    let (method, path) = ("PUT", "/v1/key/encrypt/my-key");
+    // A megabyte is reserved for each of these, and a connection has room for 33.
+    let (body, connections) = (vec![b' '; 530_000].into(), (MANY, 40));
+    let attack = Attack { client, method, path, body, window: 65_535, is_whole: false, connections };
+    block_on(async {
+        is_well(&server).await;
+        let before = server.resident();
+        let mut running = attack.begin().await;
+        let grown = attack.watch(&mut running, before, &server, 503, 50).await;
+        assert!(grown > 48 * MIB, "the attack is one: {} MiB more", grown / MIB);
+        let plaintext = STANDARD.encode(vec![7; 700_000]);
+        let other = Client::fixture(server.address(), "ops");
+        let large = other.put(path, format!("{{\"plaintext\":\"{plaintext}\"}}")).await;
+        assert_eq!(large.status, 200, "{}", String::from_utf8_lossy(&large.body));
+        is_well(&server).await;
+        drop(running);
+        gives_back(&server, before);
+    });
+}
+
+#[test]
 fn unfinished_bodies_take_no_more_in_a_key_manager_and_nothing_where_nobody_knows_the_client() {
     let (server, _data) = key_manager();
     let (method, path, body) = ("POST", "/v1/kms/tenant", unfinished());
     let root = as_key(&server, &kms::root());
-    let known = Attack { client: root, method, path, body: body.clone(), window: 65_535, is_whole: false };
+    let known =
+        Attack { client: root, method, path, body: body.clone(), window: 65_535, is_whole: false, connections: TWO };
     let stranger = as_key(&server, &ApiKey::generate().expect("random bytes"));
-    let stranger = Attack { client: stranger, method, path, body, window: 65_535, is_whole: false };
+    let stranger = Attack { client: stranger, method, path, body, window: 65_535, is_whole: false, connections: TWO };
     block_on(async {
         is_well_as_key_manager(&server).await;
         let grown = stranger.run(&server, 403, CONNECTIONS * STREAMS).await;
@@ -189,7 +239,7 @@ fn replies_that_nobody_reads_take_no_more_than_their_share() {
     let plaintext = STANDARD.encode(vec![7; 700_000]);
     let body = format!("{{\"plaintext\":\"{plaintext}\"}}").into();
     let (method, path) = ("PUT", "/v1/key/encrypt/my-key");
-    let attack = Attack { client, method, path, body, window: 0, is_whole: true };
+    let attack = Attack { client, method, path, body, window: 0, is_whole: true, connections: TWO };
     block_on(async {
         let before = server.resident();
         attack.run(&server, 503, CONNECTIONS * REFUSED).await;
@@ -206,7 +256,7 @@ fn replies_that_nobody_reads_take_no_more_in_a_key_manager() {
     let mut body = Vec::new();
     append(Action::KeyEncrypt.number(), &request.encode_to_vec(), &mut body);
     let (method, path, client) = ("POST", "/v1/kms/tenant", as_key(&server, &kms::root()));
-    let attack = Attack { client, method, path, body: body.into(), window: 0, is_whole: true };
+    let attack = Attack { client, method, path, body: body.into(), window: 0, is_whole: true, connections: TWO };
     block_on(async {
         let before = server.resident();
         attack.run(&server, 503, CONNECTIONS * REFUSED).await;
