@@ -17,14 +17,13 @@ use futures_util::future::{join_all, select_all};
 use sd_notify::NotifyState;
 use tokio_util::sync::CancellationToken;
 
-use self::listener::Listen;
 use self::signals::Signals;
 use crate::server::tls::Tls;
 use crate::server::{Limits, Server, Workers};
 use crate::telemetry::{Reload, Telemetry, audit, log, metrics};
 use crate::{clock, config, memory};
 
-pub(super) use self::listener::{Listener, Program};
+pub(super) use self::listener::{Listen, Listener, Program};
 pub(super) use self::message::Message;
 
 /// How often TLS files are checked for changes.
@@ -78,9 +77,11 @@ impl Daemon {
         apply_log(&self.telemetry, log);
     }
 
-    /// Listens on `address`. Requests are served from [`Daemon::serve`] on.
+    /// Listens on `address`. Requests are served from [`Daemon::serve`] on. `name` says what is served there, in errors
+    /// and in the log.
     pub(super) async fn listen<P: Program>(
         &self,
+        name: impl Into<String>,
         address: SocketAddr,
         limits: config::Limits,
         program: P,
@@ -90,8 +91,9 @@ impl Daemon {
         let limits = Limits { connections, shutdown };
         let files = tls.files.clone();
         let server = Server::bind(address, limits, self.telemetry.clone(), state, tls).await;
-        let listener = server.and_then(|server| Listener::new(server, program, files));
-        listener.with_context(|| format!("failed to listen on {address}"))
+        let name = name.into();
+        let failed = format!("failed to listen on {address}, for {name}");
+        server.and_then(|server| Listener::new(name, server, program, files)).context(failed)
     }
 
     /// Serves until a signal or a failure ends it. Then finishes running requests and writes.

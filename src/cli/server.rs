@@ -23,6 +23,9 @@ use crate::{clock, keystore};
 /// The longest pause between two attempts to reach the key store at start.
 const LONGEST_PAUSE: Duration = Duration::from_secs(8);
 
+/// The name of the listener.
+const KES_API: &str = "the KES API";
+
 /// Start a key server.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -71,7 +74,7 @@ async fn start(daemon: Daemon, source: Source, wait: bool, is_quiet: bool) -> an
     let admin = message::admin(&config.admin).to_owned();
     let program = Kes::new(&daemon, source, config, keys.clone());
     let served = (program.state(), tls);
-    let listener = daemon.listen(address, limits, program, served).await?;
+    let listener = daemon.listen(KES_API, address, limits, program, served).await?;
     let mut message = Message::new();
     message.line("Key store", &keys.store());
     message.endpoints(listener.address());

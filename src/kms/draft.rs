@@ -35,13 +35,43 @@ const PATTERNS: usize = 4_000;
 /// The total length of an identity's tags, at most, in bytes.
 const TAGS: usize = 8_192;
 
-/// Who changes something, and when.
+/// Who changes something, when, and by which right.
 #[derive(Debug, Clone, Copy)]
 pub struct Author {
     /// The identity that changes it.
     pub caller: Identity,
     /// The time of the change.
     pub now: OffsetDateTime,
+    /// What allows it.
+    pub right: Right,
+}
+
+/// What allows a change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Right {
+    /// The account of the caller in the enclave.
+    Account,
+    /// The rules of another listener of this process, which the caller has passed. They are about one enclave, so nothing
+    /// else can be changed by them.
+    Listener,
+}
+
+impl Author {
+    /// The enclave with this name, and what the author may do in it.
+    ///
+    /// # Errors
+    /// When there is no such enclave, or the caller must not learn whether there is.
+    pub(super) fn enter<'s>(&self, snapshot: &'s Snapshot, name: &str) -> Result<(&'s Arc<Enclave>, Standing), Error> {
+        match self.right {
+            Right::Account => snapshot.enter(name, &self.caller),
+            Right::Listener => Ok((snapshot.enclaves.get(name).ok_or(Error::NoEnclave)?, Standing::Admin)),
+        }
+    }
+
+    /// Whether the author may change what is about the whole server.
+    pub(super) fn is_sysadmin(&self, snapshot: &Snapshot) -> bool {
+        self.right == Right::Account && snapshot.is_sysadmin(&self.caller)
+    }
 }
 
 /// What is needed to make seals.
@@ -83,12 +113,12 @@ impl<'a> Draft<'a> {
             return Err(Error::invalid("the commands are too much work for one request: send them in several"));
         }
         if action.is_about_server() {
-            if !self.snapshot.is_sysadmin(&self.author.caller) {
+            if !self.author.is_sysadmin(&self.snapshot) {
                 return Err(Error::Denied);
             }
             return self.apply_to_all(command);
         }
-        let (enclave, standing) = self.snapshot.enter(enclave, &self.author.caller)?;
+        let (enclave, standing) = self.author.enter(&self.snapshot, enclave)?;
         let enclave = Enclave::clone(enclave);
         let changed = Inside { draft: self, enclave, standing, action }.apply(command)?;
         self.snapshot.enclaves.insert(changed.name.clone(), Arc::new(changed));
@@ -212,7 +242,7 @@ impl Inside<'_, '_> {
             "" => existing.as_ref().map_or_else(Algorithm::preferred, |ring| ring.latest().1.algorithm()),
             kind => algorithm(kind)?,
         };
-        let Author { caller, now } = self.draft.author;
+        let Author { caller, now, .. } = self.draft.author;
         let version = || -> Result<Version, Error> {
             Ok(Version { key: Key::generate(algorithm, now, &caller.to_hex())?, imported: false })
         };
@@ -246,7 +276,7 @@ impl Inside<'_, '_> {
 
     /// A key of which only the bytes are known, and maybe the type.
     fn imported(&self, request: &ImportKeyRequest) -> Result<Key, Error> {
-        let Author { caller, now } = self.draft.author;
+        let Author { caller, now, .. } = self.draft.author;
         let secret = SecretKey::from_slice(&request.key).ok_or_else(|| Error::invalid("a key has 32 bytes"))?;
         let algorithm = if request.kind.is_empty() { Algorithm::preferred() } else { algorithm(&request.kind)? };
         // Without an HMAC key: the key's own one is not imported, and a new one would make different HMACs.
@@ -277,7 +307,7 @@ impl Inside<'_, '_> {
         if patterns > PATTERNS {
             return Err(Error::invalid(format!("a policy has at most {PATTERNS} patterns")));
         }
-        let Author { caller, now } = self.draft.author;
+        let Author { caller, now, .. } = self.draft.author;
         let policy = Arc::new(Policy {
             name: name.clone(),
             allow: policy::parse(&request.allow)?,
@@ -321,7 +351,7 @@ impl Inside<'_, '_> {
     /// made it, from the same caller. Then everything stays as it is, also the policy.
     fn create_identity(&mut self, request: &CreateIdentityRequest) -> Result<(), Error> {
         self.authorize(&request.identity)?;
-        let Author { caller, now } = self.draft.author;
+        let Author { caller, now, .. } = self.draft.author;
         let identity = identity(&request.identity)?;
         if request.tags.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>() > TAGS {
             return Err(Error::invalid(format!("the tags of an identity have at most {TAGS} bytes together")));

@@ -4,7 +4,7 @@ use hyper::StatusCode;
 use zeroize::Zeroizing;
 
 use super::command::{Read, Request};
-use super::draft::Author;
+use super::draft::{Author, Right};
 use super::read::Reader;
 use super::turn::Turn;
 use super::wire::{Encoding, append};
@@ -25,7 +25,7 @@ pub(super) async fn execute(call: Call<State, String>, body: Whole) -> Result<Re
     match request {
         Request::Read(reads) => read(&call, caller, &reads).await,
         Request::Write(commands) => {
-            let author = Author { caller, now: clock::now() };
+            let author = Author { caller, now: clock::now(), right: Right::Account };
             let size = body.as_ref().len();
             let order = Order { author, enclave: call.name().clone(), commands, size };
             call.state().writer.apply(order).await?;

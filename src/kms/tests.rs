@@ -15,7 +15,7 @@ use serde::Deserialize;
 use time::OffsetDateTime;
 
 use super::command::{Read, Write};
-use super::draft::Author;
+use super::draft::{Author, Right};
 use super::keeper::{Admin, Keeper};
 use super::read::Reader;
 use super::seal::{HsmKey, Provider, Providers};
@@ -80,7 +80,7 @@ fn keeper() -> Keeper {
 /// Carries out the commands of one request, as the thread that writes does.
 fn change(keeper: &mut Keeper, caller: Identity, enclave: &str, commands: &[(Action, Write)]) -> Result<(), Error> {
     let mut pending = keeper.pending();
-    let mut draft = keeper.draft(&pending, Author { caller, now: NOW });
+    let mut draft = keeper.draft(&pending, Author { caller, now: NOW, right: Right::Account });
     for (action, command) in commands {
         draft.apply(enclave, *action, command)?;
     }

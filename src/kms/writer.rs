@@ -43,7 +43,7 @@ type OnNewRights = Arc<OnceLock<Box<dyn Fn() + Send + Sync>>>;
 
 /// Commands of one request.
 pub(super) struct Order {
-    /// Who changes something, and when.
+    /// Who changes something, when, and by which right.
     pub author: Author,
     /// The enclave that the path names; may be empty.
     pub enclave: String,
@@ -56,16 +56,15 @@ pub(super) struct Order {
 impl Order {
     /// The line in which the order waits. An order that would be refused in any case does not wait.
     fn line(&self, snapshot: &Snapshot) -> Result<&str, Error> {
-        let caller = &self.author.caller;
         if let Some((action, command)) = self.commands.iter().find(|(action, _)| action.is_about_server()) {
-            let is_allowed = snapshot.is_sysadmin(caller);
+            let is_allowed = self.author.is_sysadmin(snapshot);
             return if is_allowed { Ok(SERVER) } else { Err(Error::Denied.of(*action, command.name())) };
         }
         let denied = |error: Error| match self.commands.first() {
             Some((action, command)) => error.of(*action, command.name()),
             None => error,
         };
-        snapshot.enter(&self.enclave, caller).map_err(denied)?;
+        self.author.enter(snapshot, &self.enclave).map_err(denied)?;
         Ok(&self.enclave)
     }
 

@@ -42,6 +42,8 @@ pub(in crate::cli) trait Program: 'static {
 
 /// A [`Program`] at an address.
 pub(in crate::cli) struct Listener<P: Program> {
+    /// What is served, for the log.
+    name: String,
     /// Until it runs.
     server: Option<Server<P::Service>>,
     address: SocketAddr,
@@ -80,9 +82,14 @@ pub(in crate::cli) trait Listen {
 impl<P: Program> Listener<P> {
     /// # Errors
     /// When the socket has no address.
-    pub(super) fn new(server: Server<P::Service>, program: P, files: Fingerprint) -> std::io::Result<Self> {
+    pub(super) fn new(
+        name: String,
+        server: Server<P::Service>,
+        program: P,
+        files: Fingerprint,
+    ) -> std::io::Result<Self> {
         let (address, handle) = (server.address()?, server.handle());
-        Ok(Self { server: Some(server), address, handle, program, loaded: files.clone(), seen: files })
+        Ok(Self { name, server: Some(server), address, handle, program, loaded: files.clone(), seen: files })
     }
 
     /// The address, with the port that the system chose where the config said 0.
@@ -130,11 +137,15 @@ impl<P: Program> Listen for Listener<P> {
             Ok(tls) => {
                 let expires = tls.not_after;
                 self.handle.replace(self.handle.state(), tls);
-                tracing::info!(%expires, "TLS files changed and were loaded");
+                tracing::info!(listener = self.name, %expires, "TLS files changed and were loaded");
             }
             Err(error) => {
                 let error = format!("{error:#}");
-                tracing::error!(error, "TLS files changed and cannot be used; the old ones stay in force");
+                tracing::error!(
+                    listener = self.name,
+                    error,
+                    "TLS files changed and cannot be used; the old ones stay in force"
+                );
             }
         }
     }
@@ -145,12 +156,12 @@ impl<P: Program> Listen for Listener<P> {
                 self.loaded = tls.files.clone();
                 self.seen = tls.files.clone();
                 self.handle.replace(state, tls);
-                tracing::info!("config reloaded");
+                tracing::info!(listener = self.name, "config reloaded");
                 true
             }
             Err(error) => {
                 let error = format!("{error:#}");
-                tracing::error!(error, "the config was not reloaded; the old one stays in force");
+                tracing::error!(listener = self.name, error, "the config was not reloaded; the old one stays in force");
                 false
             }
         }

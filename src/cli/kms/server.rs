@@ -13,7 +13,7 @@ use secrecy::ExposeSecret as _;
 
 use self::certificate::Source;
 use crate::auth::enclave::ApiKey;
-use crate::cli::daemon::{self, Daemon, Message, Program, apply_log, message};
+use crate::cli::daemon::{self, Daemon, Listen, Message, Program, apply_log, message};
 use crate::cli::environment::{self, KMS_HSM_KEY};
 use crate::cli::{input, published};
 use crate::config::{
@@ -79,7 +79,7 @@ async fn start(args: Args, daemon: Daemon) -> anyhow::Result<()> {
     let telemetry = daemon.telemetry.clone();
     let program = KeyManager { telemetry, file: args.config, config, source, state: state.clone() };
     let address = args.address.unwrap_or_else(|| SocketAddr::new(listening(args.dev), PORT));
-    let listener = daemon.listen(address, config::Limits::default(), program, (state, tls)).await?;
+    let listener = daemon.listen("the key manager", address, config::Limits::default(), program, (state, tls)).await?;
     let address = listener.address();
     let host = args.host.unwrap_or_else(|| host(address));
     listener.state().set_host(host.clone());
@@ -110,7 +110,8 @@ async fn start(args: Args, daemon: Daemon) -> anyhow::Result<()> {
     ];
     let exports: Vec<_> = exports.into_iter().flatten().filter(|_| args.dev).collect();
     message.print(&exports)?;
-    daemon.serve(vec![Box::new(listener)]).await
+    let listeners: Vec<Box<dyn Listen>> = vec![Box::new(listener)];
+    daemon.serve(listeners).await
 }
 
 /// The key manager's own protocol over its data.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
+use super::KES_API;
 use crate::api::State;
 use crate::auth::Access;
 use crate::auth::api_key::ApiKey;
@@ -31,7 +32,7 @@ pub(super) async fn run(daemon: Daemon, address: Option<SocketAddr>) -> anyhow::
     daemon.apply_log(log);
     let program = Dev { tls: certificate.tls.clone(), state: state.clone(), keys: keys.clone() };
     let (address, limits) = (address.unwrap_or(ADDRESS), config::Limits::default());
-    let listener = daemon.listen(address, limits, program, (state, certificate.tls.clone())).await?;
+    let listener = daemon.listen(KES_API, address, limits, program, (state, certificate.tls.clone())).await?;
     let file = certificate.file(listener.address())?;
     let mut message = Message::new();
     message.line("Key store", &keys.store());

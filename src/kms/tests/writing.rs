@@ -72,8 +72,12 @@ impl Controlled {
     }
 
     fn apply(&self, enclave: &str, commands: Vec<(Action, Write)>) -> tokio::task::JoinHandle<Result<(), Error>> {
-        let order =
-            Order { author: Author { caller: admin().identity, now: NOW }, enclave: enclave.into(), commands, size: 1 };
+        let order = Order {
+            author: Author { caller: admin().identity, now: NOW, right: Right::Account },
+            enclave: enclave.into(),
+            commands,
+            size: 1,
+        };
         let writer = self.writer.clone();
         tokio::spawn(async move { writer.apply(order).await })
     }
@@ -190,7 +194,7 @@ async fn a_dead_thread_is_known_to_be_dead_and_keeps_nobody_waiting() {
     }
     assert!(!writer.works());
     let late = Order {
-        author: Author { caller: admin().identity, now: NOW },
+        author: Author { caller: admin().identity, now: NOW, right: Right::Account },
         enclave: String::new(),
         commands: vec![create_enclave("three")],
         size: 1,
