@@ -14,7 +14,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use crate::auth::{Access, Caller, Denied, Identity, Requirement, peer};
-use crate::cache::Keys;
+use crate::keys::Keys;
 use crate::server::route::RouteConfig;
 use crate::server::{Handle, Route, Router, Service};
 use crate::telemetry::Telemetry;
@@ -57,7 +57,7 @@ pub fn routes() -> Vec<Route<State>> {
 pub struct State {
     router: Router<Self>,
     access: Access,
-    keys: Arc<Keys>,
+    keys: Arc<dyn Keys>,
     telemetry: Arc<Telemetry>,
     started: Instant,
     /// The server that serves this; known once it is bound.
@@ -69,17 +69,12 @@ impl State {
     pub fn new(
         api: &BTreeMap<String, RouteConfig>,
         access: Access,
-        keys: Arc<Keys>,
+        keys: Arc<dyn Keys>,
         telemetry: Arc<Telemetry>,
         started: Instant,
     ) -> Arc<Self> {
         let router = Router::new(routes(), api);
         Arc::new(Self { router, access, keys, telemetry, started, server: OnceLock::new() })
-    }
-
-    /// The keys this serves.
-    pub fn keys(&self) -> &Arc<Keys> {
-        &self.keys
     }
 }
 

@@ -11,12 +11,12 @@ mod listing;
 mod tests;
 
 use std::collections::HashMap;
-use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use async_trait::async_trait;
 use serde::{Deserialize, Deserializer};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -25,11 +25,15 @@ use tokio_util::task::TaskTracker;
 use self::entries::{Entries, Entry, Rules};
 use self::health::Health;
 use self::listing::Listings;
+use crate::auth::Identity;
 use crate::clock::{self, Ticker};
 use crate::crypto::Key;
+use crate::keys::{self, MasterKey, New};
 use crate::keystore::{self, KeyStore};
 use crate::name::{KeyName, Page, Pattern};
 use crate::{duration, setting};
+
+pub use crate::keys::{Action, Error, Stats};
 
 /// How often the cache checks that the key store answers.
 const PROBE: Duration = Duration::from_secs(10);
@@ -91,55 +95,6 @@ fn any<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error>
 
 fn unused<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     Ok(duration::unless_zero(deserializer)?.unwrap_or(Expiry::default().unused))
-}
-
-/// The operation that failed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Action {
-    /// A key was created.
-    Create,
-    /// A key was read.
-    Read,
-    /// A key was deleted.
-    Delete,
-    /// Keys were listed.
-    List,
-}
-
-impl fmt::Display for Action {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Create => "failed to create key",
-            Self::Read => "failed to read key",
-            Self::Delete => "failed to delete key",
-            Self::List => "failed to list keys",
-        })
-    }
-}
-
-/// The key store's error, and the operation that failed. Cheap to clone, because many callers may wait for one answer.
-#[derive(Debug, Clone, thiserror::Error)]
-#[error("{action}")]
-pub struct Error {
-    /// The operation.
-    pub action: Action,
-    /// What went wrong.
-    pub source: Arc<keystore::Error>,
-}
-
-/// Statistics of the cache, and the state of the key store behind it.
-#[derive(Debug, Clone, Copy)]
-pub struct Stats {
-    /// Keys in the cache.
-    pub entries: usize,
-    /// Requests served from the cache.
-    pub hits: u64,
-    /// Requests that had to ask the key store.
-    pub misses: u64,
-    /// Whether the keystore answered when it was last asked.
-    pub reachable: bool,
-    /// How long ago its last good answer was.
-    pub last_answer: Duration,
 }
 
 /// The keys of a key store. Shared; a reload that does not change the key store keeps them.
@@ -439,6 +394,41 @@ impl Keys {
         let rules = self.rules();
         self.entries.retain(|entry| entry.expires(&rules) > needless);
         self.listings.sweep(now);
+    }
+}
+
+#[async_trait]
+impl keys::Keys for Arc<Keys> {
+    async fn get(&self, name: &KeyName) -> Result<Arc<dyn MasterKey>, Error> {
+        Ok(Keys::get(self, name).await?)
+    }
+
+    async fn create(&self, New { name, key, .. }: New<'_>) -> Result<(), Error> {
+        Keys::create(self, name, key).await
+    }
+
+    async fn delete(&self, name: &KeyName, _: Option<&Identity>) -> Result<(), Error> {
+        Keys::delete(self, name).await
+    }
+
+    async fn list(&self, pattern: &Pattern) -> Result<Page<KeyName>, Error> {
+        Keys::list(self, pattern).await
+    }
+
+    async fn status(&self) -> Result<Duration, keystore::Error> {
+        Keys::status(self).await
+    }
+
+    fn stats(&self) -> Stats {
+        Keys::stats(self)
+    }
+
+    fn calls(&self) -> Option<&keystore::Calls> {
+        Some(Keys::calls(self))
+    }
+
+    fn token_age(&self) -> Option<Duration> {
+        self.store().token_age()
     }
 }
 

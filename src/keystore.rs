@@ -13,6 +13,7 @@
 pub mod aws;
 pub mod azure;
 pub mod conformance;
+pub mod enclave;
 pub mod entrust;
 pub mod fixed;
 pub mod fortanix;
@@ -71,6 +72,8 @@ pub enum Config {
     Entrust(entrust::Config),
     /// An enclave of a key manager: only for migrations, never the store of a server.
     Kms(kms::Config),
+    /// An enclave of the key manager that is the same process: no store at all.
+    Enclave(enclave::Config),
 }
 
 /// The `keystore:` section of the config file.
@@ -153,6 +156,7 @@ impl Config {
             Self::Azure(_) => "azure",
             Self::Entrust(_) => "entrust",
             Self::Kms(_) => "kms",
+            Self::Enclave(_) => "enclave",
         }
     }
 
@@ -165,7 +169,7 @@ impl Config {
             Self::Entrust(config) => config.files(),
             Self::Kms(config) => config.files(),
             Self::Aws(config) => config.files(),
-            Self::Fs(_) | Self::Static(_) | Self::Gcp(_) | Self::Azure(_) => Vec::new(),
+            Self::Fs(_) | Self::Static(_) | Self::Gcp(_) | Self::Azure(_) | Self::Enclave(_) => Vec::new(),
         }
     }
 }
@@ -184,6 +188,7 @@ pub async fn connect(config: &Config) -> Result<Arc<dyn KeyStore>, Error> {
         #[cfg(feature = "aws")]
         Config::Aws(config) => Arc::new(aws::Store::connect(config).await?),
         Config::Kms(_) => return Err(Error::Failed(kms::NO_STORE.into())),
+        Config::Enclave(_) => return Err(Error::Failed(enclave::NO_KEY_MANAGER.into())),
         other => return Err(Error::Failed(not_built(other.name()).into())),
     })
 }

@@ -18,6 +18,7 @@
 mod account;
 mod backup;
 mod command;
+mod door;
 mod draft;
 mod error;
 mod keeper;
@@ -56,6 +57,7 @@ use crate::server::{self, Handle, Reply, Route, Router, Service};
 use crate::telemetry::Telemetry;
 
 pub use self::command::{Action, actions};
+pub use self::door::Door;
 pub use self::error::Error;
 pub use self::keeper::{Admin, Error as OpenError, Keeper};
 pub use self::log::HISTORY;

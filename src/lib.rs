@@ -9,6 +9,7 @@ pub mod cache; //      `Keys`: decoded keys, fetched once, expired by rule
 pub mod cli; //        the command line: one file a command
 pub mod client; //     a client of the KES API
 pub mod config; //     the config file: joins the `Config` of every part
+pub mod keys; //       where the KES API has its keys from
 pub mod keystore; //   durable storage of opaque values under names
 pub mod kms; //        the key manager: its route table, enclaves, their storage
 pub mod migrate; //    copies keys from one key store to another

@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use hyper::StatusCode;
 
-use crate::cache;
 use crate::crypto::NotAuthentic;
+use crate::keys;
 use crate::keystore;
 use crate::server::Error;
 
-impl From<cache::Error> for Error {
-    fn from(error: cache::Error) -> Self {
+impl From<keys::Error> for Error {
+    fn from(error: keys::Error) -> Self {
         match &*error.source {
             keystore::Error::Exists => Self::new(StatusCode::BAD_REQUEST, "key already exists"),
             keystore::Error::NotFound => Self::new(StatusCode::NOT_FOUND, "key does not exist"),

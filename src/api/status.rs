@@ -71,7 +71,9 @@ pub(super) async fn metrics(call: Call<State>) -> Result<Reply, Error> {
         if let Some(server) = call.state().server.get() {
             server.write_operations(&mut text);
         }
-        call.state().keys.calls().write(&mut text);
+        if let Some(calls) = call.state().keys.calls() {
+            calls.write(&mut text);
+        }
         write_policies(call.state(), &mut text);
     }
     Ok(Reply::text(Text::CONTENT_TYPE, text.finish()))
@@ -93,7 +95,7 @@ fn write_keystore(state: &State, text: &mut Text) {
         stats.last_answer.as_secs_f64(),
     );
     // Stores without tokens have no such metric, and others none while they have no token.
-    if let Some(age) = state.keys.store().token_age() {
+    if let Some(age) = state.keys.token_age() {
         let help = "Seconds since the key store gave us the token in use.";
         text.gauge("claviger_keystore_token_age_seconds", help, age.as_secs_f64());
     }

@@ -1,6 +1,7 @@
 //! Tests the rules of the cache with a scripted key store and a paused clock.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::atomic::AtomicUsize;
 
 use async_trait::async_trait;

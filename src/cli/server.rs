@@ -3,6 +3,7 @@
 mod dev;
 mod old;
 mod program;
+mod served;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -11,14 +12,13 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 
-use self::program::{Kes, Source};
-use super::daemon::{self, Daemon, Message, message};
-use crate::auth::{Access, Identity, Policy};
-use crate::cache::{self, Keys};
+pub(super) use self::program::Kes;
+use self::program::Source;
+use self::served::Served;
+use super::daemon::{self, Daemon, Listener, Message, message};
+use crate::auth::{Access, Policy};
 use crate::config::{self, Config};
-use crate::crypto::{Algorithm, Key};
-use crate::name::KeyName;
-use crate::{clock, keystore};
+use crate::{clock, keys, keystore, kms};
 
 /// The longest pause between two attempts to reach the key store at start.
 const LONGEST_PAUSE: Duration = Duration::from_secs(8);
@@ -61,23 +61,23 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
 async fn start(daemon: Daemon, source: Source, wait: bool, is_quiet: bool) -> anyhow::Result<()> {
     let config = source.load()?;
     let tls = config.load_tls()?;
-    let keys = if wait {
+    let served = if wait {
         tokio::select! {
             () = daemon.stop_requested() => return Ok(()),
-            keys = wait_for_keystore(&config) => keys?,
+            served = wait_for_keystore(&config) => served?,
         }
     } else {
-        connect(&config).await?
+        Served::connect(&config, None).await?
     };
     daemon.apply_log(config.log);
     let (address, limits, log) = (config.address, config.limits, config.log);
     let admin = message::admin(&config.admin).to_owned();
-    let program = Kes::new(&daemon, source, config, keys.clone());
-    let served = (program.state(), tls);
-    let listener = daemon.listen(KES_API, address, limits, program, served).await?;
+    let program = Kes::new(&daemon, source, config, served.clone(), None);
+    let state = program.state();
+    let listener = daemon.listen(KES_API, address, limits, program, (state, tls)).await?;
     let mut message = Message::new();
-    message.line("Key store", &keys.store());
-    message.endpoints(listener.address());
+    message.line("Key store", &served);
+    message.endpoints("API", listener.address());
     message.line("Admin", &admin);
     message.process(log, &daemon.lock);
     if !is_quiet {
@@ -86,11 +86,24 @@ async fn start(daemon: Daemon, source: Source, wait: bool, is_quiet: bool) -> an
     daemon.serve(vec![Box::new(listener)]).await
 }
 
+/// Listens for clients of the KES API, who use the keys of an enclave of this key manager.
+pub(super) async fn listen(daemon: &Daemon, kms: &Arc<kms::State>, path: PathBuf) -> anyhow::Result<Listener<Kes>> {
+    let name = format!("{KES_API}, as '{}' says", path.display());
+    let source = Source { path, addr: None };
+    let config = source.load()?;
+    let tls = config.load_tls()?;
+    let served = Served::connect(&config, Some(kms)).await?;
+    let (address, limits) = (config.address, config.limits);
+    let program = Kes::new(daemon, source, config, served, Some(kms.clone()));
+    let state = program.state();
+    daemon.listen(name, address, limits, program, (state, tls)).await
+}
+
 /// Connects to the key store. Waits until it answers.
-async fn wait_for_keystore(config: &Config) -> anyhow::Result<Arc<Keys>> {
+async fn wait_for_keystore(config: &Config) -> anyhow::Result<Served> {
     let mut pause = Duration::from_secs(1);
     loop {
-        match connect(config).await {
+        match Served::connect(config, None).await {
             Err(error) if is_unreachable(&error) => {
                 let cause = format!("{error:#}");
                 tracing::warn!(cause, "waiting for the key store; it is asked again in {} s", pause.as_secs());
@@ -102,20 +115,9 @@ async fn wait_for_keystore(config: &Config) -> anyhow::Result<Arc<Keys>> {
     }
 }
 
-async fn connect(config: &Config) -> anyhow::Result<Arc<Keys>> {
-    let store = config.keystore.connect().await;
-    let store = store.with_context(|| config.keystore_place("").to_string())?;
-    for warning in store.warnings() {
-        tracing::warn!(keystore = %store, "{warning}");
-    }
-    let keys = Keys::new(config.cache, store, tokio::runtime::Handle::current());
-    create_keys(&keys, &config.keys, &config.admin).await?;
-    Ok(keys)
-}
-
 /// Whether the error is a failure of the key store that may pass.
 fn is_unreachable(error: &anyhow::Error) -> bool {
-    let created = error.downcast_ref::<cache::Error>().map(|error| &*error.source);
+    let created = error.downcast_ref::<keys::Error>().map(|error| &*error.source);
     matches!(error.downcast_ref().or(created), Some(keystore::Error::Unreachable(_)))
 }
 
@@ -126,29 +128,4 @@ pub(super) fn access(config: &Config) -> Access {
         (rules, policy.identities.clone())
     });
     Access::new(config.admin.clone(), policies.collect(), clock::now())
-}
-
-/// Creates the keys that the config names, where they are missing.
-async fn create_keys<'a>(
-    keys: &Arc<Keys>,
-    names: impl IntoIterator<Item = &'a KeyName>,
-    admin: &Identity,
-) -> anyhow::Result<()> {
-    for name in names {
-        create_key(keys, name, admin).await.with_context(|| format!("failed to create the key '{name}'"))?;
-    }
-    Ok(())
-}
-
-async fn create_key(keys: &Arc<Keys>, name: &KeyName, admin: &Identity) -> anyhow::Result<()> {
-    let key = Key::generate(Algorithm::preferred(), clock::now(), admin.as_str())?;
-    match keys.create(name, &key).await {
-        Err(error) if !matches!(*error.source, keystore::Error::Exists) => Err(error.into()),
-        created => {
-            if created.is_ok() {
-                tracing::info!(key = %name, "key created, as the config says");
-            }
-            Ok(())
-        }
-    }
 }

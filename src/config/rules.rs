@@ -16,6 +16,10 @@ pub(super) fn check(config: &Config) -> Vec<Problem> {
     if let keystore::Config::Kms(_) = config.keystore.store {
         broken.push(Problem::at_key(Path::of("keystore.kms"), keystore::kms::NO_STORE));
     }
+    if matches!(config.keystore.store, keystore::Config::Enclave(_)) && config.keystore.encrypt.is_some() {
+        let message = "an enclave's keys are encrypted by the key manager; remove this section";
+        broken.push(Problem::at_key(Path::of("keystore.encrypt"), message));
+    }
     check_api(config, &mut broken);
     check_identities(config, &mut broken);
     check_keys(config, &mut broken);

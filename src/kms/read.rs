@@ -141,19 +141,12 @@ impl Inside<'_> {
 
     async fn decrypt(&self, request: &DecryptRequest, turn: &mut Turn) -> Result<DecryptResponse, Error> {
         let ring = self.key(&request.name)?;
-        let open = |version: &Version| version.decrypt(&request.ciphertext, &request.associated_data);
-        let response = |mut plaintext: Encoded| DecryptResponse { plaintext: std::mem::take(&mut *plaintext) };
-        if request.version != 0 {
-            return Ok(response(open(ring.version(request.version)?.1)?));
-        }
-        for (number, version) in ring.likeliest() {
-            if let Ok(plaintext) = open(version) {
-                ring.hit(number);
-                return Ok(response(plaintext));
-            }
-            turn.pass().await;
-        }
-        Err(Error::InvalidCiphertext)
+        let (ciphertext, context) = (&request.ciphertext, &request.associated_data);
+        let mut plaintext = match request.version {
+            0 => ring.decrypt_any(ciphertext, context, turn).await?.1,
+            number => ring.version(number)?.1.decrypt(ciphertext, context)?,
+        };
+        Ok(DecryptResponse { plaintext: std::mem::take(&mut *plaintext) })
     }
 
     fn generate(&self, request: &GenerateKeyRequest) -> Result<GenerateKeyResponse, Error> {

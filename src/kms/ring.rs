@@ -7,6 +7,7 @@ use zeroize::Zeroizing;
 
 use super::Error;
 use super::map::Map;
+use super::turn::Turn;
 use super::wire::{ImportKeyRequest, StoredVersion};
 use crate::auth::enclave::Identity;
 use crate::crypto::{Algorithm, Blob, Key, NotAuthentic, key};
@@ -224,9 +225,29 @@ impl Ring {
         (self.latest.0, &self.latest.1)
     }
 
+    /// Decrypts what any of the versions has encrypted; returns the number of that version, too. It pauses for others.
+    ///
+    /// # Errors
+    /// When none has encrypted it.
+    pub(super) async fn decrypt_any(
+        &self,
+        ciphertext: &[u8],
+        context: &[u8],
+        turn: &mut Turn,
+    ) -> Result<(u32, Zeroizing<Vec<u8>>), NotAuthentic> {
+        for (number, version) in self.likeliest() {
+            if let Ok(plaintext) = version.decrypt(ciphertext, context) {
+                self.hit(number);
+                return Ok((number, plaintext));
+            }
+            turn.pass().await;
+        }
+        Err(NotAuthentic)
+    }
+
     /// All versions, in the order in which to try them: first the one that succeeded last, then from the newest to the
     /// oldest.
-    pub(super) fn likeliest(&self) -> impl Iterator<Item = (u32, &Version)> {
+    fn likeliest(&self) -> impl Iterator<Item = (u32, &Version)> {
         let hit = self.last_hit.load(Ordering::Relaxed);
         let first = if hit == 0 { None } else { self.version(hit).ok() };
         let older = self.older.iter().flat_map(Map::iter_back).map(|(number, version)| (*number, &**version));
@@ -235,7 +256,7 @@ impl Ring {
     }
 
     /// Notes that this version has decrypted something.
-    pub(super) fn hit(&self, number: u32) {
+    fn hit(&self, number: u32) {
         // Written only when it changes, because other threads read it all the time.
         if self.last_hit.load(Ordering::Relaxed) != number {
             self.last_hit.store(number, Ordering::Relaxed);

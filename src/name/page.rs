@@ -20,18 +20,24 @@ impl<N: Borrow<str> + Clone> Page<N> {
     /// The names of `all` (sorted) that `pattern` asks for, as many as fit a page.
     pub fn after(pattern: &Pattern, all: &[N]) -> Self {
         let first = pattern.after().map_or(0, |last| all.partition_point(|name| Borrow::<str>::borrow(name) <= last));
-        let rest = &all[first..];
-        let mut size = 0;
-        let fits = rest.iter().take_while(|name| {
-            size += Borrow::<str>::borrow(*name).len() + 3; // two quotes, a comma
-            size <= PAGE
-        });
-        let names: Vec<_> = fits.cloned().collect();
-        let continue_at = match names.last() {
-            Some(last) if names.len() < rest.len() => Some(pattern.continue_at(last.borrow())),
-            _ => None,
-        };
-        Self { names, continue_at }
+        Self::of(pattern, all[first..].iter())
+    }
+
+    /// As many as fit a page of `rest`: the sorted names that `pattern` asks for and that no page before it had.
+    pub fn of<'n>(pattern: &Pattern, rest: impl Iterator<Item = &'n N>) -> Self
+    where
+        N: 'n,
+    {
+        let (mut names, mut size) = (Vec::<N>::new(), 0);
+        for name in rest {
+            size += Borrow::<str>::borrow(name).len() + 3; // two quotes, a comma
+            if size > PAGE {
+                let continue_at = names.last().map(|last| pattern.continue_at(last.borrow()));
+                return Self { names, continue_at };
+            }
+            names.push(name.clone());
+        }
+        Self { names, continue_at: None }
     }
 }
 

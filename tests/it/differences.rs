@@ -9,6 +9,11 @@ use crate::support::differences::{Difference, Unrecorded, all, unrecorded};
 /// The areas: the first part of a case's name, its title and what stands below that.
 const AREAS: &[(&str, &str, &str)] = &[
     ("http", "The HTTP API", "What clients see."),
+    (
+        "enclave",
+        "The KES API of a key manager",
+        "Where the KES API over an enclave answers otherwise than a key server.",
+    ),
     ("config", "The config file", "What a config file means, and which are refused."),
     ("cli", "The command line", "What the commands print, and how they exit."),
 ];

@@ -13,6 +13,11 @@ fn cli() {
 }
 
 #[test]
+fn kes_clients() {
+    run("docs/kes-clients.md");
+}
+
+#[test]
 #[ignore = "runs openssl: tests/run"]
 fn key_manager() {
     let hsm_key = "hsm:aes256:KioqKioqKioqKioqKioqKioqKioqKioqKioqKioqKio=";

@@ -22,7 +22,7 @@ use tokio::task::JoinSet;
 use super::kms;
 use super::support::client::Guard;
 use super::support::frames::{frame, head_as_kept, head_to_keep, next_frame, preface};
-use super::support::{Client, Identity, Protocol, TestServer, block_on, eventually};
+use super::support::{Client, Identity, Protocol, TestServer, block_on, door, eventually};
 
 const MIB: usize = 1 << 20;
 
@@ -173,17 +173,31 @@ fn unfinished() -> Bytes {
 
 #[test]
 fn unfinished_bodies_of_clients_take_no_more_than_their_share() {
-    let server = TestServer::fixture();
+    unfinished_bodies(&TestServer::fixture());
+}
+
+#[test]
+fn unfinished_bodies_take_no_more_where_a_key_manager_serves_the_kes_api() {
+    unfinished_bodies(&door::fixture());
+}
+
+/// Those of a client that is known, and of one that is not.
+fn unfinished_bodies(server: &TestServer) {
     let client = Client::fixture(server.address(), "admin");
     let (method, path) = ("PUT", "/v1/key/encrypt/my-key");
     let attack = Attack { client, method, path, body: unfinished(), window: 65_535, is_whole: false, connections: TWO };
+    let client = Client::fixture(server.address(), "nobody");
+    let stranger =
+        Attack { client, method, path, body: unfinished(), window: 65_535, is_whole: false, connections: TWO };
     block_on(async {
-        is_well(&server).await;
+        is_well(server).await;
+        let grown = stranger.run(server, 403, CONNECTIONS * STREAMS).await;
+        assert!(grown < 24 * MIB, "nobody knows the client: {} MiB more", grown / MIB);
         let before = server.resident();
-        let grown = attack.run(&server, 503, CONNECTIONS * REFUSED).await;
+        let grown = attack.run(server, 503, CONNECTIONS * REFUSED).await;
         assert!(grown > 24 * MIB, "the attack is one: {} MiB more", grown / MIB);
-        is_well(&server).await;
-        gives_back(&server, before);
+        is_well(server).await;
+        gives_back(server, before);
     });
     assert!(server.stderr().contains("too much memory is taken"), "{}", server.stderr());
 }
@@ -234,7 +248,15 @@ fn unfinished_bodies_take_no_more_in_a_key_manager_and_nothing_where_nobody_know
 
 #[test]
 fn replies_that_nobody_reads_take_no_more_than_their_share() {
-    let server = TestServer::fixture();
+    unread_replies(&TestServer::fixture());
+}
+
+#[test]
+fn replies_that_nobody_reads_take_no_more_where_a_key_manager_serves_the_kes_api() {
+    unread_replies(&door::fixture());
+}
+
+fn unread_replies(server: &TestServer) {
     let client = Client::fixture(server.address(), "admin");
     let plaintext = STANDARD.encode(vec![7; 700_000]);
     let body = format!("{{\"plaintext\":\"{plaintext}\"}}").into();
@@ -242,9 +264,9 @@ fn replies_that_nobody_reads_take_no_more_than_their_share() {
     let attack = Attack { client, method, path, body, window: 0, is_whole: true, connections: TWO };
     block_on(async {
         let before = server.resident();
-        attack.run(&server, 503, CONNECTIONS * REFUSED).await;
-        is_well(&server).await;
-        gives_back(&server, before);
+        attack.run(server, 503, CONNECTIONS * REFUSED).await;
+        is_well(server).await;
+        gives_back(server, before);
     });
 }
 

@@ -4,6 +4,7 @@ mod certificates;
 mod command_line;
 mod crash;
 mod hostile;
+mod kes;
 mod log;
 mod records;
 mod scale;

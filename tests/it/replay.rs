@@ -1,7 +1,8 @@
 //! Every request in `testdata/http`, sent again: we answer as the archived server did, or as
 //! `testdata/differences.toml` says.
 //!
-//! Each file runs in order against a fresh server, once over HTTP/1.1 and once over HTTP/2.
+//! Each file runs in order against a fresh server, once over HTTP/1.1 and once over HTTP/2. Then the same for a key
+//! manager that serves the KES API over an enclave.
 
 mod answer;
 mod case;
@@ -15,7 +16,7 @@ use self::answer::Expected;
 use self::case::{Case, File};
 use crate::support::differences::Differences;
 use crate::support::server::fixture_config;
-use crate::support::{Client, Identity, Protocol, TestServer, block_on, testdata};
+use crate::support::{Client, Identity, Protocol, TestServer, block_on, door, testdata};
 
 /// Declares a test for each file whose requests need nothing but the fixture.
 macro_rules! replays {
@@ -26,6 +27,15 @@ macro_rules! replays {
         fn $name() {
             replay($file, || TestServer::fixture());
         })*
+
+        mod of_an_enclave {
+            use super::*;
+
+            $(#[test]
+            fn $name() {
+                replay_door($file, || door::fixture());
+            })*
+        }
     };
 }
 
@@ -68,6 +78,20 @@ fn skip_auth() {
 }
 
 #[test]
+fn skip_auth_of_an_enclave() {
+    let config = || {
+        door::door_config(|config| {
+            format!("{config}api:\n  /v1/ready:\n    skip_auth: true\n  /v1/metrics:\n    timeout: 7s\n")
+        })
+    };
+    replay_door("skip-auth", || {
+        let server = door::empty(&config());
+        block_on(door::fill(&server, &server.keys()));
+        server
+    });
+}
+
+#[test]
 fn every_file_has_a_test() {
     let mut files: Vec<_> = std::fs::read_dir(testdata("http"))
         .expect("readable")
@@ -81,8 +105,16 @@ fn every_file_has_a_test() {
 
 /// Sends the requests of a file, in order, once per protocol.
 fn replay(file: &str, start: impl Fn() -> TestServer) {
-    let cases = File::load(file).cases;
-    let mut report = Report::new(file);
+    replay_into(Report::new(file), start);
+}
+
+/// The same for the listener of a key manager. It answers as a key server does, or as the entries for `enclave/…` say.
+fn replay_door(file: &str, start: impl Fn() -> TestServer) {
+    replay_into(Report { enclave: Some(Differences::of(&format!("enclave/{file}"))), ..Report::new(file) }, start);
+}
+
+fn replay_into(mut report: Report, start: impl Fn() -> TestServer) {
+    let cases = File::load(&report.file).cases;
     for protocol in Protocol::ALL {
         let server = start();
         let clients = Clients::new(&server, protocol);
@@ -119,6 +151,8 @@ impl Clients {
 struct Report {
     file: String,
     differences: Differences,
+    /// Where a key manager answers otherwise than a key server, if this is about one.
+    enclave: Option<Differences>,
     failures: Vec<String>,
     compared: usize,
 }
@@ -126,7 +160,7 @@ struct Report {
 impl Report {
     fn new(file: &str) -> Self {
         let differences = Differences::of(&format!("http/{file}"));
-        Self { file: file.into(), differences, failures: Vec::new(), compared: 0 }
+        Self { file: file.into(), differences, enclave: None, failures: Vec::new(), compared: 0 }
     }
 
     fn compare(
@@ -138,7 +172,10 @@ impl Report {
     ) {
         let name = format!("http/{}#{index}", self.file);
         let recorded = case.recorded(protocol);
-        let ours = self.differences.take(&name).map(|difference| Expected::ours(&difference.answer, protocol));
+        let own_name = format!("enclave/{}#{index}", self.file);
+        let own = self.enclave.as_mut().and_then(|enclave| enclave.take(&own_name));
+        let ours = own.or_else(|| self.differences.take(&name));
+        let ours = ours.map(|difference| Expected::ours(&difference.answer, protocol));
         self.compared += 1;
         let what = format!("{name} {protocol:?} {} {}", case.request.method, case.request.short_path());
         match ours {
@@ -151,7 +188,11 @@ impl Report {
                 if let Err(why) = ours.check(&answer, &case.request.method) {
                     self.failures.push(format!("{what}: not even our own answer: {why}\n    got {answer:?}"));
                 }
-                self.differences.note(&name, recorded.check(&answer, &case.request.method).is_err());
+                let differs = recorded.check(&answer, &case.request.method).is_err();
+                self.differences.note(&name, differs);
+                if let Some(enclave) = &mut self.enclave {
+                    enclave.note(&own_name, differs);
+                }
             }
         }
     }
@@ -165,6 +206,7 @@ impl Report {
             self.compared,
             self.failures.join("\n")
         );
-        self.differences.finish();
+        // What a key server needs, a key manager may not.
+        self.enclave.unwrap_or(self.differences).finish();
     }
 }

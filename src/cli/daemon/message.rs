@@ -27,9 +27,9 @@ impl Message {
     }
 
     /// The addresses at which clients reach a server that listens on `address`.
-    pub(in crate::cli) fn endpoints(&mut self, address: SocketAddr) {
+    pub(in crate::cli) fn endpoints(&mut self, label: &str, address: SocketAddr) {
         for (nth, endpoint) in endpoints(address).iter().enumerate() {
-            self.line(if nth == 0 { "API" } else { "" }, endpoint);
+            self.line(if nth == 0 { label } else { "" }, endpoint);
         }
     }
 

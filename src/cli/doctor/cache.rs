@@ -9,8 +9,8 @@ use crate::keystore;
 pub(super) fn check(config: &Config, report: &mut Report) {
     const ID: &str = "cache";
     let expiry = config.cache.expiry;
-    // A key in the config itself cannot have an outage.
-    let can_fail = !matches!(config.keystore.store, keystore::Config::Static(_));
+    // A key in the config itself cannot have an outage, and neither can an enclave of the same process.
+    let can_fail = !matches!(config.keystore.store, keystore::Config::Static(_) | keystore::Config::Enclave(_));
     if expiry.offline.is_zero() && can_fail {
         let left = span(expiry.any.min(expiry.unused));
         report.warning(

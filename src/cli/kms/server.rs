@@ -15,7 +15,7 @@ use self::certificate::Source;
 use crate::auth::enclave::ApiKey;
 use crate::cli::daemon::{self, Daemon, Listen, Message, Program, apply_log, message};
 use crate::cli::environment::{self, KMS_HSM_KEY};
-use crate::cli::{input, published};
+use crate::cli::{input, published, server};
 use crate::config::{
     self,
     kms::{Config, Hsm},
@@ -45,6 +45,9 @@ pub(super) struct Args {
     /// The config file
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// Serve the KES API, too: the config file of a KES whose key store is an enclave; may be given several times
+    #[arg(long, value_name = "FILE")]
+    kes: Vec<PathBuf>,
     /// Start for development: data in memory, a certificate and keys made on the spot
     #[arg(long, conflicts_with_all = ["directory", "config"])]
     dev: bool,
@@ -79,10 +82,16 @@ async fn start(args: Args, daemon: Daemon) -> anyhow::Result<()> {
     let telemetry = daemon.telemetry.clone();
     let program = KeyManager { telemetry, file: args.config, config, source, state: state.clone() };
     let address = args.address.unwrap_or_else(|| SocketAddr::new(listening(args.dev), PORT));
-    let listener = daemon.listen("the key manager", address, config::Limits::default(), program, (state, tls)).await?;
+    let listener =
+        daemon.listen("the key manager", address, config::Limits::default(), program, (state.clone(), tls)).await?;
     let address = listener.address();
     let host = args.host.unwrap_or_else(|| host(address));
     listener.state().set_host(host.clone());
+
+    let mut doors = Vec::new();
+    for file in args.kes {
+        doors.push(server::listen(&daemon, &state, file).await?);
+    }
 
     let certificate = listener.program().source.file(address)?;
     let mut message = Message::new();
@@ -99,6 +108,10 @@ async fn start(args: Args, daemon: Daemon) -> anyhow::Result<()> {
     if let Some(file) = &file {
         message.line("Certificate", file);
     }
+    for door in &doors {
+        message.endpoints("KES API", door.address());
+        message.line("", &door.program().about());
+    }
     message.process(log, &daemon.lock);
     let local = if address.ip().is_unspecified() { IpAddr::from([127, 0, 0, 1]) } else { address.ip() };
     let endpoint = format!("https://{}", SocketAddr::new(local, address.port()));
@@ -110,7 +123,8 @@ async fn start(args: Args, daemon: Daemon) -> anyhow::Result<()> {
     ];
     let exports: Vec<_> = exports.into_iter().flatten().filter(|_| args.dev).collect();
     message.print(&exports)?;
-    let listeners: Vec<Box<dyn Listen>> = vec![Box::new(listener)];
+    let mut listeners: Vec<Box<dyn Listen>> = vec![Box::new(listener)];
+    listeners.extend(doors.into_iter().map(|door| Box::new(door) as _));
     daemon.serve(listeners).await
 }
 

@@ -26,7 +26,7 @@ pub(super) async fn run(daemon: Daemon, address: Option<SocketAddr>) -> anyhow::
     let store = Arc::new(keystore::mem::Store::default());
     let keys = Keys::new(cache::Config::default(), store, tokio::runtime::Handle::current());
     let access = Access::new(identity.clone(), Vec::new(), clock::now());
-    let state = State::new(&BTreeMap::new(), access, keys.clone(), daemon.telemetry.clone(), daemon.started);
+    let state = State::new(&BTreeMap::new(), access, Arc::new(keys.clone()), daemon.telemetry.clone(), daemon.started);
     let certificate = Ephemeral::make(None, clock::now())?;
     let log = config::Log { error: Some(Level(0)), audit: Some(Level(0)) };
     daemon.apply_log(log);
@@ -36,7 +36,7 @@ pub(super) async fn run(daemon: Daemon, address: Option<SocketAddr>) -> anyhow::
     let file = certificate.file(listener.address())?;
     let mut message = Message::new();
     message.line("Key store", &keys.store());
-    message.endpoints(listener.address());
+    message.endpoints("API", listener.address());
     message.line("Admin", &identity);
     message.process(log, &daemon.lock);
     // The key is of this server only, which keeps nothing: it may be shown.

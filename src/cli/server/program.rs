@@ -8,12 +8,13 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use tokio_util::task::TaskTracker;
 
-use super::{access, connect, create_keys};
+use super::access;
+use super::served::Served;
 use crate::api::State;
-use crate::cache::Keys;
 use crate::cli::daemon::{Daemon, Program, apply_log};
 use crate::cli::published;
 use crate::config::Config;
+use crate::kms;
 use crate::server::tls::{self, Fingerprint, Tls};
 use crate::telemetry::Telemetry;
 
@@ -39,38 +40,53 @@ impl Source {
     }
 }
 
-/// The KES API over the key store of a config file.
-pub(super) struct Kes {
+/// The KES API over the keys that a config file names.
+pub(in crate::cli) struct Kes {
     started: Instant,
     telemetry: Arc<Telemetry>,
     source: Source,
     config: Config,
-    keys: Arc<Keys>,
+    served: Served,
+    /// The key manager of this process, of which it is another listener.
+    kms: Option<Arc<kms::State>>,
     /// What is still under way to key stores that a reload replaced.
     retired: TaskTracker,
 }
 
 impl Kes {
-    pub(super) fn new(daemon: &Daemon, source: Source, config: Config, keys: Arc<Keys>) -> Self {
+    pub(super) fn new(
+        daemon: &Daemon,
+        source: Source,
+        config: Config,
+        served: Served,
+        kms: Option<Arc<kms::State>>,
+    ) -> Self {
         let (started, telemetry) = (daemon.started, daemon.telemetry.clone());
-        Self { started, telemetry, source, config, keys, retired: TaskTracker::new() }
+        Self { started, telemetry, source, config, served, kms, retired: TaskTracker::new() }
     }
 
     /// The state that the config describes.
     pub(super) fn state(&self) -> Arc<State> {
         let access = access(&self.config);
-        State::new(&self.config.api, access, self.keys.clone(), self.telemetry.clone(), self.started)
+        State::new(&self.config.api, access, self.served.keys(), self.telemetry.clone(), self.started)
     }
 
-    /// The keys of the key store that `config` names. If it is the same store, the present keys are kept, so that a
-    /// reload in an outage does not empty the cache.
-    async fn keys_for(&self, config: &Config) -> anyhow::Result<Arc<Keys>> {
+    /// What is served, and which config says so.
+    pub(in crate::cli) fn about(&self) -> String {
+        format!("{}, {}", self.served, self.source.path.display())
+    }
+
+    /// What `config` names. If it is the same store, the present keys are kept, so that a reload in an outage does not
+    /// empty the cache.
+    async fn served_by(&self, config: &Config) -> anyhow::Result<Served> {
         if config.keystore_id != self.config.keystore_id {
-            return connect(config).await;
+            return Served::connect(config, self.kms.as_ref()).await;
         }
-        let new = config.keys.iter().filter(|name| !self.config.keys.contains(name));
-        create_keys(&self.keys, new, &config.admin).await?;
-        Ok(self.keys.clone())
+        // The keys of an enclave may be missing because it was when this server started.
+        let is_new = |name: &&_| matches!(self.served, Served::Enclave(_)) || !self.config.keys.contains(name);
+        let new = config.keys.iter().filter(is_new);
+        self.served.create(new, &config.admin).await?;
+        Ok(self.served.clone())
     }
 }
 
@@ -89,16 +105,19 @@ impl Program for Kes {
     async fn reload(&mut self) -> anyhow::Result<(Arc<State>, Tls)> {
         let config = self.source.load()?;
         let tls = config.load_tls()?;
-        let keys = self.keys_for(&config).await?;
+        let served = self.served_by(&config).await?;
         if config.address != self.config.address || config.limits != self.config.limits {
             tracing::warn!("a changed address or limit takes effect at the next start only");
         }
         // Nothing fails from here on.
-        keys.reconfigure(config.cache);
-        apply_log(&self.telemetry, config.log);
+        served.reconfigure(config.cache);
+        // In a key manager its own config says what is logged.
+        if self.kms.is_none() {
+            apply_log(&self.telemetry, config.log);
+        }
         self.config = config;
-        let former = std::mem::replace(&mut self.keys, keys);
-        if !Arc::ptr_eq(&former, &self.keys) {
+        let former = std::mem::replace(&mut self.served, served);
+        if !former.is(&self.served) {
             self.retired.spawn(async move { former.finish().await });
         }
         Ok((self.state(), tls))
@@ -106,7 +125,7 @@ impl Program for Kes {
 
     async fn finish(&mut self) {
         let writes = async {
-            self.keys.finish().await;
+            self.served.finish().await;
             self.retired.close();
             self.retired.wait().await;
         };

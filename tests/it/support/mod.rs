@@ -7,6 +7,7 @@ pub mod console;
 pub mod curl;
 pub mod delay;
 pub mod differences;
+pub mod door;
 pub mod frames;
 pub mod gate;
 pub mod lines;

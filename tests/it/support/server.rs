@@ -18,6 +18,8 @@ pub const PROGRAM: &str = env!("CARGO_BIN_EXE_claviger");
 pub struct TestServer {
     child: Child,
     address: SocketAddr,
+    /// Of its own protocol, where `address` is that of another listener of a key manager.
+    key_manager: Option<SocketAddr>,
     directory: tempfile::TempDir,
     stdout: Output,
     stderr: Output,
@@ -156,6 +158,21 @@ impl TestServer {
         Self::launch_under(command, directory, &args)
     }
 
+    /// A key manager with its data in `directory`, and a listener for the KES API with this config. The address is that
+    /// of this listener.
+    pub fn key_manager_with_door(directory: tempfile::TempDir, hsm_key: &str, config: &str) -> Self {
+        std::fs::write(directory.path().join("config.yml"), config).expect("the config is written");
+        let mut command = Command::new(PROGRAM);
+        command.env("MINIO_KMS_HSM_KEY", hsm_key);
+        let args = ["kms", "server", "data", "--address", "127.0.0.1:0", "--kes", "config.yml"];
+        let mut server = Self::launch_under(command, directory, &args);
+        let said = server.stderr();
+        let door = said.lines().find_map(|line| line.strip_prefix("KES API     https://")?.parse().ok());
+        let door = door.unwrap_or_else(|| panic!("there is no such listener:\n{said}"));
+        server.key_manager = Some(std::mem::replace(&mut server.address, door));
+        server
+    }
+
     /// A key manager in development mode.
     pub fn key_manager_dev(hsm_key: &str) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
@@ -202,7 +219,7 @@ impl TestServer {
             }
         });
         match wait.recv_timeout(Duration::from_secs(30)) {
-            Ok(Some(address)) => Self { child, address, directory, stdout, stderr },
+            Ok(Some(address)) => Self { child, address, key_manager: None, directory, stdout, stderr },
             _ => {
                 let _ = child.kill();
                 let _ = child.wait();
@@ -213,6 +230,11 @@ impl TestServer {
 
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// The address of a key manager's own protocol.
+    pub fn key_manager_address(&self) -> SocketAddr {
+        self.key_manager.unwrap_or(self.address)
     }
 
     pub fn directory(&self) -> &Path {

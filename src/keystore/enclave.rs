@@ -1,0 +1,18 @@
+//! The `keystore.enclave` section of the config file: an enclave of the key manager that is the same process. Only the
+//! config of a listener of a key manager may have it.
+
+use serde::Deserialize;
+
+use crate::name::EnclaveName;
+
+/// The error where no key manager is in the same process.
+pub const NO_KEY_MANAGER: &str = "an enclave is served by its key manager itself: start \
+     'claviger kms server DIR --kes FILE' with this config; to copy keys from or to an enclave, write 'keystore.kms'";
+
+/// The `keystore.enclave:` section of the config file.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Its name.
+    pub name: EnclaveName,
+}
