@@ -17,6 +17,7 @@ use crate::auth::{Access, Caller, Denied, Identity, Requirement, peer};
 use crate::keys::Keys;
 use crate::server::route::RouteConfig;
 use crate::server::{Handle, Route, Router, Service};
+use crate::setting;
 use crate::telemetry::Telemetry;
 
 pub(crate) use self::status::COMMIT;
@@ -60,6 +61,8 @@ pub struct State {
     keys: Arc<dyn Keys>,
     telemetry: Arc<Telemetry>,
     started: Instant,
+    /// Of the config in force; none for a server that has none.
+    config_hash: Option<setting::Hash>,
     /// The server that serves this; known once it is bound.
     server: OnceLock<Handle<Self>>,
 }
@@ -72,9 +75,10 @@ impl State {
         keys: Arc<dyn Keys>,
         telemetry: Arc<Telemetry>,
         started: Instant,
+        config_hash: Option<setting::Hash>,
     ) -> Arc<Self> {
         let router = Router::new(routes(), api);
-        Arc::new(Self { router, access, keys, telemetry, started, server: OnceLock::new() })
+        Arc::new(Self { router, access, keys, telemetry, started, config_hash, server: OnceLock::new() })
     }
 }
 

@@ -92,12 +92,10 @@ impl Call {
         let mut request = Request::builder()
             .method(self.method)
             .uri(endpoint.uri(&self.path))
-            .header(USER_AGENT, concat!("claviger/", env!("CARGO_PKG_VERSION")));
+            .header(USER_AGENT, concat!("claviger/", env!("CARGO_PKG_VERSION")))
+            .header(ACCEPT, self.content_type);
         if !self.body.is_empty() {
             request = request.header(CONTENT_TYPE, self.content_type);
-        }
-        if self.content_type == BINARY {
-            request = request.header(ACCEPT, BINARY);
         }
         request.body(Full::new(self.body.clone())).expect("an endpoint and an encoded path make a URI")
     }

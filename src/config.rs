@@ -6,6 +6,7 @@ mod any;
 mod document;
 mod env;
 mod finding;
+mod hash;
 pub mod kms;
 mod odd;
 mod old;
@@ -172,6 +173,11 @@ impl Config {
     /// Everything that is wrong.
     pub fn load(file: &FilePath) -> Result<(Self, Vec<Finding>), Errors> {
         Self::examine(file).whole()
+    }
+
+    /// A hash of the settings, without secrets and without what differs from machine to machine.
+    pub fn hash(&self) -> setting::Hash {
+        hash::of(self)
     }
 
     /// Reads a file, behind errors too.

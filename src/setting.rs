@@ -12,6 +12,29 @@ use hyper::Uri;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::de::{Deserialize, Deserializer, Error};
 
+/// Tells whether two servers have the same settings. It is made without secrets, so it may be shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hash(u64);
+
+impl Hash {
+    /// A hash of 48 bits: a metric, which is a floating-point number, holds it exactly.
+    pub fn new([a, b, c, d, e, f]: [u8; 6]) -> Self {
+        Self(u64::from_be_bytes([0, 0, a, b, c, d, e, f]))
+    }
+
+    /// As a number below 2^48.
+    pub fn number(self) -> u64 {
+        self.0
+    }
+}
+
+/// Twelve hex digits.
+impl fmt::Display for Hash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:012x}", self.0)
+    }
+}
+
 /// The address of a server: `https://host[:port][/path]`, or the same with `http`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Url(String);

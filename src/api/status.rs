@@ -44,6 +44,12 @@ pub(super) async fn status(call: Call<State>) -> Result<StatusResponse, Error> {
         keystore_latency: latency.as_ref().ok().map(|latency| nanoseconds(latency.max(&Duration::from_millis(1)))),
         keystore_unreachable: matches!(latency, Err(keystore::Error::Unreachable(_))),
         keystore_unavailable: latency.is_err(),
+        // Clients of the archived server get its answer, field by field.
+        config_hash: call
+            .state()
+            .config_hash
+            .filter(|_| call.asks_for("application/json"))
+            .map(|hash| hash.to_string()),
     })
 }
 
@@ -61,6 +67,10 @@ pub(super) async fn metrics(call: Call<State>) -> Result<Reply, Error> {
     call.state().telemetry.write_metrics(&mut text);
     process::write_metrics(&mut text, call.state().started);
     write_keystore(call.state(), &mut text);
+    if let Some(hash) = call.state().config_hash {
+        let help = "A hash of the settings in force, without secrets: replicas with the same settings have the same.";
+        text.gauge("claviger_config_hash", help, hash.number());
+    }
     if let Some(server) = call.state().server.get() {
         server.write_metrics(&mut text);
     }

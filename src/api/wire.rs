@@ -285,6 +285,9 @@ pub struct StatusResponse {
     /// without this one for malformed.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub keystore_unavailable: bool,
+    /// A hash of the settings in force, without secrets; ours alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config_hash: Option<String>,
 }
 
 /// `GET /v1/api`

@@ -43,6 +43,16 @@ impl Connection {
     /// Like `client`, with an API key that takes precedence over all others.
     pub(super) fn client_with(&self, api_key: Option<&SecretString>) -> anyhow::Result<Client> {
         let endpoints = self.endpoints()?;
+        Ok(Client::new(endpoints, self.tls(api_key)?))
+    }
+
+    /// A client of its own for each server that is named.
+    pub(super) fn clients(&self) -> anyhow::Result<Vec<Client>> {
+        let (endpoints, tls) = (self.endpoints()?, self.tls(None)?);
+        Ok(endpoints.into_iter().map(|endpoint| Client::new(vec![endpoint], tls.clone())).collect())
+    }
+
+    fn tls(&self, api_key: Option<&SecretString>) -> anyhow::Result<Tls> {
         let trust = match self.insecure {
             true => Trust::Anybody,
             false => Trust::System { also: environment::ssl_cert_file() },
@@ -52,14 +62,14 @@ impl Connection {
             (None, Some(file)) => Some(input::read_line(file)?),
             (None, None) => api_key_of_environment()?,
         };
-        let tls = match (api_key, environment::path(&KEY_FILE), environment::path(&CERT_FILE)) {
+        match (api_key, environment::path(&KEY_FILE), environment::path(&CERT_FILE)) {
             (Some(key), None, None) => {
                 let key = ApiKey::parse(key.expose_secret())?;
-                Tls::with_api_key(&key, &trust, clock::now())?
+                Ok(Tls::with_api_key(&key, &trust, clock::now())?)
             }
             (None, Some(key), Some(certificate)) => {
                 let (key, chain) = (input::private_key(&key)?, certificates(&certificate)?);
-                Tls::with_certificate(chain, &key, &trust)?
+                Ok(Tls::with_certificate(chain, &key, &trust)?)
             }
             (Some(_), Some(_), _) => bail!("an API key and a private key file exclude each other: unset one of them"),
             (Some(_), None, Some(_)) => {
@@ -72,8 +82,7 @@ impl Connection {
             (None, None, None) => {
                 bail!("no API key: set {}, or {} and {}", API_KEY[0], KEY_FILE[0], CERT_FILE[0])
             }
-        };
-        Ok(Client::new(endpoints, tls))
+        }
     }
 
     fn endpoints(&self) -> anyhow::Result<Vec<Endpoint>> {

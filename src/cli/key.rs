@@ -1,6 +1,7 @@
 //! `claviger key`: manages keys, and encrypts and decrypts with them.
 
 mod crypto;
+mod everywhere;
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -59,6 +60,9 @@ struct Names {
 struct Remove {
     #[command(flatten)]
     keys: Names,
+    /// Make every server that '--server' names forget the keys, not only the first that answers
+    #[arg(long)]
+    everywhere: bool,
     #[command(flatten)]
     consent: Consent,
 }
@@ -159,13 +163,20 @@ async fn info(args: Info, out: &mut Out) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn remove(Remove { keys: Names { names, connection }, consent }: Remove, out: &mut Out) -> anyhow::Result<()> {
-    let client = connection.client()?;
+async fn remove(args: Remove, out: &mut Out) -> anyhow::Result<()> {
+    let Remove { keys: Names { names, connection }, everywhere, consent } = args;
+    let clients = if everywhere { connection.clients()? } else { vec![connection.client()?] };
     let all = names.iter().map(|name| format!("\"{}\"", printable(name))).collect::<Vec<_>>().join(", ");
     let plural = if names.len() == 1 { "" } else { "s" };
-    consent.ask(&format!("Delete key{plural} {all}? What was encrypted with it can never be decrypted again."))?;
+    let others = match everywhere {
+        true => "",
+        false => " Other servers of the same key store may use it until their caches expire: see '--everywhere'.",
+    };
+    consent
+        .ask(&format!("Delete key{plural} {all}? What was encrypted with it can never be decrypted again.{others}"))?;
     for name in names {
-        client.delete_key(&name).await.with_context(|| format!("failed to remove key \"{}\"", printable(&name)))?;
+        let removed = everywhere::remove(&clients, &name).await;
+        removed.with_context(|| format!("failed to remove key \"{}\"", printable(&name)))?;
         out.done(format_args!("Deleted key \"{}\".", printable(&name)))?;
     }
     Ok(())

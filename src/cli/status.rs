@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use serde::Serialize;
 
+use super::KES;
 use super::connection::Connection;
 use super::out::{BAD, GOOD, HEADING, LABEL, Out, STRONG, printable};
 use super::units::{bytes, span};
@@ -35,7 +36,10 @@ pub(super) async fn run(args: Args, out: &mut Out) -> anyhow::Result<()> {
         let api = client.api().await.context("failed to list the API")?;
         return Ok(out.json(&api.routes.iter().map(Listed::from).collect::<Vec<_>>())?);
     }
-    let status = client.status().await.context("failed to get the status")?;
+    let mut status = client.status().await.context("failed to get the status")?;
+    if out.program() == KES {
+        status.config_hash = None;
+    }
     if args.json {
         return Ok(out.json(&status)?);
     }
@@ -61,7 +65,7 @@ fn print_status(out: &mut Out, status: &StatusResponse) -> io::Result<()> {
         Some(latency) => span(Duration::from_nanos(nanoseconds(latency))),
         None => "unknown".to_owned(),
     };
-    let rows = [
+    let mut rows = vec![
         ("Version", printable(&status.version)),
         ("Uptime", span(Duration::from_secs(status.uptime))),
         ("Latency", latency),
@@ -71,6 +75,7 @@ fn print_status(out: &mut Out, status: &StatusResponse) -> io::Result<()> {
         ("· Heap", bytes(status.mem_heap_used)),
         ("· Stack", bytes(status.mem_stack_used)),
     ];
+    rows.extend(status.config_hash.iter().map(|hash| ("Config", printable(hash))));
     for (label, value) in rows {
         let label = out.paint(LABEL, format!("  {label:<8}"));
         let separator = if value.is_empty() { "" } else { " " };

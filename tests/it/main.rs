@@ -26,6 +26,7 @@ mod prometheus;
 mod proxy;
 mod reload;
 mod replay;
+mod replicas;
 mod support;
 mod telemetry;
 mod vectors;

@@ -26,7 +26,8 @@ pub(super) async fn run(daemon: Daemon, address: Option<SocketAddr>) -> anyhow::
     let store = Arc::new(keystore::mem::Store::default());
     let keys = Keys::new(cache::Config::default(), store, tokio::runtime::Handle::current());
     let access = Access::new(identity.clone(), Vec::new(), clock::now());
-    let state = State::new(&BTreeMap::new(), access, Arc::new(keys.clone()), daemon.telemetry.clone(), daemon.started);
+    let (store, telemetry) = (Arc::new(keys.clone()), daemon.telemetry.clone());
+    let state = State::new(&BTreeMap::new(), access, store, telemetry, daemon.started, None);
     let certificate = Ephemeral::make(None, clock::now())?;
     let log = config::Log { error: Some(Level(0)), audit: Some(Level(0)) };
     daemon.apply_log(log);

@@ -68,7 +68,8 @@ impl Kes {
     /// The state that the config describes.
     pub(super) fn state(&self) -> Arc<State> {
         let access = access(&self.config);
-        State::new(&self.config.api, access, self.served.keys(), self.telemetry.clone(), self.started)
+        let (keys, telemetry) = (self.served.keys(), self.telemetry.clone());
+        State::new(&self.config.api, access, keys, telemetry, self.started, Some(self.config.hash()))
     }
 
     /// What is served, and which config says so.
