@@ -3,6 +3,7 @@
 mod certificates;
 mod command_line;
 mod crash;
+mod damage;
 mod hostile;
 mod kes;
 mod log;
