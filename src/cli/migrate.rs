@@ -2,7 +2,7 @@
 
 pub(super) mod meter;
 mod place;
-mod report_file;
+pub(super) mod report_file;
 pub(super) mod session;
 
 use std::collections::BTreeMap;

@@ -7,13 +7,17 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
 use serde::Serialize;
+use time::format_description::well_known::Rfc3339;
 use tokio_util::sync::CancellationToken;
 
 use super::migrate::meter::Meter;
+use super::migrate::report_file::ReportFile;
 use super::migrate::{Incomplete, keys, session};
 use super::out::{self, Out};
-use crate::migrate::Progress;
+use crate::clock;
 use crate::migrate::reseal::{Done, Error, Readers, Reseal, Todo};
+use crate::migrate::{Progress, Verdict};
+use crate::name::KeyName;
 use crate::text::{counted, first};
 
 /// Seal the keys of a key store anew, where they are
@@ -31,7 +35,10 @@ pub(super) struct Args {
     /// How many keys are in work at once
     #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=512))]
     concurrency: u16,
-    /// Print the result in JSON, and nothing else, to standard output.
+    /// Write a report in JSON to a file.
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
+    /// Print the report in JSON, and nothing else, to standard output.
     #[arg(long)]
     json: bool,
     /// Print errors and what needs attention, and nothing else.
@@ -39,25 +46,76 @@ pub(super) struct Args {
     quiet: bool,
 }
 
-/// What `--json` prints.
+/// What `--report` and `--json` write.
 #[derive(Serialize)]
-struct Report<'a> {
-    newest: &'a str,
+struct Report {
+    command: &'static str,
+    version: &'static str,
+    started_at: String,
+    verdict: Verdict,
+    /// Why it did not complete.
+    message: Option<String>,
+    newest: Option<String>,
     dry_run: bool,
     /// How many keys had which seal before.
-    sealed_by: &'a BTreeMap<String, usize>,
+    sealed_by: BTreeMap<String, usize>,
     to_reseal: usize,
     resealed: usize,
-    failed: Vec<Failed<'a>>,
+    failed: Vec<Failed>,
     not_reached: usize,
     /// How many keys had another seal in the end.
-    others: &'a BTreeMap<String, usize>,
+    others: BTreeMap<String, usize>,
+    /// The entries that stopped the run before it began.
+    problems: Vec<Failed>,
 }
 
 #[derive(Serialize)]
-struct Failed<'a> {
-    name: &'a str,
-    error: &'a str,
+struct Failed {
+    name: String,
+    error: String,
+}
+
+impl Report {
+    fn begin(dry_run: bool) -> anyhow::Result<Self> {
+        Ok(Self {
+            command: "reseal",
+            version: env!("CARGO_PKG_VERSION"),
+            started_at: clock::now().format(&Rfc3339)?,
+            verdict: Verdict::Complete,
+            message: None,
+            newest: None,
+            dry_run,
+            sealed_by: BTreeMap::new(),
+            to_reseal: 0,
+            resealed: 0,
+            failed: Vec::new(),
+            not_reached: 0,
+            others: BTreeMap::new(),
+            problems: Vec::new(),
+        })
+    }
+
+    fn set_plan(&mut self, todo: &Todo) {
+        self.newest = Some(todo.newest.clone());
+        self.sealed_by.clone_from(&todo.sealed_by);
+        self.to_reseal = todo.names.len();
+    }
+
+    fn set_done(&mut self, done: &Done) {
+        let failed = |(name, error): &(KeyName, String)| Failed { name: name.to_string(), error: error.clone() };
+        self.failed = done.failed.iter().map(failed).collect();
+        (self.resealed, self.not_reached) = (done.resealed, done.not_reached);
+        self.others.clone_from(&done.others);
+    }
+
+    fn set_error(&mut self, error: &anyhow::Error) {
+        self.verdict = if error.is::<Incomplete>() { Verdict::Incomplete } else { Verdict::Failed };
+        self.message = Some(format!("{error:#}"));
+        if let Some(Error::Unusable(problems)) = error.downcast_ref() {
+            let problem = |(name, error): &(String, String)| Failed { name: name.clone(), error: error.clone() };
+            self.problems = problems.iter().map(problem).collect();
+        }
+    }
 }
 
 /// Runs the command.
@@ -72,9 +130,16 @@ pub(super) fn run(args: Args, out: &mut Out) -> anyhow::Result<()> {
         let meter = Meter::start(progress.clone(), args.quiet);
         let reseal = Reseal::open(&old, &new, args.concurrency.into(), progress.waits()).await?;
         meter.stop().await;
+        let file = match &args.report {
+            Some(path) => Some(ReportFile::create(path.clone(), &[Some(reseal.identity())]).await?),
+            None => None,
+        };
         let stop = CancellationToken::new();
         session::cancel_on_signal(stop.clone())?;
-        Run { args, reseal, stop, progress }.run(out).await
+        let report = Report::begin(args.dry_run)?;
+        let mut run = Run { args, reseal, stop, progress, report };
+        let ended = run.run(out).await;
+        run.finish(ended, file, out)
     })
 }
 
@@ -83,11 +148,13 @@ struct Run {
     reseal: Reseal,
     stop: CancellationToken,
     progress: Arc<Progress>,
+    report: Report,
 }
 
 impl Run {
-    async fn run(&self, out: &mut Out) -> anyhow::Result<()> {
+    async fn run(&mut self, out: &mut Out) -> anyhow::Result<()> {
         let todo = self.before_the_first_write(self.reseal.plan(&self.progress)).await?;
+        self.report.set_plan(&todo);
         self.note(self.plan_text(&todo));
         let done = if self.args.dry_run {
             self.before_the_first_write(self.reseal.rehearse(&todo, &self.progress)).await?;
@@ -96,18 +163,31 @@ impl Run {
             self.before_the_first_write(self.reseal.settle()).await?;
             self.write(&todo).await?
         };
-        if self.args.json {
-            out.json(&self.report(&todo, &done))?;
-        } else if !self.args.quiet {
+        if !self.args.json && !self.args.quiet {
             writeln!(out, "{}", self.conclusion(&todo, &done))?;
         }
         shortfall(&todo, &done, self.stop.is_cancelled())
     }
 
+    /// Writes the report.
+    fn finish(mut self, ended: anyhow::Result<()>, file: Option<ReportFile>, out: &mut Out) -> anyhow::Result<()> {
+        if let Err(error) = &ended {
+            self.report.set_error(error);
+        }
+        if let Some(file) = file {
+            file.write(&self.report).context("the report cannot be written")?;
+        }
+        if self.args.json {
+            out.json(&self.report)?;
+        }
+        ended
+    }
+
     /// Seals anew, and looks what else there is then.
-    async fn write(&self, todo: &Todo) -> anyhow::Result<Done> {
+    async fn write(&mut self, todo: &Todo) -> anyhow::Result<Done> {
         let meter = self.meter();
         let mut done = self.reseal.run(todo, &self.progress, &self.stop).await;
+        self.report.set_done(&done);
         let look = async {
             if done.resealed > 0 && done.resealed == todo.names.len() {
                 done.others = self.reseal.others(todo, &self.progress).await?;
@@ -117,7 +197,9 @@ impl Run {
         };
         let looked = look.await;
         meter.stop().await;
-        looked.context("all keys of the plan have the new seal; whether there are others is not known")
+        let done = looked.context("all keys of the plan have the new seal; whether there are others is not known")?;
+        self.report.set_done(&done);
+        Ok(done)
     }
 
     /// Runs a step that an interruption may end at any moment.
@@ -162,19 +244,6 @@ impl Run {
             counted(count, "data key"),
             3 * count,
         )
-    }
-
-    fn report<'a>(&self, todo: &'a Todo, done: &'a Done) -> Report<'a> {
-        Report {
-            newest: &todo.newest,
-            dry_run: self.args.dry_run,
-            sealed_by: &todo.sealed_by,
-            to_reseal: todo.names.len(),
-            resealed: done.resealed,
-            failed: done.failed.iter().map(|(name, error)| Failed { name: name.as_str(), error }).collect(),
-            not_reached: if self.args.dry_run { 0 } else { done.not_reached },
-            others: &done.others,
-        }
     }
 
     fn conclusion(&self, todo: &Todo, done: &Done) -> String {

@@ -52,6 +52,7 @@ pub struct Reseal {
     /// Keys in flight at once.
     concurrency: usize,
     waits: Waits,
+    identity: String,
 }
 
 /// The plan of a run.
@@ -121,7 +122,12 @@ impl Reseal {
         };
         let store = Sealed::new(store, seal(new).await?);
         patiently(waits, || store.check(Access::Replace)).await.map_err(|error| Error::Store("key store", error))?;
-        Ok(Self { store, old: seal(old).await?, concurrency, waits: waits.clone() })
+        Ok(Self { store, old: seal(old).await?, concurrency, waits: waits.clone(), identity: after })
+    }
+
+    /// What tells the key store from others.
+    pub fn identity(&self) -> &str {
+        &self.identity
     }
 
     /// The providers that charge for the requests of a run.

@@ -5,14 +5,14 @@ use std::io::{BufWriter, Write as _};
 use std::path::PathBuf;
 
 use anyhow::{Context as _, bail};
+use serde::Serialize;
 
 use crate::crypto::random;
 use crate::keystore;
-use crate::migrate::Report;
 
 /// A report that appears under its name when it is complete. The file is made before the run, so that a path that
 /// cannot be written is an error before the first key is written.
-pub(super) struct ReportFile {
+pub(in crate::cli) struct ReportFile {
     path: PathBuf,
     partial: Partial,
     file: File,
@@ -28,8 +28,8 @@ impl Drop for Partial {
 }
 
 impl ReportFile {
-    /// Creates the file. It must not lie in a directory of keys: `stores` are the identities of both stores.
-    pub(super) async fn create(path: PathBuf, stores: &[Option<&str>]) -> anyhow::Result<Self> {
+    /// Creates the file. It must not lie in a directory of keys: `stores` are the identities of all stores of the run.
+    pub(in crate::cli) async fn create(path: PathBuf, stores: &[Option<&str>]) -> anyhow::Result<Self> {
         let name = path.file_name().with_context(|| format!("the report '{}' is no file", path.display()))?;
         let mut mark = [0; 4];
         random::fill(&mut mark)?;
@@ -50,7 +50,7 @@ impl ReportFile {
     }
 
     /// Writes the report and gives it its name. A link of that name is replaced, not followed.
-    pub(super) fn write(self, report: &Report) -> anyhow::Result<()> {
+    pub(in crate::cli) fn write(self, report: &impl Serialize) -> anyhow::Result<()> {
         let mut out = BufWriter::new(self.file);
         serde_json::to_writer_pretty(&mut out, report)?;
         out.write_all(b"\n")?;

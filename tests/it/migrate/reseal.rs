@@ -357,10 +357,36 @@ fn the_report_counts() {
     config(&stores, "old.yml", "src", &Value::Null);
     config(&stores, "new.yml", "src", &also(local(ONE), &[], true));
     let run = stores.run(&["reseal", "--json", "--config", "old.yml", "--target", "new.yml"]).expect(0);
-    let report: Value = serde_json::from_str(&run.stdout).expect("JSON");
+    let mut report: Value = serde_json::from_str(&run.stdout).expect("JSON");
+    assert!(report["started_at"].take().is_string());
     let expected = json!({
-        "newest": "local key 355a2e2e6f796578", "dry_run": false, "sealed_by": { "not sealed": 3 }, "to_reseal": 3,
-        "resealed": 3, "failed": [], "not_reached": 0, "others": {},
+        "command": "reseal", "version": env!("CARGO_PKG_VERSION"), "started_at": null, "verdict": "complete",
+        "message": null, "newest": "local key 355a2e2e6f796578", "dry_run": false, "sealed_by": { "not sealed": 3 },
+        "to_reseal": 3, "resealed": 3, "failed": [], "not_reached": 0, "others": {}, "problems": [],
     });
     assert_eq!(report, expected);
+}
+
+#[test]
+fn the_report_has_what_a_list_on_the_terminal_has_no_room_for() {
+    let stores = Stores::with_keys(1);
+    for n in 0..13 {
+        stores.write(&format!("src/no-key-{n:02}"), "no key");
+    }
+    config(&stores, "old.yml", "src", &Value::Null);
+    config(&stores, "new.yml", "src", &also(local(ONE), &[], true));
+    let args = ["reseal", "--config", "old.yml", "--target", "new.yml", "--report"];
+    let refused = stores.run(&[&args[..], &["report.json"]].concat()).expect(1);
+    assert!(refused.stderr.contains("13 keys cannot be resealed:"), "{}", refused.stderr);
+    assert!(refused.stderr.contains("… and 3 more"), "{}", refused.stderr);
+    let report = std::fs::read_to_string(stores.path("report.json")).expect("a report");
+    let report: Value = serde_json::from_str(&report).expect("JSON");
+    assert_eq!(report["verdict"], "failed");
+    let problems = report["problems"].as_array().expect("a list");
+    assert_eq!(problems.len(), 13);
+    assert_eq!(problems[12]["name"], "no-key-12");
+    assert!(problems[12]["error"].is_string());
+    // A report is no key.
+    let refused = stores.run(&[&args[..], &["src/report.json"]].concat()).expect(1);
+    assert!(refused.stderr.contains("would lie among the keys"), "{}", refused.stderr);
 }
