@@ -25,6 +25,7 @@ mod prompt;
 mod published;
 mod report;
 mod reseal;
+mod secrets;
 mod server;
 mod status;
 mod units;
@@ -32,9 +33,10 @@ mod verify;
 mod words;
 
 use std::ffi::OsString;
-use std::io::Write as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::OnceLock;
 
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
@@ -152,10 +154,18 @@ struct MinKms {
     kms: kms::Args,
 }
 
+/// The name that the program was called by: a fact of the whole process.
+static CALLED: OnceLock<&str> = OnceLock::new();
+
+/// The name that the program was called by.
+fn called() -> &'static str {
+    CALLED.get().copied().unwrap_or(env!("CARGO_PKG_NAME"))
+}
+
 /// Runs the command that `args` (program name first) asks for.
 pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
     let args: Vec<_> = args.collect();
-    let program = program(args.first());
+    let program = *CALLED.get_or_init(|| program(args.first()));
     if let Some((line, point)) = environment::completion() {
         return completions::complete(program, &line, point);
     }
@@ -205,7 +215,10 @@ fn refuse(program: &str, args: &[OsString], error: clap::Error) -> ExitCode {
     match old::answer(program, args) {
         Some(advice) => report::print(&anyhow::anyhow!(advice), program, Color::Auto),
         None => {
-            let _ = words::without_destruction(error).print();
+            let text = words::without_destruction(error).render();
+            let is_colored = Color::Auto.applies(std::io::stderr().is_terminal());
+            let text = if is_colored { text.ansi().to_string() } else { text.to_string() };
+            out::note(text.trim_end());
         }
     }
     ExitCode::from(2)
@@ -221,14 +234,18 @@ fn exit_code(error: &anyhow::Error) -> ExitCode {
 
 impl Args {
     fn parse_args(program: &'static str, args: &[OsString]) -> Result<Self, clap::Error> {
-        let mut matches = command(program).try_get_matches_from(args)?;
+        let mut command = command(program);
+        let mut matches = command.try_get_matches_from_mut(args)?;
+        secrets::refuse_misplaced(&mut command, &matches)?;
         Self::from_arg_matches_mut(&mut matches)
     }
 }
 
 impl MinKms {
     fn parse_args(args: &[OsString]) -> Result<Args, clap::Error> {
-        let mut matches = command(MINKMS).try_get_matches_from(args)?;
+        let mut command = command(MINKMS);
+        let mut matches = command.try_get_matches_from_mut(args)?;
+        secrets::refuse_misplaced(&mut command, &matches)?;
         let Self { color, kms } = Self::from_arg_matches_mut(&mut matches)?;
         Ok(Args { version: false, color, command: Some(Command::Kms(kms)) })
     }

@@ -268,12 +268,9 @@ impl Config {
     /// Looks at the files that the `keystore:` section names: those that are not there, or are of another kind. Their
     /// content is the key store's business.
     pub fn check_keystore_files(&self) -> Vec<Finding> {
-        let unreadable = |(key, path): (String, &FilePath)| {
-            let error = std::fs::metadata(path).err()?;
-            let message = format!("the file cannot be read; a relative path begins at the working directory: {error}");
-            Some(Finding::new(self.keystore_place(&key), message))
-        };
-        let mut findings: Vec<_> = self.keystore_files().into_iter().filter_map(unreadable).collect();
+        let files = self.keystore_files();
+        let mut findings: Vec<_> =
+            files.iter().filter_map(|(key, path)| missing(path, || self.keystore_place(key))).collect();
         if let keystore::Config::Fs(fs) = &self.keystore.store
             && fs.path.exists()
             && !fs.path.is_dir()
@@ -321,6 +318,13 @@ impl Config {
             self.places.insert(format!("keystore.{key}"), source.place(&Problem::at(Path::of(&path), "")));
         }
     }
+}
+
+/// What is to be said about a file that is not there.
+fn missing(path: &FilePath, place: impl FnOnce() -> Place) -> Option<Finding> {
+    let error = std::fs::metadata(path).err()?;
+    let message = format!("the file cannot be read; a relative path begins at the working directory: {error}");
+    Some(Finding::new(place(), message))
 }
 
 fn keystore_section<'de, D: Deserializer<'de>>(deserializer: D) -> Result<keystore::Section, D::Error> {

@@ -18,9 +18,10 @@ use crate::crypto::{NoRandom, SecretKey};
 /// The prefix of an identity.
 const IDENTITY: &str = "h1:";
 
-/// The prefixes of API keys: Ed25519, ECDSA.
-const ED25519: &str = "k1:";
-const ECDSA: &str = "k2:";
+/// The prefix of an API key that is an Ed25519 key.
+pub const ED25519: &str = "k1:";
+/// The prefix of an API key that is an ECDSA key.
+pub const ECDSA: &str = "k2:";
 
 /// The length of the text of an identity, in bytes.
 const LEN: usize = 46;

@@ -11,7 +11,7 @@ use super::daemon::message;
 use super::doctor::Status;
 use super::doctor::tls::{Judgement, judge};
 use super::out::{GOOD, Out, moment, printable};
-use super::published;
+use super::{published, words};
 use crate::config::{Any, Config, Errors, Examined, Finding, Place, kms};
 use crate::server::tls::Setting;
 use crate::telemetry::log::Level;
@@ -54,7 +54,7 @@ struct Verdict {
 /// Runs the command.
 pub(super) fn run(args: &Args, out: &mut Out) -> anyhow::Result<()> {
     let Command::Check { file, json } = &args.command;
-    let verdict = check(file);
+    let verdict = check(file).by_name(out.program());
     if *json {
         out.json(&verdict)?;
         return match verdict.errors.len() {
@@ -88,6 +88,14 @@ impl Verdict {
         let (dangers, warnings): (Vec<_>, Vec<_>) = warnings.into_iter().partition(Finding::is_danger);
         let errors = errors.into_iter().chain(dangers).collect();
         Self { ok: false, kind, errors, warnings, fields: Vec::new() }
+    }
+
+    /// The same, with the name that the program was called by in what is to be done.
+    fn by_name(mut self, program: &str) -> Self {
+        for finding in self.errors.iter_mut().chain(&mut self.warnings) {
+            finding.reword(|message| words::by_name(program, message));
+        }
+        self
     }
 
     /// Whether nothing is wrong with a section of the file.
@@ -159,6 +167,10 @@ fn check_key_manager(examined: Examined<kms::Config>) -> Verdict {
     }
     if verdict.is_clean("tls") {
         verdict.add(judge(&files.config, clock::now()), |setting| files.place(setting));
+    }
+    if verdict.is_clean("hsm") {
+        verdict.errors.extend(config.check_hsm_files());
+        verdict.warnings.extend(config.hsm_warnings());
     }
     if let Some((identity, place)) = config.admin.identity.zip(config.admin_place())
         && let Some(message) = published::refusal(&identity.to_hex())

@@ -22,6 +22,7 @@ use anyhow::bail;
 use serde::Serialize;
 
 use super::out::{BAD, GOOD, LABEL, Out, WARNING, printable};
+use super::words;
 use crate::config::{Any, Config, Examined};
 use crate::keystore::Access;
 use crate::text::counted as count;
@@ -68,7 +69,7 @@ impl Purpose {
 /// Runs the command.
 pub(super) async fn run(args: Args, out: &mut Out) -> anyhow::Result<()> {
     let required = args.require_keys.as_ref().map(required::Given::read).transpose()?;
-    let report = examine(&args, required.as_ref()).await;
+    let report = examine(&args, required.as_ref()).await.by_name(out.program());
     match args.json {
         true => out.json(&report.0)?,
         false => report.print(out)?,
@@ -173,6 +174,15 @@ impl Report {
             Status::Warning => self.warning(id, message, fix),
             Status::Failed => self.failed(id, message, fix),
         }
+    }
+
+    /// The same, with the name that the program was called by in what is to be done.
+    fn by_name(mut self, program: &str) -> Self {
+        for Check { message, fix, .. } in &mut self.0 {
+            *message = words::by_name(program, std::mem::take(message));
+            *fix = fix.take().map(|fix| words::by_name(program, fix));
+        }
+        self
     }
 
     /// Whether this check found nothing so far.

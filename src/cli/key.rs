@@ -7,6 +7,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
+use secrecy::{ExposeSecret as _, SecretString};
 use serde::Serialize;
 use time::OffsetDateTime;
 use zeroize::Zeroizing;
@@ -73,7 +74,7 @@ struct Import {
     name: String,
     /// The key: base64 of 32 bytes, or '-' to read that from standard input
     #[arg(required_unless_present = "key_file")]
-    key: Option<String>,
+    key: Option<SecretString>,
     /// Read the base64 from a file
     #[arg(long, value_name = "FILE", conflicts_with = "key")]
     key_file: Option<PathBuf>,
@@ -121,7 +122,7 @@ async fn create(Names { names, connection }: Names) -> anyhow::Result<()> {
 async fn import(args: Import) -> anyhow::Result<()> {
     let key = match (&args.key, &args.key_file) {
         (_, Some(file)) => base64_file(file)?,
-        (key, None) => input::base64(key.as_deref().unwrap_or("-"), "key")?,
+        (key, None) => input::base64(key.as_ref().map_or("-", |key| key.expose_secret()), "key")?,
     };
     let client = args.connection.client()?;
     let request = ImportRequest { key: key.into(), cipher: Some(args.cipher) };
@@ -130,7 +131,6 @@ async fn import(args: Import) -> anyhow::Result<()> {
 }
 
 fn base64_file(path: &Path) -> anyhow::Result<Zeroizing<Vec<u8>>> {
-    use secrecy::ExposeSecret as _;
     input::base64(input::read_line(path)?.expose_secret(), "key")
 }
 

@@ -6,7 +6,7 @@ use std::io::{self, BufWriter, IsTerminal as _, Write};
 use anstyle::{AnsiColor, Style};
 use serde::Serialize;
 
-use super::environment;
+use super::{environment, secrets, words};
 pub(super) use crate::foreign::printable;
 use crate::foreign::{Lines, printable_json};
 
@@ -100,10 +100,8 @@ impl Out {
         if names.is_empty() {
             return self.done(format_args!("No {things} found."));
         }
-        if !names.is_empty() {
-            let heading = self.paint(HEADING, heading);
-            writeln!(self, "{heading}")?;
-        }
+        let heading = self.paint(HEADING, heading);
+        writeln!(self, "{heading}")?;
         names.iter().try_for_each(|name| writeln!(self, "{}", printable(name)))
     }
 
@@ -135,11 +133,13 @@ impl Write for Out {
     }
 }
 
-/// Writes a line to standard error, without what a terminal obeys. Standard error may be closed: then nobody wants to know.
+/// Writes a line to standard error: without what a terminal obeys, without keys that somebody gave in the wrong place, and
+/// with the name that the program was called by. Standard error may be closed: then nobody wants to know.
 pub(super) fn note(text: impl fmt::Display) {
     let mut plain = String::new();
     let _ = fmt::Write::write_fmt(&mut Lines(&mut plain), format_args!("{text}"));
-    let _ = writeln!(io::stderr(), "{plain}");
+    let plain = words::by_name(super::called(), plain);
+    let _ = writeln!(io::stderr(), "{}", secrets::concealed(&plain));
 }
 
 /// Text in a style.

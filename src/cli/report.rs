@@ -15,8 +15,7 @@ use crate::kms::operations::{self as kms_operations, EXECUTE};
 /// Prints the error of a command to standard error. `program` is the name that it was called by.
 pub(super) fn print(error: &anyhow::Error, program: &str, color: Color) {
     let style = if color.applies(io::stderr().is_terminal()) { out::BAD } else { anstyle::Style::new() };
-    let text = super::words::by_name(program, format!("{error:#}"));
-    out::note(format_args!("{}{text}", Painted::new(style, "Error: ")));
+    out::note(format_args!("{}{error:#}", Painted::new(style, "Error: ")));
     if let Some(hint) = error.chain().find_map(|cause| cause.downcast_ref()).and_then(|error| hint(error, program)) {
         out::note(hint);
     }

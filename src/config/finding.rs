@@ -74,6 +74,11 @@ impl Finding {
         Self { place, message: message.into(), weight: Weight::Plain }
     }
 
+    /// Changes what it says.
+    pub fn reword(&mut self, reword: impl FnOnce(String) -> String) {
+        self.message = reword(std::mem::take(&mut self.message));
+    }
+
     /// Whether a check must not let it pass.
     pub fn is_danger(&self) -> bool {
         self.weight == Weight::Danger

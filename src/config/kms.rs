@@ -11,8 +11,9 @@ use super::document::Lookup;
 use super::path::Path;
 use super::read::Problem;
 use super::source::Source;
-use super::{Errors, Examined, Finding, Log, Place, env};
+use super::{Errors, Examined, Finding, Log, Place, env, missing};
 use crate::auth::enclave::Identity;
+use crate::foreign::printable;
 use crate::keystore::seal::{self, ProviderConfig};
 use crate::kms::seal::ENVIRONMENT;
 use crate::server::tls::{self, Pair, Setting, Tls};
@@ -39,6 +40,9 @@ pub struct Config {
     places: BTreeMap<Setting, Place>,
     #[serde(skip)]
     admin_place: Option<Place>,
+    /// Where each of `hsm` stands.
+    #[serde(skip)]
+    hsm_places: BTreeMap<String, Place>,
 }
 
 /// The version of the file's format.
@@ -147,12 +151,12 @@ impl<'de> Visitor<'de> for AnyHsm {
 }
 
 impl Config {
-    /// Reads a file.
+    /// Reads a file; returns the config and what is odd about it.
     ///
     /// # Errors
     /// Everything that is wrong.
-    pub fn load(file: &FilePath) -> Result<Self, Errors> {
-        Self::examine_source(Source::open(file)?, &env::get).whole().map(|(config, _)| config)
+    pub fn load(file: &FilePath) -> Result<(Self, Vec<Finding>), Errors> {
+        Self::examine_source(Source::open(file)?, &env::get).whole()
     }
 
     pub(super) fn examine_source(mut source: Source<'_>, lookup: Lookup<'_>) -> Examined<Self> {
@@ -184,6 +188,35 @@ impl Config {
         }
         note(Setting::Ca, Path::of("tls.ca"));
         self.admin_place = Some(source.place(&Problem::at(Path::of("admin.identity"), "")));
+        let place = |name: &String| source.place(&Problem::at_key(Path::of("hsm").key(name), ""));
+        self.hsm_places = self.hsm.keys().map(|name| (name.clone(), place(name))).collect();
+    }
+
+    /// What is dangerous about those who seal the root key. A server logs it when it connects to them.
+    pub fn hsm_warnings(&self) -> Vec<Finding> {
+        let of = |(hsm, place): (&Hsm, &Place)| match hsm {
+            Hsm::File(_) => Vec::new(),
+            Hsm::Provider(seal) => {
+                seal.warnings().into_iter().map(|warning| Finding::new(place.clone(), printable(&warning))).collect()
+            }
+        };
+        self.hsms().flat_map(of).collect()
+    }
+
+    /// The files that `hsm` names and that are not there.
+    pub fn check_hsm_files(&self) -> Vec<Finding> {
+        let of = |(hsm, place): (&Hsm, &Place)| {
+            let files = match hsm {
+                Hsm::File(file) => vec![file.as_path()],
+                Hsm::Provider(seal) => seal.files().into_iter().map(|(_, file)| file).collect(),
+            };
+            files.into_iter().filter_map(|file| missing(file, || place.clone())).collect::<Vec<_>>()
+        };
+        self.hsms().flat_map(of).collect()
+    }
+
+    fn hsms(&self) -> impl Iterator<Item = (&Hsm, &Place)> {
+        self.hsm.values().zip(self.hsm_places.values())
     }
 
     /// Where the admin is named; none: nowhere.

@@ -21,19 +21,7 @@ pub(super) fn odd(root: &Node) -> Vec<Problem> {
     for policy in root.entry("policy").map_or(&[][..], |policies| policies.value.entries()) {
         odd_policy(&policy.value, &Path::of("policy").key(&*policy.key), &mut odd);
     }
-    for store in ["vault", "openbao"] {
-        let endpoint = value("keystore", store).and_then(|store| store.value.entry("endpoint"));
-        if endpoint.and_then(|endpoint| endpoint.value.text()).is_some_and(ends_in_version) {
-            let message = "ends in '/v1', which is added to every request; remove it";
-            odd.push(Problem::at(Path::of("keystore").key(store).key("endpoint"), message));
-        }
-    }
     odd
-}
-
-/// Whether the path of an endpoint is that of Vault's API itself.
-fn ends_in_version(endpoint: &str) -> bool {
-    endpoint.trim_end_matches('/').ends_with("/v1")
 }
 
 fn odd_admin(text: &str) -> Option<&'static str> {

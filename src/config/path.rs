@@ -58,10 +58,9 @@ impl Path {
         self.0.iter().zip(&other.0).all(|(one, other)| one == other)
     }
 
-    /// The path to the item of a list that it leads through last.
-    pub(super) fn last_item(&self) -> Option<Self> {
-        let last = self.0.iter().rposition(|step| matches!(step, Step::Index(_)))?;
-        Some(Self(self.0[..=last].to_vec()))
+    /// Its first steps, so many of them.
+    pub(super) fn beginning(&self, steps: usize) -> Self {
+        Self(self.0.iter().take(steps).cloned().collect())
     }
 
     /// Whether it leads through a list.

@@ -99,17 +99,15 @@ impl<'f> Source<'f> {
         self.document.root.find_mut(&Path::of("keystore"))?.take(ENCRYPT)
     }
 
-    /// Reads the section, and puts it back: where it stands is known by the tree.
+    /// Puts the section back, and reads it where it stands.
     pub(super) fn read_encrypt(&mut self, entry: Option<Entry>) -> Option<seal::Config> {
-        let entry = entry?;
-        let read = Option::<seal::Config>::deserialize(&entry.value);
-        if let Some(section) = self.document.root.find_mut(&Path::of("keystore")) {
-            section.put(entry);
-        }
-        read.unwrap_or_else(|problem| {
-            self.note(problem.inside(Step::Key(ENCRYPT.into())).inside(Step::Key("keystore".into())));
-            None
-        })
+        self.document.root.find_mut(&Path::of("keystore"))?.put(entry?);
+        let read = |root: &Node| {
+            let section = root.entry("keystore").and_then(|keystore| keystore.value.entry(ENCRYPT));
+            let read = section.map_or(Ok(None), |section| Option::<seal::Config>::deserialize(&section.value));
+            read.map_err(|problem| problem.inside(Step::Key(ENCRYPT.into())).inside(Step::Key("keystore".into())))
+        };
+        self.read(read).flatten()
     }
 
     /// Reads the tree. What is wrong is noted and struck out, until the rest can be read.
@@ -126,7 +124,7 @@ impl<'f> Source<'f> {
                 self.note(problem);
                 if is_missing { self.fill(&path) } else { self.strike(&path, turn) }
             };
-            if !is_struck && !self.strike_item(&path) && !self.replace_section(&path) {
+            if !is_struck && !self.strike_around(&path) && !self.replace_section(&path) {
                 return None;
             }
         }
@@ -177,9 +175,9 @@ impl<'f> Source<'f> {
         true
     }
 
-    /// Strikes out the item of a list that `path` leads through last.
-    fn strike_item(&mut self, path: &Path) -> bool {
-        path.last_item().is_some_and(|item| self.strike(&item, None))
+    /// Strikes out the smallest part of a section that `path` leads through, and that is not struck out yet.
+    fn strike_around(&mut self, path: &Path) -> bool {
+        (2..=path.steps().len()).rev().any(|len| self.strike(&path.beginning(len), None))
     }
 
     /// Puts something that can be read in the place of a whole section; false when that was done before.

@@ -9,7 +9,7 @@ use super::store::Seals;
 use crate::crypto::SecretKey;
 use crate::telemetry::log::causes;
 
-pub use self::hsm::{HsmKey, NoHsmKey};
+pub use self::hsm::{HSM_KEY, HsmKey, NoHsmKey};
 pub use self::remote::Remote;
 
 /// The name of the provider whose key is in `MINIO_KMS_HSM_KEY`.

@@ -184,3 +184,72 @@ fn an_administrator_whose_private_key_everybody_knows_is_refused() {
     assert!(outcome.exit == Some(1) && outcome.stderr.contains(says), "{outcome:?}");
     assert!(!directory.path().join("data").exists(), "nothing is made");
 }
+
+#[test]
+fn all_errors_of_a_seal_are_told() {
+    let directory = directory(-1, 90);
+    let text = "admin: { identity: disabled }
+tls: { key: server.key, cert: server.crt }
+keystore:
+  fs: { path: keys }
+  encrypt:
+    vault: { endpoint: nowhere, key: k, tokn: { value: t } }
+    also:
+    - local: { fil: x }
+    - aws: { key: k }
+    allow_plaintext: perhaps
+cashe: {}
+";
+    let outcome = check(directory.path(), text, &[]);
+    assert_eq!(outcome.exit, Some(1), "{outcome:?}");
+    for key in [
+        "keystore.encrypt.vault.endpoint: ",
+        "keystore.encrypt.vault.tokn: ",
+        "keystore.encrypt.also[0].local.fil: ",
+        "keystore.encrypt.also[1].aws.region: ",
+        "keystore.encrypt.allow_plaintext: ",
+        "config.yml:11:1: cashe: ",
+    ] {
+        assert!(outcome.stderr.contains(key), "{key}: {}", outcome.stderr);
+    }
+}
+
+#[test]
+fn an_endpoint_with_the_path_of_the_api_is_hardly_meant() {
+    let directory = directory(-1, 90);
+    let vault = "{ endpoint: 'https://127.0.0.1:1/v1/', token: { value: t }";
+    for keystore in [
+        format!("keystore: {{ vault: {vault} }} }}"),
+        format!("keystore: {{ openbao: {vault} }} }}"),
+        format!("keystore: {{ fs: {{ path: keys }}, encrypt: {{ vault: {vault}, key: k }} }} }}"),
+        format!(
+            "keystore: {{ fs: {{ path: keys }}, encrypt: {{ aws: {{ region: r, key: k }}, also: [ {{ vault: {vault}, key: k }} }} ] }} }}"
+        ),
+    ] {
+        let text = config("").replace("keystore: { fs: { path: keys } }", &keystore);
+        let said = check(directory.path(), &text, &[]).ok();
+        assert!(said.contains("ends in '/v1', which is added to every request"), "{keystore}: {said}");
+    }
+    let text = format!("version: v1\nhsm: {{ far: {{ vault: {vault}, key: k }} }}, near: {{ file: nowhere.key }} }}\n");
+    let outcome = check(directory.path(), &text, &[]);
+    assert!(outcome.stderr.contains("config.yml:2:") && outcome.stderr.contains("hsm.near: the file cannot be read"));
+    let said = check(directory.path(), &text.replace("nowhere.key", "server.key"), &[]).ok();
+    assert!(said.contains("hsm.far: the endpoint 'https://127.0.0.1:1/v1' ends in '/v1'"), "{said}");
+}
+
+#[test]
+fn hints_call_the_program_as_it_was_called() {
+    let directory = directory(-1, 90);
+    fs::write(
+        directory.path().join("config.yml"),
+        config("policy: { app: { allow: [ /v1/status ], identities: [ x ] } }\n"),
+    )
+    .expect("written");
+    let kes = Program::named("kes", directory.path());
+    let said = kes.run(&["config", "check", "config.yml"]).ok();
+    assert!(said.contains("'kes identity of'") && !said.contains("claviger"), "{said}");
+    let said = kes.run(&["doctor", "--config", "config.yml"]);
+    assert!(said.stdout.contains("'kes identity of'") && !said.stdout.contains("claviger"), "{said:?}");
+    let said = kes.run(&["explain", "x", "GET", "/v1/status", "--config", "config.yml"]);
+    assert!(said.stderr.contains("'kes identity of'") && !said.stderr.contains("claviger"), "{said:?}");
+}

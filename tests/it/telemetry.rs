@@ -223,6 +223,7 @@ fn equal_denials_are_one_line_and_all_are_counted() {
     assert_eq!(lines.len(), 2, "{lines:?}");
     assert_eq!(lines[0]["path"], "/v1/key/describe/my-key");
     assert_eq!((&lines[0]["policy"], &lines[0]["level"]), (&"my-app".into(), &"INFO".into()));
+    assert_eq!(lines[0]["repeated"], 0, "a number is a number: {}", lines[0]);
 }
 
 #[test]

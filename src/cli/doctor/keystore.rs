@@ -48,7 +48,10 @@ pub(super) async fn check(
     };
     match answers(&*store).await {
         Ok(()) => report.ok(REACH, format!("{store} answers")),
-        Err(error) => return unreachable(section, &error, report),
+        Err(error) => {
+            store.warnings().iter().for_each(|warning| risk(warning, report));
+            return unreachable(section, &error, report);
+        }
     }
     store.warnings().iter().for_each(|warning| risk(warning, report));
     match &section.config.store {

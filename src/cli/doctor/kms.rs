@@ -1,4 +1,4 @@
-//! `config`, `tls.certificate`, `tls.ca`, `files`, `hsm`, `admin` of a key manager. Its data is not opened: only one
+//! `config`, `tls.certificate`, `tls.ca`, `files`, `hsm`, `hsm.risk`, `admin` of a key manager. Its data is not opened: only one
 //! process can.
 
 use std::path::Path;
@@ -25,6 +25,9 @@ pub(super) fn examine(file: &Path, examined: Examined<Config>, report: &mut Repo
         Hsm::Provider(seal) => seal.files().into_iter().find(|(key, _)| private::is_secret(key)).map(|(_, file)| file),
     });
     private::check(files.config.certs.iter().map(|pair| pair.key.as_path()).chain(hsms), report);
+    for warning in config.hsm_warnings() {
+        report.warning("hsm.risk", warning.to_string(), "do as the message says");
+    }
     seals(&config, report);
     let refusal = config.admin.identity.and_then(|identity| published::refusal(&identity.to_hex()));
     if let Some(why) = refusal {

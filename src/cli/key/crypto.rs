@@ -4,6 +4,7 @@ use std::io::{self, Write as _};
 use std::path::PathBuf;
 
 use anyhow::Context as _;
+use secrecy::{ExposeSecret as _, SecretString};
 use zeroize::Zeroizing;
 
 use crate::api::wire::{DecryptRequest, EncryptRequest, GenerateRequest};
@@ -19,7 +20,7 @@ pub(super) struct Encrypt {
     name: String,
     /// What to encrypt
     #[arg(required_unless_present = "message_file")]
-    message: Option<String>,
+    message: Option<SecretString>,
     /// Read what to encrypt from a file, '-' for standard input
     #[arg(long, value_name = "FILE", conflicts_with = "message")]
     message_file: Option<PathBuf>,
@@ -52,7 +53,7 @@ pub(super) struct Dek {
 pub(super) async fn encrypt(args: Encrypt, out: &mut Out) -> anyhow::Result<()> {
     let plaintext = match (args.message, args.message_file) {
         (_, Some(file)) => input::read(&file)?,
-        (message, None) => Zeroizing::new(message.unwrap_or_default().into_bytes()),
+        (message, None) => Zeroizing::new(message.unwrap_or_default().expose_secret().as_bytes().to_vec()),
     };
     let client = args.connection.client()?;
     let request = EncryptRequest { plaintext: plaintext.into(), ..EncryptRequest::default() };

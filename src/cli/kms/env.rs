@@ -8,7 +8,7 @@ use hyper::StatusCode;
 
 use super::connection::{InEnclave, servers};
 use crate::auth::enclave::ApiKey;
-use crate::cli::out::{Out, printable};
+use crate::cli::out::{self, Out, printable};
 use crate::client::kms::Commands;
 use crate::client::{self, Client};
 use crate::kms::Action;
@@ -55,9 +55,10 @@ pub(super) async fn run(args: Args, out: &mut Out) -> anyhow::Result<()> {
     variables.iter().try_for_each(|(name, value)| writeln!(out, "export {name}={value}"))?;
     out.flush()?;
     // Not among the variables: a shell that evaluates them without quotes takes all for one line.
-    let note = "This is the environment of an object store. Evaluated in this shell, it makes you an admin of the enclave \
-                instead of the system administrator.";
-    let _ = writeln!(std::io::stderr(), "{note}");
+    out::note(
+        "This is the environment of an object store. Evaluated in this shell, it makes you an admin of the enclave \
+         instead of the system administrator.",
+    );
     Ok(())
 }
 

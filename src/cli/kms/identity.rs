@@ -155,7 +155,7 @@ fn key_of(text: &str) -> anyhow::Result<Result<ApiKey, Identity>> {
 }
 
 fn show_admin(config: Option<&Path>, json: bool, out: &mut Out) -> anyhow::Result<()> {
-    if let Some(identity) = config.map(Config::load).transpose()?.and_then(|config| config.admin.identity) {
+    if let Some(identity) = config.map(Config::load).transpose()?.and_then(|(config, _)| config.admin.identity) {
         return show(identity, None, json, out);
     }
     let Some(key) = environment::secret(KMS_HSM_KEY) else {

@@ -1,6 +1,7 @@
 //! Commands that manage the keys of an enclave, and encrypt and decrypt with them.
 
 use anyhow::{Context as _, ensure};
+use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::json;
 
 use super::connection::{InEnclave, prefix};
@@ -30,7 +31,7 @@ pub(super) struct Add {
     version: bool,
     /// The key itself: base64 of 32 bytes, or '-' to read that from standard input
     #[arg(long, value_name = "BASE64")]
-    import: Option<String>,
+    import: Option<SecretString>,
     #[command(flatten)]
     connection: InEnclave,
 }
@@ -106,7 +107,7 @@ pub(super) struct Encrypt {
     /// The key
     name: String,
     /// The message, or '-' to read it from standard input
-    message: String,
+    message: SecretString,
     /// What the ciphertext is bound to
     #[arg(default_value = "", hide_default_value = true)]
     associated_data: String,
@@ -138,7 +139,7 @@ pub(super) struct Mac {
     /// The key
     name: String,
     /// The message, or '-' to read it from standard input
-    message: String,
+    message: SecretString,
     #[command(flatten)]
     _json: Always,
     #[command(flatten)]
@@ -150,7 +151,7 @@ pub(super) async fn add(args: Add) -> anyhow::Result<()> {
     let Add { name, kind, version: add_version, import, .. } = args;
     let failed = |what| format!("failed to {what} key \"{}\"", printable(&name));
     if let Some(key) = import {
-        let key = input::base64(&key, "key")?.to_vec();
+        let key = input::base64(key.expose_secret(), "key")?.to_vec();
         let request = ImportKeyRequest::bare(name.clone(), kind, key);
         let done = client.change(&enclave, Commands::one(Action::KeyImport, &request)).await;
         return done.with_context(|| failed("import"));
@@ -267,8 +268,8 @@ pub(super) async fn mac(args: Mac, out: &mut Out) -> anyhow::Result<()> {
     Ok(out.json(&json!({ "version": signed.version, "mac": base64::encode(&signed.mac).as_str() }))?)
 }
 
-fn message(text: &str) -> anyhow::Result<Vec<u8>> {
-    match text {
+fn message(text: &SecretString) -> anyhow::Result<Vec<u8>> {
+    match text.expose_secret() {
         "-" => Ok(input::read(std::path::Path::new("-"))?.to_vec()),
         text => Ok(text.as_bytes().to_vec()),
     }

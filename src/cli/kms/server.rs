@@ -3,7 +3,7 @@
 mod certificate;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use self::certificate::Source;
 use crate::auth::enclave::ApiKey;
 use crate::cli::daemon::{self, Daemon, Listen, Message, Program, apply_log, message};
 use crate::cli::environment::{self, KMS_HSM_KEY};
-use crate::cli::{input, published, server};
+use crate::cli::{called, input, published, server, words};
 use crate::config::{
     self,
     kms::{Config, Hsm},
@@ -66,7 +66,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
 
 /// Opens the data, loads the certificate, listens, and serves.
 async fn start(args: Args, daemon: Daemon) -> anyhow::Result<()> {
-    let config = args.config.as_deref().map(Config::load).transpose()?.unwrap_or_default();
+    let config = args.config.as_deref().map(load).transpose()?.unwrap_or_default();
     let providers = providers(&config, args.dev).await?;
     let (admin, root) = admin(&config, &providers)?;
     let (identity, log) = (admin.identity, config.log);
@@ -102,7 +102,8 @@ async fn start(args: Args, daemon: Daemon) -> anyhow::Result<()> {
     }
     message.line("Admin", &identity);
     if root.is_some() && !args.dev {
-        message.line("", &format_args!("with {KMS_HSM_KEY} set, 'claviger kms identity --admin' shows its API key"));
+        let hint = format!("with {KMS_HSM_KEY} set, 'claviger kms identity --admin' shows its API key");
+        message.line("", &words::by_name(called(), hint));
     }
     let file = certificate.as_ref().map(|(path, _)| path.display().to_string());
     if let Some(file) = &file {
@@ -152,7 +153,7 @@ impl Program for KeyManager {
 
     async fn reload(&mut self) -> anyhow::Result<(Arc<State>, Tls)> {
         let Some(file) = &self.file else { return Ok((self.state.clone(), self.source.load()?)) };
-        let config = Config::load(file)?;
+        let config = load(file)?;
         let source = self.source.with(&config);
         let tls = source.load()?;
         if config.admin != self.config.admin || config.hsm.keys().ne(self.config.hsm.keys()) {
@@ -172,6 +173,15 @@ impl Program for KeyManager {
     async fn finish(&mut self) {
         self.state.finish().await;
     }
+}
+
+/// Reads the config, and logs what is odd about it.
+fn load(file: &Path) -> anyhow::Result<Config> {
+    let (config, warnings) = Config::load(file)?;
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
+    Ok(config)
 }
 
 fn listening(dev: bool) -> IpAddr {

@@ -1,7 +1,7 @@
 //! Shows the progress of a run: a bar on a terminal, otherwise one line a second.
 
 use std::fmt;
-use std::io::{IsTerminal as _, Write as _};
+use std::io::IsTerminal as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use crate::cli::out::printable;
+use crate::cli::out::{self, printable};
 use crate::keystore::Wait;
 use crate::migrate::{Progress, Step};
 
@@ -102,7 +102,7 @@ async fn print(progress: Arc<Progress>) {
             Some(wait) => waiting(&wait),
             None => line(step, progress.keys(), now - began.1),
         };
-        let _ = writeln!(std::io::stderr(), "{text}");
+        out::note(text);
     }
 }
 

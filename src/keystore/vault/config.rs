@@ -155,7 +155,7 @@ impl Config {
         files(&self.tls, &self.login)
     }
 
-    /// What is dangerous.
+    /// What is dangerous, or hardly meant.
     pub fn warnings(&self) -> Vec<String> {
         warnings(&self.endpoint, &self.tls)
     }
@@ -183,7 +183,7 @@ impl TransitOnly {
         files(&self.tls, &self.login)
     }
 
-    /// What is dangerous.
+    /// What is dangerous, or hardly meant.
     pub fn warnings(&self) -> Vec<String> {
         warnings(&self.endpoint, &self.tls)
     }
@@ -196,7 +196,11 @@ fn warnings(endpoint: &Url, tls: &Tls) -> Vec<String> {
              name the CAs of the key store under tls.ca"
         )
     });
-    skips.into_iter().chain(endpoint.warning()).collect()
+    let has_version = endpoint
+        .as_str()
+        .ends_with("/v1")
+        .then(|| format!("the endpoint '{endpoint}' ends in '/v1', which is added to every request: write it without"));
+    skips.into_iter().chain(endpoint.warning()).chain(has_version).collect()
 }
 
 fn files<'a>(tls: &'a Tls, login: &'a Login) -> Vec<(&'static str, &'a Path)> {

@@ -6,7 +6,7 @@ use crate::auth::enclave::ApiKey;
 use crate::crypto::{NoRandom, Sealer, SecretKey, base64};
 
 /// The prefix of a soft HSM key.
-const SOFT: &str = "hsm:aes256:";
+pub const HSM_KEY: &str = "hsm:aes256:";
 
 /// The text is not an HSM key. The error quotes nothing of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -31,15 +31,15 @@ impl HsmKey {
     /// # Errors
     /// When the text has another form.
     pub fn parse(text: &str) -> Result<Self, NoHsmKey> {
-        let key = text.strip_prefix(SOFT).and_then(|key| base64::decode(key.as_bytes()));
+        let key = text.strip_prefix(HSM_KEY).and_then(|key| base64::decode(key.as_bytes()));
         key.and_then(|key| SecretKey::from_slice(&key)).map(Self).ok_or(NoHsmKey)
     }
 
     /// The key as text. Every call is a place to review.
     pub fn expose(&self) -> Zeroizing<String> {
         let key = base64::encode(self.0.expose());
-        let mut text = Zeroizing::new(String::with_capacity(SOFT.len() + key.len()));
-        text.push_str(SOFT);
+        let mut text = Zeroizing::new(String::with_capacity(HSM_KEY.len() + key.len()));
+        text.push_str(HSM_KEY);
         text.push_str(&key);
         text
     }

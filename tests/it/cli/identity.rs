@@ -157,3 +157,54 @@ fn recorded_certificates_and_keys_are_whose_they_are() {
         }
     }
 }
+
+#[test]
+fn a_private_key_of_every_kind_is_whose_it_is() {
+    let text = std::fs::read(testdata("identities/certificates.json")).expect("the certificates");
+    let cases: Value = serde_json::from_slice(&text).expect("the certificates");
+    let program = Program::named("kes", &testdata("identities"));
+    let mut kinds = 0;
+    for case in cases["cases"].as_array().expect("cases") {
+        let (certificate, key) = (case["certificate"].as_str().expect("a file"), case["key"].as_str().expect("a file"));
+        let whose = program.run(&["identity", "of", key]);
+        assert_eq!(whose.exit, Some(0), "{key}: {whose:?}");
+        assert_eq!(whose.ok(), program.run(&["identity", "of", certificate]).ok(), "{key}");
+        kinds += usize::from(case["identity_of_key_file"].is_object());
+    }
+    assert!(kinds > 3, "not only Ed25519");
+}
+
+#[test]
+fn an_api_key_in_the_wrong_place_is_neither_sent_nor_repeated() {
+    let server = TestServer::with_config(&fixture_config(|config| config));
+    let config = server.directory().join("config.yml");
+    let program = Program::named("kes", server.directory())
+        .env("MINIO_KES_SERVER", server.address().to_string())
+        .env("MINIO_KES_API_KEY", super::fixture::ADMIN);
+    let (key, config) = (super::fixture::APP, config.to_str().expect("text"));
+    let secret = &key[7..];
+    let whose = program.run(&["identity", "of", key]).ok();
+    let explained = program.run(&["explain", key, "GET", "/version", "--config", config]);
+    assert!(!explained.stderr.contains(secret) && !explained.stdout.contains(secret), "{explained:?}");
+    let explained = explained.ok();
+    assert!(explained.contains(&whose), "{explained}");
+    let broken = &key[..key.len() - 1];
+    for args in [
+        &["explain", broken, "GET", "/version", "--config", config][..],
+        &["policy", "show", key, "-k"],
+        &["policy", "info", key, "-k"],
+        &["identity", "info", key, "-k"],
+        &["key", "info", key, "-k"],
+        &["key", "create", key, "-k"],
+        &["ls", key, "-k"],
+        &["kms", "stat-key", key],
+        &["migrate", "--from", key, "--target", "x.yml"],
+        &["nonsense", key],
+        &[key],
+    ] {
+        let said = program.run(args);
+        assert!(matches!(said.exit, Some(1 | 2)), "{args:?}: {said:?}");
+        assert!(!said.stderr.contains(&secret[..40]) && !said.stdout.contains(&secret[..40]), "{args:?}: {said:?}");
+    }
+    assert!(server.stop().success());
+}

@@ -155,3 +155,15 @@ fn a_store_that_is_not_there_is_said_to_be() {
     assert_eq!((id.as_str(), status.as_str()), ("keystore.reach", "failed"));
     assert!(message.contains("keystore.vault") && message.contains("no connection to"), "{message}");
 }
+
+#[test]
+#[ignore = "runs OpenBao: tests/run"]
+fn an_endpoint_with_the_path_of_the_api_is_named() {
+    let bao = OpenBao::shared();
+    let place = Place::new(&bao, 2);
+    let section = place.by_role(&format!("{}/v1", bao.endpoint()));
+    let (exit, checks) = examine(&config(&section, NO_CACHE), &[]);
+    let found = statuses(&checks);
+    assert_eq!((exit, &found[..2]), (Some(1), &[("keystore.risk", "warning"), ("keystore.reach", "failed")][..]));
+    assert!(checks[0].2.contains("ends in '/v1', which is added to every request"), "{checks:#?}");
+}
