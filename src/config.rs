@@ -7,6 +7,7 @@ mod document;
 mod env;
 mod finding;
 mod hash;
+mod kes;
 pub mod kms;
 mod odd;
 mod old;
@@ -186,6 +187,12 @@ impl Config {
             Ok(source) => Self::examine_source(source, &env::get),
             Err(error) => Examined::failed(error),
         }
+    }
+
+    /// What the archived server does not know in a file; nothing of one that cannot be read. It is a danger where that
+    /// server would not start, or not find keys.
+    pub fn unknown_to_kes(file: &FilePath) -> Vec<Finding> {
+        Source::open(file).map_or_else(|_| Vec::new(), |source| kes::unknown(&source))
     }
 
     /// Loads only the `keystore:` section of a file; nothing else need be there, or be valid.

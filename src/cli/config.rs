@@ -32,6 +32,9 @@ enum Command {
     Check {
         /// The config file
         file: PathBuf,
+        /// Name the settings that an archived KES does not know: whether the way back to it is open
+        #[arg(long)]
+        for_kes: bool,
         /// Write JSON
         #[arg(long)]
         json: bool,
@@ -53,8 +56,8 @@ struct Verdict {
 
 /// Runs the command.
 pub(super) fn run(args: &Args, out: &mut Out) -> anyhow::Result<()> {
-    let Command::Check { file, json } = &args.command;
-    let verdict = check(file).by_name(out.program());
+    let Command::Check { file, for_kes, json } = &args.command;
+    let verdict = check(file, *for_kes).by_name(out.program());
     if *json {
         out.json(&verdict)?;
         return match verdict.errors.len() {
@@ -76,10 +79,17 @@ pub(super) fn run(args: &Args, out: &mut Out) -> anyhow::Result<()> {
     Ok(out.fields(11, &fields)?)
 }
 
-fn check(file: &Path) -> Verdict {
+fn check(file: &Path, for_kes: bool) -> Verdict {
     match Any::examine(file) {
-        Any::Kes(examined) => check_key_server(examined),
-        Any::Kms(examined) => check_key_manager(examined),
+        Any::Kes(mut examined) => {
+            examined.warnings.extend(for_kes.then(|| Config::unknown_to_kes(file)).into_iter().flatten());
+            check_key_server(examined)
+        }
+        Any::Kms(mut examined) => {
+            let message = "KES is no key manager and cannot read its config";
+            examined.errors.extend(for_kes.then(|| Finding::new(Place::of(file), message)));
+            check_key_manager(examined)
+        }
     }
 }
 

@@ -42,21 +42,36 @@ impl Connection {
 
     /// Like `client`, with an API key that takes precedence over all others.
     pub(super) fn client_with(&self, api_key: Option<&SecretString>) -> anyhow::Result<Client> {
-        let endpoints = self.endpoints()?;
-        Ok(Client::new(endpoints, self.tls(api_key)?))
+        Ok(Client::new(self.endpoints()?, self.known_tls(api_key)?))
     }
 
     /// A client of its own for each server that is named.
     pub(super) fn clients(&self) -> anyhow::Result<Vec<Client>> {
-        let (endpoints, tls) = (self.endpoints()?, self.tls(None)?);
+        let (endpoints, tls) = (self.endpoints()?, self.known_tls(None)?);
         Ok(endpoints.into_iter().map(|endpoint| Client::new(vec![endpoint], tls.clone())).collect())
     }
 
-    fn tls(&self, api_key: Option<&SecretString>) -> anyhow::Result<Tls> {
-        let trust = match self.insecure {
+    /// Like `client`, and without an identity where none is given.
+    pub(super) fn client_or_nobody(&self) -> anyhow::Result<Client> {
+        let tls = self.tls(None)?.map_or_else(|| Tls::anonymous(&self.trust()), Ok)?;
+        Ok(Client::new(self.endpoints()?, tls))
+    }
+
+    fn known_tls(&self, api_key: Option<&SecretString>) -> anyhow::Result<Tls> {
+        let missing = || anyhow::anyhow!("no API key: set {}, or {} and {}", API_KEY[0], KEY_FILE[0], CERT_FILE[0]);
+        self.tls(api_key)?.ok_or_else(missing)
+    }
+
+    fn trust(&self) -> Trust {
+        match self.insecure {
             true => Trust::Anybody,
             false => Trust::System { also: environment::ssl_cert_file() },
-        };
+        }
+    }
+
+    /// The identity to use, and whom to trust; none where no identity is given.
+    fn tls(&self, api_key: Option<&SecretString>) -> anyhow::Result<Option<Tls>> {
+        let trust = self.trust();
         let api_key = match (api_key, &self.api_key_file) {
             (Some(key), _) => Some(key.clone()),
             (None, Some(file)) => Some(input::read_line(file)?),
@@ -65,11 +80,11 @@ impl Connection {
         match (api_key, environment::path(&KEY_FILE), environment::path(&CERT_FILE)) {
             (Some(key), None, None) => {
                 let key = ApiKey::parse(key.expose_secret())?;
-                Ok(Tls::with_api_key(&key, &trust, clock::now())?)
+                Ok(Some(Tls::with_api_key(&key, &trust, clock::now())?))
             }
             (None, Some(key), Some(certificate)) => {
                 let (key, chain) = (input::private_key(&key)?, certificates(&certificate)?);
-                Ok(Tls::with_certificate(chain, &key, &trust)?)
+                Ok(Some(Tls::with_certificate(chain, &key, &trust)?))
             }
             (Some(_), Some(_), _) => bail!("an API key and a private key file exclude each other: unset one of them"),
             (Some(_), None, Some(_)) => {
@@ -79,9 +94,7 @@ impl Connection {
                 bail!("there is a private key file, but no certificate file: set {}", CERT_FILE[0])
             }
             (None, None, Some(_)) => bail!("there is a certificate file, but no private key file: set {}", KEY_FILE[0]),
-            (None, None, None) => {
-                bail!("no API key: set {}, or {} and {}", API_KEY[0], KEY_FILE[0], CERT_FILE[0])
-            }
+            (None, None, None) => Ok(None),
         }
     }
 

@@ -6,6 +6,7 @@
 mod access;
 mod cache;
 mod config;
+mod decrypts;
 mod fs;
 mod keystore;
 mod kms;
@@ -39,6 +40,9 @@ pub(super) struct Args {
     /// Keys that must be on the key store and work: their names, or a file with a name a line ('./names')
     #[arg(long, value_name = "NAME,…|FILE", value_parser = required::Given::parse)]
     require_keys: Option<required::Given>,
+    /// A ciphertext of the running server, as 'kes key encrypt' prints it, that a key must open; may be repeated
+    #[arg(long, value_name = "FILE")]
+    decrypts: Vec<PathBuf>,
     /// Write JSON
     #[arg(long)]
     json: bool,
@@ -66,10 +70,25 @@ impl Purpose {
     }
 }
 
+/// What must be in the key store.
+struct Wanted {
+    keys: Option<required::Keys>,
+    ciphertexts: Vec<decrypts::Ciphertext>,
+}
+
+impl Wanted {
+    fn of(args: &Args) -> anyhow::Result<Self> {
+        let keys = args.require_keys.as_ref().map(required::Given::read).transpose()?;
+        let ciphertexts =
+            args.decrypts.iter().map(|file| decrypts::Ciphertext::read(file)).collect::<Result<_, _>>()?;
+        Ok(Self { keys, ciphertexts })
+    }
+}
+
 /// Runs the command.
 pub(super) async fn run(args: Args, out: &mut Out) -> anyhow::Result<()> {
-    let required = args.require_keys.as_ref().map(required::Given::read).transpose()?;
-    let report = examine(&args, required.as_ref()).await.by_name(out.program());
+    let wanted = Wanted::of(&args)?;
+    let report = examine(&args, &wanted).await.by_name(out.program());
     match args.json {
         true => out.json(&report.0)?,
         false => report.print(out)?,
@@ -81,7 +100,7 @@ pub(super) async fn run(args: Args, out: &mut Out) -> anyhow::Result<()> {
     }
 }
 
-async fn examine(args: &Args, required: Option<&required::Keys>) -> Report {
+async fn examine(args: &Args, wanted: &Wanted) -> Report {
     let mut report = Report::default();
     // First, because it also keeps secrets that the other checks read out of core files.
     process::core_dumps(&mut report);
@@ -91,35 +110,33 @@ async fn examine(args: &Args, required: Option<&required::Keys>) -> Report {
     if args.purpose != Purpose::Server {
         let Some(config) = config::check_keystore(&args.config, &mut report) else { return report };
         let section = keystore::Section { config: &config, place: format!("{}: keystore", args.config.display()) };
-        keystore::check(&section, access, required, &mut report).await;
+        keystore::check(&section, access, wanted, &mut report).await;
         return report;
     }
     match Any::examine(&args.config) {
         Any::Kms(examined) => {
             kms::examine(&args.config, examined, &mut report);
-            if required.is_some() {
-                let message = "this is the config of a key manager, whose data only its server can open";
+            let message = "this is the config of a key manager, whose data only its server can open";
+            if wanted.keys.is_some() {
                 report.failed(required::ID, message, "ask the server: 'kms ls-key' lists its keys");
             }
+            if !wanted.ciphertexts.is_empty() {
+                report.failed(decrypts::ID, message, "ask the server: 'kms decrypt' opens a ciphertext");
+            }
         }
-        Any::Kes(examined) => examine_server(args, examined, required, &mut report).await,
+        Any::Kes(examined) => examine_server(args, examined, wanted, &mut report).await,
     }
     report
 }
 
-async fn examine_server(
-    args: &Args,
-    examined: Examined<Config>,
-    required: Option<&required::Keys>,
-    report: &mut Report,
-) {
+async fn examine_server(args: &Args, examined: Examined<Config>, wanted: &Wanted, report: &mut Report) {
     let Some(config) = config::judge(&args.config, examined.whole(), report) else { return };
     tls::check(&config.tls, &config.check_tls_files(), report);
     let files = config.keystore_files();
     let files = files.iter().filter(|(setting, _)| private::is_secret(setting)).map(|(_, file)| *file);
     private::check(config.tls.certs.iter().map(|pair| pair.key.as_path()).chain(files), report);
     let section = keystore::Section { config: &config.keystore, place: config.keystore_place("").to_string() };
-    keystore::check(&section, args.purpose.access(), required, report).await;
+    keystore::check(&section, args.purpose.access(), wanted, report).await;
     cache::check(&config, report);
     access::admin(&config, report);
     access::policies(&config, report);

@@ -7,8 +7,11 @@ use super::MINKMS;
 /// Commands, and arguments that they may have. Those below `kms` are commands of `minkms`, too.
 const EXAMPLES: &[(&str, &[&str])] = &[
     ("server", &["--config config.yml", "--config config.yml --addr 10.1.2.3:7373", "--dev"]),
-    ("config check", &["config.yml", "config.yml --json"]),
-    ("doctor", &["--config config.yml", "--config config.yml --require-keys my-key,other-key"]),
+    ("config check", &["config.yml", "config.yml --json", "config.yml --for-kes"]),
+    (
+        "doctor",
+        &["--config config.yml", "--config config.yml --require-keys my-key,other-key --decrypts ciphertext.json"],
+    ),
     ("explain", &["client.crt PUT /v1/key/create/my-key --config config.yml"]),
     ("key create", &["my-key", "my-key other-key"]),
     ("key import", &["my-key --key-file my-key.base64", "my-key -"]),
@@ -33,7 +36,7 @@ const EXAMPLES: &[(&str, &[&str])] = &[
     ("policy info", &["my-policy"]),
     ("policy ls", &["", "'my-*'"]),
     ("policy show", &["my-policy --json"]),
-    ("status", &["", "--server keys.example.com:7373 --json"]),
+    ("status", &["", "--server keys.example.com:7373 --json", "--ready"]),
     ("metric", &["", "--rate 5s"]),
     ("log", &["", "--error", "--audit --json"]),
     ("bench", &["--duration 30s", "--mix generate,decrypt=9 --connections 8 --streams 16"]),

@@ -5,9 +5,9 @@ use std::io::{self, IsTerminal as _};
 use hyper::{Method, StatusCode};
 use rustls::CertificateError;
 
-use super::environment::{KEY_PASSWORD, KMS_API_KEY, KMS_SERVER, SERVER};
+use super::environment::{API_KEY, KEY_PASSWORD, KMS_API_KEY, KMS_SERVER, SERVER};
 use super::out::{self, Color, Painted, printable};
-use crate::api::operations;
+use crate::api::operations::{self, SKIP_AUTH};
 use crate::auth::enclave;
 use crate::client::{Error, Failure, HTTPS, Kind, Lost};
 use crate::kms::operations::{self as kms_operations, EXECUTE};
@@ -58,6 +58,15 @@ fn hint(error: &Error, program: &str) -> Option<String> {
                  On the server, '{program} explain {identity} {} {} --config FILE' says which rule decides.",
                 method(path),
                 printable(path),
+            ))
+        }
+        Error::Refused { status: StatusCode::BAD_REQUEST, path, identity: None, .. }
+            if SKIP_AUTH.contains(&path.as_str()) =>
+        {
+            Some(format!(
+                "Set {} to an identity that may ask, or let everybody ask, by the server's config:\n\
+                 api: {{ {path}: {{ skip_auth: true }} }}",
+                API_KEY[0]
             ))
         }
         Error::Refused { status: StatusCode::CONFLICT, message, .. } if message == "identity already exists" => {

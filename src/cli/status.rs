@@ -11,6 +11,7 @@ use super::connection::Connection;
 use super::out::{BAD, GOOD, HEADING, LABEL, Out, STRONG, printable};
 use super::units::{bytes, span};
 use crate::api::wire::{ApiRoute, StatusResponse};
+use crate::client::{Error, Kind};
 
 /// Show how a server is
 #[derive(Debug, clap::Args)]
@@ -22,6 +23,9 @@ pub(super) struct Args {
     /// List its API
     #[arg(long)]
     api: bool,
+    /// Say only whether it is ready, with or without an identity, also of a key manager; the exit code is 1 when it is not
+    #[arg(long, conflicts_with_all = ["short", "api", "json"])]
+    ready: bool,
     /// Write JSON
     #[arg(long)]
     json: bool,
@@ -31,6 +35,9 @@ pub(super) struct Args {
 
 /// Runs the command.
 pub(super) async fn run(args: Args, out: &mut Out) -> anyhow::Result<()> {
+    if args.ready {
+        return ready(&args.connection, out).await;
+    }
     let client = args.connection.client()?;
     if args.json && args.api {
         let api = client.api().await.context("failed to list the API")?;
@@ -57,6 +64,17 @@ pub(super) async fn run(args: Args, out: &mut Out) -> anyhow::Result<()> {
         print_api(out, &routes)?;
     }
     Ok(())
+}
+
+/// The health check of containers: it needs no identity where everybody may ask.
+async fn ready(connection: &Connection, out: &mut Out) -> anyhow::Result<()> {
+    let client = connection.client_or_nobody()?;
+    let ready = match client.ready().await {
+        Err(Error::OtherKind { kind: Kind::KeyManager, .. }) => client.kms_ready().await,
+        ready => ready,
+    };
+    ready.context("the server is not ready")?;
+    Ok(writeln!(out, "{} is ready", client.endpoint().authority())?)
 }
 
 fn print_status(out: &mut Out, status: &StatusResponse) -> io::Result<()> {

@@ -106,6 +106,14 @@ impl Client {
         VersionResponse::decode(&**body).map_err(|_| nonsense(endpoint, call.path, "it is no version"))
     }
 
+    /// `GET /v1/health/ready` of a key manager: whether it can serve requests.
+    ///
+    /// # Errors
+    /// When it cannot, or no server answers.
+    pub async fn kms_ready(&self) -> Result<(), Error> {
+        self.body(&binary(operations::READY, Bytes::new())).await.map(drop)
+    }
+
     /// `GET /v1/db`: a backup of all data, encrypted.
     ///
     /// # Errors

@@ -1,7 +1,7 @@
 //! A finding in the config file: a warning, and its line and column.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path as FilePath, PathBuf};
 
 use serde::ser::{Serialize, SerializeMap as _, Serializer};
 
@@ -14,6 +14,13 @@ pub struct Place {
     pub(super) position: Option<Position>,
     /// The path to the value; empty when the place is no value.
     pub(super) key: String,
+}
+
+impl Place {
+    /// A whole file.
+    pub fn of(file: &FilePath) -> Self {
+        Self { file: file.into(), position: None, key: String::new() }
+    }
 }
 
 /// `config.yml:7:12: policy.my-app.allow[0]`

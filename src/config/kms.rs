@@ -82,7 +82,7 @@ impl TlsFiles {
     pub fn add(&mut self, pair: Pair) {
         let index = self.config.certs.len();
         for (setting, file) in [(Setting::Key(index), &pair.key), (Setting::Cert(index), &pair.cert)] {
-            self.places.insert(setting, Place { file: file.clone(), position: None, key: String::new() });
+            self.places.insert(setting, Place::of(file));
         }
         self.config.certs.push(pair);
     }

@@ -84,7 +84,7 @@ impl<'f> Source<'f> {
         let mut warnings = Vec::new();
         if self.document.has_more {
             let message = "only the first document is read; whatever follows the line '---' is ignored";
-            let place = Place { file: self.file.into(), position: None, key: String::new() };
+            let place = Place::of(self.file);
             warnings.push(Finding::new(place, message));
         }
         for (path, why) in old::ignored(&self.document.root) {

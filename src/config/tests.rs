@@ -125,6 +125,29 @@ mod example {
         }
     }
 
+    /// The settings of the example that the archived server does not have, and which of them close the way back to it.
+    #[test]
+    fn shows_what_the_archived_server_does_not_know() {
+        let mut found = std::collections::BTreeSet::new();
+        for block in blocks().iter().map(|block| with(block)).chain([text()]) {
+            let source = Source::parse(FilePath::new("config.yml"), Zeroizing::new(block)).expect("YAML");
+            found.extend(
+                kes::unknown(&source).into_iter().map(|finding| (finding.key().to_owned(), finding.is_danger())),
+            );
+        }
+        let expected = [
+            ("cache.max_entries", false),
+            ("keystore.aws.secretsmanager.fips", false),
+            ("keystore.encrypt", true),
+            ("keystore.static", true),
+            ("keystore.vault.tls.insecure_skip_verify", false),
+            ("keystore.vault.token", true),
+            ("keystore.vault.userpass", true),
+            ("limits", false),
+        ];
+        assert_eq!(found.into_iter().collect::<Vec<_>>(), expected.map(|(key, danger)| (key.to_owned(), danger)));
+    }
+
     #[test]
     fn and_the_documentation_name_the_same_settings() {
         let path = FilePath::new(env!("CARGO_MANIFEST_DIR")).join("docs/configuration.md");
@@ -633,4 +656,26 @@ fn an_unknown_key_without_a_value_is_shown_where_it_is_one() {
     assert!(error("limits:\n  retry:\n").contains("limits.retry: unknown key"));
     assert!(error("limits: { retry: }").contains("limits.retry: unknown key"));
     assert!(error("limits: { hunter2 }").contains("limits.?: unknown key"));
+}
+
+#[test]
+fn what_keeps_the_archived_server_from_keys_is_a_danger() {
+    for (more, key, says) in [
+        (
+            "keystore: { aws: { secretsmanager: { prefix: kes/ } } }",
+            "keystore.aws.secretsmanager.prefix",
+            "without the",
+        ),
+        ("keystore: { openbao: { endpoint: x } }", "keystore.openbao", "'vault'"),
+        ("api: { /v1/ready: { skip_auth: '${X}' } }", "api./v1/ready.skip_auth", "variables"),
+        ("policy: { p: { allow: [ a, '${X}' ] } }", "policy.p.allow[1]", "variables"),
+    ] {
+        let source = Source::parse(FilePath::new("config.yml"), Zeroizing::new(more.into())).expect("YAML");
+        let found = kes::unknown(&source);
+        let [finding] = &found[..] else { panic!("{more}: {found:#?}") };
+        assert!(finding.key() == key && finding.is_danger() && finding.to_string().contains(says), "{finding}");
+    }
+    let nothing = "{ limits: {}, keystore: { fs: { path: x }, encrypt: , aws: { secretsmanager: { prefix: '' } } } }";
+    let source = Source::parse(FilePath::new("config.yml"), Zeroizing::new(nothing.into())).expect("YAML");
+    assert_eq!(kes::unknown(&source), []);
 }

@@ -253,3 +253,19 @@ fn hints_call_the_program_as_it_was_called() {
     let said = kes.run(&["explain", "x", "GET", "/v1/status", "--config", "config.yml"]);
     assert!(said.stderr.contains("'kes identity of'") && !said.stderr.contains("claviger"), "{said:?}");
 }
+
+#[test]
+fn what_closes_the_way_back_to_kes_fails_a_check_that_asks_for_it() {
+    let directory = directory(-1, 90);
+    let text = config("limits: { connections: 100 }\n");
+    assert!(!check(directory.path(), &text, &[]).ok().contains("KES"));
+    let said = check(directory.path(), &text, &["--for-kes"]).ok();
+    let says = "config.yml: ok\nWarning: config.yml:4:1: limits: KES does not know this setting and ignores it\n";
+    assert!(said.starts_with(says), "{said}");
+    let sealed = "fs: { path: keys }, encrypt: { local: { key: AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8= } }";
+    let outcome = check(directory.path(), &text.replace("fs: { path: keys }", sealed), &["--for-kes"]);
+    let says = "Error: config.yml:3:33: keystore.encrypt: KES does not know this setting and cannot read keys that are sealed\n";
+    assert_eq!((outcome.exit, outcome.stderr.as_str()), (Some(1), says));
+    let outcome = check(directory.path(), "version: v1\nhsm: { a: { file: a.hsm } }\n", &["--for-kes"]);
+    assert!(outcome.exit == Some(1) && outcome.stderr.contains("KES is no key manager"), "{outcome:?}");
+}

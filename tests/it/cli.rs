@@ -4,6 +4,7 @@ mod command_lines;
 pub mod fixture;
 mod golden;
 mod identity;
+mod ready;
 mod replay;
 mod template;
 mod terminal;

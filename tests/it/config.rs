@@ -28,6 +28,8 @@ struct Case {
     listens: Option<String>,
     log: Option<Log>,
     admin: Option<String>,
+    /// What is wanted here, where that differs.
+    claviger: Option<String>,
     #[serde(default)]
     keys_made: Vec<String>,
 }
@@ -225,6 +227,22 @@ fn every_file_loads_or_fails_as_with_the_archived_server() {
     let failures = failures.into_inner().expect("nobody panicked in it");
     assert!(failures.is_empty(), "{} of 217 differ:\n{}", failures.len(), failures.join("\n"));
     differences.into_inner().expect("nobody panicked in it").finish();
+}
+
+/// What the archived server loads as it is meant has nothing that it does not know.
+#[test]
+fn the_archived_server_knows_what_it_loads() {
+    let cases: Vec<_> = cases().into_iter().filter(|case| case.loads() && case.claviger.is_none()).collect();
+    assert!(cases.len() >= 80, "{}", cases.len());
+    for_each(&cases, |case| {
+        let directory = case.directory();
+        std::fs::write(directory.path().join("config.yml"), case.text()).expect("written");
+        let mut command = Command::new(PROGRAM);
+        command.args(["config", "check", "config.yml", "--for-kes"]).current_dir(directory.path());
+        let output = command.envs(&case.env).output().expect("it runs");
+        let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        assert!(!said.contains("KES does"), "{}: {said}", case.name());
+    });
 }
 
 #[test]

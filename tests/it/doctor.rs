@@ -76,8 +76,13 @@ impl Directory {
 
     /// What it finds; sees to it that nothing is changed.
     fn examine(&self) -> Findings {
+        self.examine_with(&[])
+    }
+
+    /// The same with more arguments.
+    fn examine_with(&self, args: &[&str]) -> Findings {
         let before = tree(self.0.path());
-        let outcome = self.program().run(&["doctor", "--config", "config.yml", "--json"]);
+        let outcome = self.program().run(&[&["doctor", "--config", "config.yml", "--json"], args].concat());
         assert_eq!(tree(self.0.path()), before, "nothing is made, changed or removed");
         Findings::of(outcome)
     }
@@ -414,6 +419,50 @@ fn files_with_secrets_that_everybody_may_read_are_named() {
     }
     set_mode(&directory.path("server.key"), 0o640);
     assert!(!directory.examine().troubles().iter().any(is_about_files));
+}
+
+/// The ciphertexts are those of an archived server; they do not say which key made them.
+#[test]
+fn a_ciphertext_of_the_running_server_is_opened_by_its_key_or_fails() {
+    let directory = Directory::new();
+    fs::copy(testdata("stored-keys/HEAD/head-create"), directory.path("keys/other-key")).expect("copied");
+    set_mode(&directory.path("keys/other-key"), 0o600);
+    let text = fs::read(testdata("ciphertexts/HEAD.json")).expect("readable");
+    let ciphertexts: Vec<Value> = serde_json::from_slice(&text).expect("JSON");
+    let of_head = |ciphertext: &&Value| ciphertext["key"] == "head-create";
+    let (mut bare, mut bound) = (0, 0);
+    for ciphertext in ciphertexts.iter().filter(of_head) {
+        let text = unwrapped(ciphertext, "ciphertext");
+        let file = match ciphertext["context"].as_str() {
+            Some(context) if !context.is_empty() => {
+                bound += 1;
+                serde_json::json!({ "ciphertext": text, "context": context }).to_string()
+            }
+            _ => {
+                bare += 1;
+                format!("{text}\n")
+            }
+        };
+        fs::write(directory.path("ciphertext"), file).expect("written");
+        let found = directory.examine_with(&["--decrypts", "ciphertext"]);
+        found.says("keys.decrypts", "the key 'other-key' opens 'ciphertext'");
+        assert_eq!(found.exit, Some(0));
+    }
+    assert!(bare > 1 && bound > 0, "{bare} without context, {bound} with one");
+    let fails = |args: &[&str], says: &str| {
+        let found = directory.examine_with(args);
+        found.says("keys.decrypts", says);
+        assert_eq!(found.exit, Some(1));
+    };
+    fails(&["--decrypts", "ciphertext", "--require-keys", "my-key"], "none of 1 key opens 'ciphertext'");
+    fs::write(directory.path("keys/other-key"), "nonsense").expect("written");
+    fails(&["--decrypts", "ciphertext"], "none of 2 keys opens 'ciphertext', and these cannot be read: 'other-key' (");
+    fs::remove_dir_all(directory.path("keys")).expect("removed");
+    fails(&["--decrypts", "ciphertext"], "there is no key store");
+    fs::write(directory.path("ciphertext"), "hunter2").expect("written");
+    let outcome = directory.program().run(&["doctor", "--config", "config.yml", "--decrypts", "ciphertext"]);
+    let says = "Error: 'ciphertext' holds no ciphertext: it is neither base64 nor what 'key encrypt' prints\n";
+    assert_eq!((outcome.exit, outcome.stderr.as_str()), (Some(1), says));
 }
 
 #[test]

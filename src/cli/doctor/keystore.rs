@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::process::SET_CLOCK;
-use super::{Report, fs, required, seal};
+use super::{Report, Wanted, decrypts, fs, required, seal};
 use crate::cli::units::span;
 use crate::clock;
 use crate::keystore::{self, Access, Config, Error, KeyStore};
@@ -25,13 +25,8 @@ pub(super) struct Section<'a> {
     pub(super) place: String,
 }
 
-/// Opens the key store without making anything. Checks that it allows `access` and has these keys.
-pub(super) async fn check(
-    section: &Section<'_>,
-    access: Access,
-    required: Option<&required::Keys>,
-    report: &mut Report,
-) {
+/// Opens the key store without making anything. Checks that it allows `access` and has what is wanted.
+pub(super) async fn check(section: &Section<'_>, access: Access, wanted: &Wanted, report: &mut Report) {
     for warning in section.config.encrypt.iter().flat_map(keystore::seal::Config::warnings) {
         risk(&warning, report);
     }
@@ -39,7 +34,8 @@ pub(super) async fn check(
         Ok(Some(store)) => store,
         Ok(None) => {
             missing(section, report);
-            return required.map_or((), |keys| required::nowhere(keys, report));
+            wanted.keys.iter().for_each(|keys| required::nowhere(keys, report));
+            return decrypts::nowhere(&wanted.ciphertexts, report);
         }
         Err(error) => {
             section.config.store_warnings().iter().for_each(|warning| risk(warning, report));
@@ -62,8 +58,12 @@ pub(super) async fn check(
     if section.config.encrypt.is_some() {
         seal::check(section.config, report).await;
     }
-    if let Some(keys) = required {
+    if let Some(keys) = &wanted.keys {
         required::check(&*store, keys, report).await;
+    }
+    if !wanted.ciphertexts.is_empty() {
+        let keys = wanted.keys.as_ref().map(|keys| keys.0.as_slice());
+        decrypts::check(&*store, keys, &wanted.ciphertexts, report).await;
     }
 }
 

@@ -22,7 +22,7 @@ pub(super) enum Given {
 }
 
 /// Names of keys, sorted.
-pub(super) struct Keys(Vec<KeyName>);
+pub(super) struct Keys(pub(super) Vec<KeyName>);
 
 impl Given {
     /// A text with a slash or a dot is a path: no name contains them.
