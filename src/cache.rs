@@ -428,7 +428,7 @@ impl keys::Keys for Arc<Keys> {
     }
 
     fn token_age(&self) -> Option<Duration> {
-        self.store().token_age()
+        self.store().about().token_age
     }
 }
 

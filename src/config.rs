@@ -33,8 +33,10 @@ use self::document::Lookup;
 use self::path::{Path, Step};
 use self::read::Problem;
 use self::source::Source;
+use self::yaml::Node;
 use crate::api::operations::SKIP_AUTH;
 use crate::auth::{Identity, policy};
+use crate::migrate::enclave;
 use crate::name::{KeyName, PolicyName};
 use crate::server::route::RouteConfig;
 use crate::server::tls::{self, Setting, Tls};
@@ -50,6 +52,9 @@ const ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 7
 
 /// The section below `keystore:` that is no key store.
 const ENCRYPT: &str = "encrypt";
+
+/// The section below `keystore:` that names an enclave of a key manager.
+const ENCLAVE: &str = "kms";
 
 /// The largest file that is read, in bytes.
 const MAX_FILE: u64 = 16 << 20;
@@ -167,6 +172,22 @@ impl<C> Examined<C> {
     }
 }
 
+/// What holds the keys that `migrate` reads or writes.
+#[derive(Debug)]
+pub enum Holder {
+    /// A key store.
+    Store(Box<keystore::Section>),
+    /// An enclave of a key manager.
+    Enclave(enclave::config::Config),
+}
+
+/// The `keystore:` section that names an enclave.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct EnclaveSection {
+    kms: enclave::config::Config,
+}
+
 impl Config {
     /// Loads a file; returns the config and what is odd about it.
     ///
@@ -203,8 +224,27 @@ impl Config {
         Self::examine_keystore(Source::open(file)?, &env::get).whole()
     }
 
+    /// Loads the `keystore:` section of a file for `migrate`, where it may also name an enclave of a key manager.
+    ///
+    /// # Errors
+    /// Everything that is wrong.
+    pub fn load_holder(file: &FilePath) -> Result<(Holder, Vec<Finding>), Errors> {
+        let source = Source::open(file)?;
+        Ok(match source.names_enclave() {
+            true => {
+                let (enclave, warnings) = Self::examine_enclave(source, &env::get).whole()?;
+                (Holder::Enclave(enclave), warnings)
+            }
+            false => {
+                let (section, warnings) = Self::examine_keystore(source, &env::get).whole()?;
+                (Holder::Store(Box::new(section)), warnings)
+            }
+        })
+    }
+
     fn examine_source(mut source: Source<'_>, lookup: Lookup<'_>) -> Examined<Self> {
         source.refuse_old();
+        source.refuse_enclave();
         source.expand(&Path::default(), lookup);
         let mut warnings = source.drop_ignored();
         warnings.extend(odd::odd(&source.document.root).into_iter().map(|problem| source.finding(problem)));
@@ -224,19 +264,23 @@ impl Config {
 
     fn examine_keystore(mut source: Source<'_>, lookup: Lookup<'_>) -> Examined<keystore::Section> {
         source.refuse_old();
+        source.refuse_enclave();
         source.expand(&Path::of("keystore"), lookup);
         let warnings = source.drop_ignored();
         let encrypt = source.take_encrypt();
-        let keystore = source.read(|root| {
-            let read = match root.entry("keystore").filter(|section| !section.value.is_null()) {
-                Some(section) => keystore_section(&section.value),
-                None => Err(Problem::at(Path::default(), read::MISSING)),
-            };
-            read.map_err(|problem| problem.inside(Step::Key("keystore".into())))
-        });
+        let keystore = source.read(|root| below_keystore(root, |section| keystore_section(section)));
         let sealed = source.read_encrypt(encrypt);
         let config = keystore.map(|keystore| keystore::Section { encrypt: sealed, ..keystore });
         Examined { config, errors: source.into_errors(), warnings }
+    }
+
+    fn examine_enclave(mut source: Source<'_>, lookup: Lookup<'_>) -> Examined<enclave::config::Config> {
+        source.refuse_old();
+        source.refuse_encrypt();
+        source.expand(&Path::of("keystore"), lookup);
+        let warnings = source.drop_ignored();
+        let config = source.read(|root| below_keystore(root, |section| EnclaveSection::deserialize(section)));
+        Examined { config: config.map(|section| section.kms), errors: source.into_errors(), warnings }
     }
 
     /// Loads every file that the `tls:` section names.
@@ -332,6 +376,15 @@ fn missing(path: &FilePath, place: impl FnOnce() -> Place) -> Option<Finding> {
     let error = std::fs::metadata(path).err()?;
     let message = format!("the file cannot be read; a relative path begins at the working directory: {error}");
     Some(Finding::new(place(), message))
+}
+
+/// Reads what is below `keystore:`.
+fn below_keystore<T>(root: &Node, read: impl Fn(&Node) -> Result<T, Problem>) -> Result<T, Problem> {
+    let read = match root.entry("keystore").filter(|section| !section.value.is_null()) {
+        Some(section) => read(&section.value),
+        None => Err(Problem::at(Path::default(), read::MISSING)),
+    };
+    read.map_err(|problem| problem.inside(Step::Key("keystore".into())))
 }
 
 fn keystore_section<'de, D: Deserializer<'de>>(deserializer: D) -> Result<keystore::Section, D::Error> {

@@ -15,7 +15,7 @@
 
 mod charge;
 mod copy;
-mod enclave;
+pub mod enclave;
 mod glob;
 mod material;
 mod plan;

@@ -147,6 +147,10 @@ impl KeyStore for Script {
         self.probes.fetch_add(1, Ordering::SeqCst);
         self.react().await.map(|()| Duration::ZERO)
     }
+
+    fn behind(&self) -> Option<&dyn KeyStore> {
+        None
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -12,11 +12,11 @@ use super::doctor::Status;
 use super::doctor::tls::{Judgement, judge};
 use super::out::{GOOD, Out, moment, printable};
 use super::{published, words};
+use crate::clock;
 use crate::config::{Any, Config, Errors, Examined, Finding, Place, kms};
 use crate::server::tls::Setting;
 use crate::telemetry::log::Level;
 use crate::text::{counted, counted_as};
-use crate::{clock, keystore};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -132,9 +132,8 @@ fn check_key_server(examined: Examined<Config>) -> Verdict {
     }
     if verdict.is_clean("keystore") {
         verdict.errors.extend(config.check_keystore_files());
-        let keystore = config.keystore.store.name();
-        if !keystore::BUILT.contains(&keystore) {
-            verdict.warnings.push(Finding::new(config.keystore_place(""), keystore::not_built(keystore)));
+        if let Some(message) = config.keystore.store.not_built() {
+            verdict.warnings.push(Finding::new(config.keystore_place(""), message));
         }
         let warnings = config.keystore.warnings();
         let warnings = warnings.iter().map(|warning| Finding::new(config.keystore_place(""), printable(warning)));

@@ -123,7 +123,7 @@ pub(super) fn run(args: Args, out: &mut Out) -> anyhow::Result<()> {
     session::block_on(async {
         let old = session::load(&args.config)?;
         let new = session::load(&args.target)?;
-        for warning in new.store_warnings() {
+        for warning in new.store.warnings() {
             out::note(format_args!("Warning: {}: {warning}", args.target.display()));
         }
         let progress = Arc::<Progress>::default();

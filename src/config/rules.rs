@@ -13,9 +13,6 @@ use crate::keystore;
 /// What breaks the rules that no section can check by itself.
 pub(super) fn check(config: &Config) -> Vec<Problem> {
     let mut broken = Vec::new();
-    if let keystore::Config::Kms(_) = config.keystore.store {
-        broken.push(Problem::at_key(Path::of("keystore.kms"), keystore::kms::NO_STORE));
-    }
     if matches!(config.keystore.store, keystore::Config::Enclave(_)) && config.keystore.encrypt.is_some() {
         let message = "an enclave's keys are encrypted by the key manager; remove this section";
         broken.push(Problem::at_key(Path::of("keystore.encrypt"), message));

@@ -10,7 +10,7 @@ use super::finding::{Finding, Place};
 use super::path::{Path, Step};
 use super::read::{self, Problem};
 use super::yaml::{self, Entry, Node, Scalar, Turn, Value};
-use super::{ENCRYPT, old, read_file};
+use super::{ENCLAVE, ENCRYPT, old, read_file};
 use crate::keystore::seal;
 
 /// The most errors that are looked for.
@@ -61,12 +61,44 @@ impl<'f> Source<'f> {
         Ok(source)
     }
 
+    /// Whether an enclave of a key manager stands where a key store could, and no key store does.
+    pub(super) fn names_enclave(&self) -> bool {
+        let section = self.document.root.entry("keystore").map_or(&[][..], |section| section.value.entries());
+        let mut named = section.iter().filter(|entry| !entry.value.is_null() && entry.key != ENCRYPT);
+        named.next().is_some_and(|entry| entry.key == ENCLAVE) && named.next().is_none()
+    }
+
+    /// Refuses an enclave of a key manager as key store.
+    pub(super) fn refuse_enclave(&mut self) {
+        let message = "a key manager is no key store of a server; only 'migrate' and 'verify' read this section, and \
+                       there no key store stands beside it";
+        self.refuse(Path::of("keystore").key(ENCLAVE), message);
+    }
+
+    /// Refuses the seal of a key store.
+    pub(super) fn refuse_encrypt(&mut self) {
+        let message = "is for key stores, and a key manager seals its keys itself; remove it";
+        self.refuse(Path::of("keystore").key(ENCRYPT), message);
+        self.take_encrypt();
+    }
+
+    fn refuse(&mut self, path: Path, message: &str) {
+        if self.document.root.find_mut(&path).is_some_and(|node| !node.is_null()) {
+            self.note_and_strike(Problem::at_key(path, message));
+        }
+    }
+
+    fn note_and_strike(&mut self, problem: Problem) {
+        let path = problem.path.clone();
+        self.note(problem);
+        self.document.root.find_mut(&path).into_iter().for_each(Node::strike);
+    }
+
     /// Refuses what older versions meant otherwise.
     pub(super) fn refuse_old(&mut self) {
         for problem in old::refuse(&self.document.root) {
             let path = problem.path.clone();
-            self.note(problem);
-            self.document.root.find_mut(&path).into_iter().for_each(Node::strike);
+            self.note_and_strike(problem);
             // What stands there under its old name is not missing, too.
             let meant = FORMER.iter().find(|(old, _)| Path::of(old) == path).map(|(_, new)| Path::of(new));
             self.noted.extend(meant.map(|path| Noted { path, is_unknown: false }));

@@ -504,6 +504,34 @@ fn a_migration_needs_the_key_store_only() {
 }
 
 #[test]
+fn only_a_migration_takes_an_enclave_for_a_key_store() {
+    const ENCLAVE: &str = "kms: { endpoint: [ h ], enclave: e, api_key: 'k1:x' }";
+    let source = |keystore: &str| {
+        let text = Zeroizing::new(MINIMAL.replace("fs: { path: keys }", keystore));
+        Source::parse(FilePath::new("m.yml"), text).expect("YAML")
+    };
+    let refused = |errors: Errors, place: &str, why: &str| {
+        let errors = errors.to_string();
+        assert!(errors.starts_with(place) && errors.contains(why) && errors.lines().count() == 1, "{errors}");
+    };
+    let why = "a key manager is no key store of a server";
+    let server = Config::examine_source(source(ENCLAVE), &environment).whole().expect_err("refused");
+    refused(server, "m.yml:3:13: keystore.kms: ", why);
+    let store = Config::examine_keystore(source(ENCLAVE), &environment).whole().expect_err("refused");
+    refused(store, "m.yml:3:13: keystore.kms: ", why);
+
+    assert!(source(ENCLAVE).names_enclave() && source(&format!("fs: ~, {ENCLAVE}")).names_enclave());
+    assert!(!source("fs: { path: x }").names_enclave());
+    assert!(!source(&format!("fs: {{ path: x }}, {ENCLAVE}")).names_enclave(), "it is ambiguous, and refused");
+    let (enclave, _) = Config::examine_enclave(source(ENCLAVE), &environment).whole().expect("valid");
+    assert_eq!((enclave.endpoint, enclave.enclave.as_str()), (vec!["h".to_owned()], "e"));
+    let sealed = source(&format!("{ENCLAVE}, encrypt: {{ local: {{ key: x }} }}"));
+    assert!(sealed.names_enclave());
+    let sealed = Config::examine_enclave(sealed, &environment).whole().expect_err("refused");
+    refused(sealed, "m.yml:3:68: keystore.encrypt: ", "a key manager seals its keys itself");
+}
+
+#[test]
 fn a_malformed_static_key_is_an_error_of_the_file() {
     let load = |key: &str| {
         let text = format!(

@@ -3,6 +3,7 @@
 use secrecy::SecretString;
 use serde::Deserialize;
 
+use super::Backend;
 use crate::setting::{self, Url};
 
 /// The `keystore.azure:` section of the config file.
@@ -12,6 +13,8 @@ pub struct Config {
     /// Azure Key Vault.
     pub keyvault: KeyVault,
 }
+
+impl Backend for Config {}
 
 /// The `keystore.azure.keyvault:` section.
 #[derive(Debug, Deserialize)]

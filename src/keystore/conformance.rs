@@ -128,8 +128,8 @@ async fn has_deleted_its_keys(store: &dyn KeyStore, names: &Names) {
 async fn answers(store: &dyn KeyStore) {
     store.status().await.expect("the store is there");
     assert!(!store.to_string().is_empty(), "the store has a name for the operator");
-    let identity = store.identity().await.expect("the store knows what it is");
-    assert_eq!(store.identity().await.expect("the store is there"), identity, "and it stays that");
+    let identity = store.about().identity.await.expect("the store knows what it is");
+    assert_eq!(store.about().identity.await.expect("the store is there"), identity, "and it stays that");
 }
 
 async fn create_refuses_an_existing_name(store: &dyn KeyStore, name: &KeyName) {

@@ -5,6 +5,7 @@ use std::path::Path;
 use secrecy::SecretString;
 use serde::Deserialize;
 
+use super::Backend;
 use crate::setting::{self, ServerTls, Url};
 
 /// The `keystore.entrust:` section of the config file.
@@ -46,9 +47,8 @@ pub struct Credentials {
     pub password: SecretString,
 }
 
-impl Config {
-    /// The files that the section names, and the keys that name them.
-    pub fn files(&self) -> Vec<(&'static str, &Path)> {
+impl Backend for Config {
+    fn files(&self) -> Vec<(&'static str, &Path)> {
         self.keycontrol.tls.ca.iter().map(|ca| ("keycontrol.tls.ca", ca.as_path())).collect()
     }
 }

@@ -4,6 +4,7 @@
 //! data, and can move the key elsewhere with `migrate`.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -11,7 +12,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
-use super::{Access, Error, KeyStore, Listing};
+use super::{Access, Backend, Error, KeyStore, Listing};
 use crate::crypto::{Blob, Key, SecretKey, base64};
 use crate::name::KeyName;
 use crate::setting;
@@ -23,6 +24,13 @@ pub struct Config {
     /// `<name>:<base64 of 32 bytes>`.
     #[serde(deserialize_with = "key")]
     pub key: SecretString,
+}
+
+#[async_trait]
+impl Backend for Config {
+    async fn connect(&self) -> Result<Arc<dyn KeyStore>, Error> {
+        Ok(Arc::new(Store::open(self)?))
+    }
 }
 
 /// Why the key in the config is invalid. It quotes nothing of the value, because a mistake may put the key anywhere.
@@ -97,6 +105,10 @@ impl KeyStore for Store {
 
     async fn status(&self) -> Result<Duration, Error> {
         Ok(Duration::ZERO)
+    }
+
+    fn behind(&self) -> Option<&dyn KeyStore> {
+        None
     }
 
     async fn check(&self, access: Access) -> Result<(), Error> {

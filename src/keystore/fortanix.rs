@@ -5,6 +5,7 @@ use std::path::Path;
 use secrecy::SecretString;
 use serde::Deserialize;
 
+use super::Backend;
 use crate::setting::{self, ServerTls, Url};
 
 /// The `keystore.fortanix:` section of the config file.
@@ -39,9 +40,8 @@ pub struct Credentials {
     pub key: SecretString,
 }
 
-impl Config {
-    /// The files that the section names, and the keys that name them.
-    pub fn files(&self) -> Vec<(&'static str, &Path)> {
+impl Backend for Config {
+    fn files(&self) -> Vec<(&'static str, &Path)> {
         self.sdkms.tls.ca.iter().map(|ca| ("sdkms.tls.ca", ca.as_path())).collect()
     }
 }

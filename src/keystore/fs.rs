@@ -17,7 +17,7 @@ use async_trait::async_trait;
 use serde::Deserialize;
 
 use self::directory::{Directory, Place};
-use super::{Access, Error, KeyStore, Listing};
+use super::{About, Access, Backend, Error, KeyStore, Listing};
 use crate::crypto::Blob;
 use crate::name::KeyName;
 use crate::telemetry::log::causes;
@@ -29,6 +29,17 @@ pub struct Config {
     /// The directory.
     #[serde(deserialize_with = "crate::setting::path")]
     pub path: PathBuf,
+}
+
+#[async_trait]
+impl Backend for Config {
+    async fn connect(&self) -> Result<Arc<dyn KeyStore>, Error> {
+        Ok(Arc::new(Store::open(self).await?))
+    }
+
+    async fn open(&self) -> Result<Option<Arc<dyn KeyStore>>, Error> {
+        Ok(Store::open_existing(self).await?.map(|store| Arc::new(store) as _))
+    }
 }
 
 /// How many keys one call on a blocking thread handles. It is enough that the switch of threads does not count.
@@ -68,6 +79,11 @@ impl Store {
     /// The files that killed processes left half-written, which [`Store::open`] removes.
     pub async fn leftovers(&self) -> Result<Vec<String>, Error> {
         self.run(temporary::leftovers).await
+    }
+
+    async fn identity(&self) -> Result<String, Error> {
+        let (device, inode) = self.run(|directory| directory.identity()).await?;
+        Ok(format!("directory with inode {inode} on device {device}"))
     }
 
     async fn run<T: Send + 'static>(
@@ -146,6 +162,14 @@ impl KeyStore for Store {
         Ok(started.elapsed())
     }
 
+    fn behind(&self) -> Option<&dyn KeyStore> {
+        None
+    }
+
+    fn about(&self) -> About<'_> {
+        About::new(Box::pin(self.identity()))
+    }
+
     async fn check(&self, access: Access) -> Result<(), Error> {
         let writes = access != Access::Read;
         self.run(move |directory| directory.check(writes)).await
@@ -163,11 +187,6 @@ impl KeyStore for Store {
     async fn create_batch(&self, keys: &[(&KeyName, &Blob)]) -> Vec<Result<(), Error>> {
         let keys: Vec<_> = keys.iter().map(|(name, value)| ((*name).clone(), value.copy())).collect();
         self.run_all(keys.len(), move |directory| directory.create_all(&keys)).await
-    }
-
-    async fn identity(&self) -> Result<String, Error> {
-        let (device, inode) = self.run(|directory| directory.identity()).await?;
-        Ok(format!("directory with inode {inode} on device {device}"))
     }
 }
 

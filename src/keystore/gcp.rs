@@ -3,6 +3,7 @@
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Deserializer};
 
+use super::Backend;
 use crate::crypto::pem;
 use crate::setting;
 
@@ -13,6 +14,8 @@ pub struct Config {
     /// Google Secret Manager.
     pub secretmanager: SecretManager,
 }
+
+impl Backend for Config {}
 
 /// The `keystore.gcp.secretmanager:` section.
 #[derive(Debug, Deserialize)]

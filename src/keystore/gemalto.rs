@@ -6,6 +6,7 @@ use std::time::Duration;
 use secrecy::SecretString;
 use serde::Deserialize;
 
+use super::Backend;
 use crate::setting::{self, ServerTls, Url};
 
 /// The `keystore.gemalto:` section of the config file.
@@ -43,9 +44,8 @@ pub struct Credentials {
     pub retry: Duration,
 }
 
-impl Config {
-    /// The files that the section names, and the keys that name them.
-    pub fn files(&self) -> Vec<(&'static str, &Path)> {
+impl Backend for Config {
+    fn files(&self) -> Vec<(&'static str, &Path)> {
         self.keysecure.tls.ca.iter().map(|ca| ("keysecure.tls.ca", ca.as_path())).collect()
     }
 }

@@ -22,12 +22,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::future;
-use time::OffsetDateTime;
 use tokio::sync::{Mutex, MutexGuard};
 use tokio::time::{Instant, sleep};
 
 use self::copy::{Copy, Standing};
-use super::{Access, Charged, Error, KeyStore, Listing, Waits};
+use super::{About, Charged, Error, KeyStore, Listing, Waits};
 use crate::crypto::Blob;
 use crate::name::{KeyName, RESERVED_PREFIX};
 use crate::text::{counted, first};
@@ -262,7 +261,6 @@ impl<S: KeyStore> fmt::Display for Kept<S> {
 }
 
 #[async_trait]
-#[deny(clippy::missing_trait_methods)]
 impl<S: KeyStore> KeyStore for Kept<S> {
     /// Checks the name first and then the copy: at every moment of a replacement one of them exists. If the key appears
     /// after these checks and is being replaced when the write arrives, the check for a copy after the write shows it.
@@ -332,6 +330,7 @@ impl<S: KeyStore> KeyStore for Kept<S> {
     }
 
     async fn settle(&self, waits: &Waits) -> Result<(), Error> {
+        self.store.settle(waits).await?;
         let mut watched = Vec::new();
         for kept in self.copies().await? {
             if let Some(copy) = self.stored(&kept).await? {
@@ -393,58 +392,17 @@ impl<S: KeyStore> KeyStore for Kept<S> {
         self.store.status().await
     }
 
-    async fn check(&self, access: Access) -> Result<(), Error> {
-        self.store.check(access).await
-    }
-
-    async fn rehearse(&self, name: &KeyName, value: &Blob) -> Result<(), Error> {
-        self.store.rehearse(name, value).await
-    }
-
-    fn batch(&self) -> usize {
-        1
-    }
-
-    /// Reads one at a time: the caller's batches set the concurrency.
-    async fn get_batch(&self, names: &[KeyName]) -> Vec<Result<Blob, Error>> {
-        let mut answers = Vec::with_capacity(names.len());
-        for name in names {
-            answers.push(self.get(name).await);
-        }
-        answers
-    }
-
-    async fn create_batch(&self, keys: &[(&KeyName, &Blob)]) -> Vec<Result<(), Error>> {
-        let mut answers = Vec::with_capacity(keys.len());
-        for (name, value) in keys {
-            answers.push(self.create(name, value).await);
-        }
-        answers
+    fn behind(&self) -> Option<&dyn KeyStore> {
+        Some(&self.store)
     }
 
     /// Copies are looked for at every read and around every create; they are written, read and removed around a
     /// replacement.
-    fn charges(&self) -> Vec<Charged> {
-        let mut charges = self.store.charges();
-        for Charged { create, get, replace, .. } in &mut charges {
+    fn about(&self) -> About<'_> {
+        let mut about = self.store.about();
+        for Charged { create, get, replace, .. } in &mut about.charges {
             (*replace, *create, *get) = (2 * *create + 6 * *get + 2, *create + 3 * *get, 2 * *get);
         }
-        charges
-    }
-
-    async fn identity(&self) -> Result<String, Error> {
-        self.store.identity().await
-    }
-
-    fn token_age(&self) -> Option<Duration> {
-        self.store.token_age()
-    }
-
-    async fn clock(&self) -> Result<Option<OffsetDateTime>, Error> {
-        self.store.clock().await
-    }
-
-    fn warnings(&self) -> &[String] {
-        self.store.warnings()
+        about
     }
 }

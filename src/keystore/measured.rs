@@ -6,9 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use time::OffsetDateTime;
 
-use super::{Access, Charged, Error, KeyStore, Listing, Waits};
+use super::{Error, KeyStore, Listing};
 use crate::clock;
 use crate::crypto::Blob;
 use crate::name::KeyName;
@@ -100,7 +99,6 @@ impl fmt::Display for Measured {
 }
 
 #[async_trait]
-#[deny(clippy::missing_trait_methods)]
 impl KeyStore for Measured {
     async fn create(&self, name: &KeyName, value: &Blob) -> Result<(), Error> {
         self.calls.create.count(self.store.create(name, value)).await
@@ -112,10 +110,6 @@ impl KeyStore for Measured {
 
     async fn replace(&self, name: &KeyName, expected: &Blob, value: &Blob) -> Result<(), Error> {
         self.store.replace(name, expected, value).await
-    }
-
-    async fn settle(&self, waits: &Waits) -> Result<(), Error> {
-        self.store.settle(waits).await
     }
 
     async fn delete(&self, name: &KeyName) -> Result<(), Error> {
@@ -130,44 +124,8 @@ impl KeyStore for Measured {
         self.calls.status.count(self.store.status()).await
     }
 
-    async fn check(&self, access: Access) -> Result<(), Error> {
-        self.store.check(access).await
-    }
-
-    async fn rehearse(&self, name: &KeyName, value: &Blob) -> Result<(), Error> {
-        self.store.rehearse(name, value).await
-    }
-
-    fn batch(&self) -> usize {
-        self.store.batch()
-    }
-
-    async fn get_batch(&self, names: &[KeyName]) -> Vec<Result<Blob, Error>> {
-        self.store.get_batch(names).await
-    }
-
-    async fn create_batch(&self, keys: &[(&KeyName, &Blob)]) -> Vec<Result<(), Error>> {
-        self.store.create_batch(keys).await
-    }
-
-    fn charges(&self) -> Vec<Charged> {
-        self.store.charges()
-    }
-
-    async fn identity(&self) -> Result<String, Error> {
-        self.store.identity().await
-    }
-
-    fn token_age(&self) -> Option<Duration> {
-        self.store.token_age()
-    }
-
-    async fn clock(&self) -> Result<Option<OffsetDateTime>, Error> {
-        self.store.clock().await
-    }
-
-    fn warnings(&self) -> &[String] {
-        self.store.warnings()
+    fn behind(&self) -> Option<&dyn KeyStore> {
+        Some(&*self.store)
     }
 }
 

@@ -68,6 +68,10 @@ impl KeyStore for Store {
     async fn status(&self) -> Result<Duration, Error> {
         Ok(Duration::ZERO)
     }
+
+    fn behind(&self) -> Option<&dyn KeyStore> {
+        None
+    }
 }
 
 #[cfg(test)]

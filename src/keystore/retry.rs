@@ -10,12 +10,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use time::OffsetDateTime;
 use tokio::time::{Instant, timeout_at};
 
 use self::patience::{Patience, Purpose, no_answer};
 pub use self::waits::{Wait, Waits};
-use super::{Access, Charged, Error, KeyStore, Listing};
+use super::{About, Access, Error, KeyStore, Listing};
 use crate::crypto::Blob;
 use crate::name::KeyName;
 
@@ -93,7 +92,6 @@ impl fmt::Display for Retry {
 }
 
 #[async_trait]
-#[deny(clippy::missing_trait_methods)]
 impl KeyStore for Retry {
     /// Sends the create once. When its outcome is unknown, the name is read: our bytes are success,
     /// others mean that it exists, and with none it is sent again.
@@ -131,11 +129,6 @@ impl KeyStore for Retry {
         }
     }
 
-    /// Sent once: the call waits itself, and the caller may repeat it.
-    async fn settle(&self, waits: &Waits) -> Result<(), Error> {
-        self.store.settle(waits).await
-    }
-
     /// Reads the key first. If the outcome is unknown and the key is then missing or different, it was deleted. A key
     /// that somebody created since then must not be deleted.
     async fn delete(&self, name: &KeyName) -> Result<(), Error> {
@@ -163,6 +156,19 @@ impl KeyStore for Retry {
     /// Sent once: it asks about this very moment.
     async fn status(&self) -> Result<Duration, Error> {
         self.store.status().await
+    }
+
+    fn behind(&self) -> Option<&dyn KeyStore> {
+        Some(&*self.store)
+    }
+
+    /// Questions that are sent are sent again.
+    fn about(&self) -> About<'_> {
+        About {
+            identity: Box::pin(async { self.patience().ask(|| self.store.about().identity).await }),
+            clock: Box::pin(async { self.patience().ask(|| self.store.about().clock).await }),
+            ..self.store.about()
+        }
     }
 
     async fn check(&self, access: Access) -> Result<(), Error> {
@@ -198,26 +204,6 @@ impl KeyStore for Retry {
             settled.push(self.settle(&mut patience, name, value, answer).await);
         }
         settled
-    }
-
-    fn charges(&self) -> Vec<Charged> {
-        self.store.charges()
-    }
-
-    async fn identity(&self) -> Result<String, Error> {
-        self.patience().ask(|| self.store.identity()).await
-    }
-
-    fn token_age(&self) -> Option<Duration> {
-        self.store.token_age()
-    }
-
-    async fn clock(&self) -> Result<Option<OffsetDateTime>, Error> {
-        self.patience().ask(|| self.store.clock()).await
-    }
-
-    fn warnings(&self) -> &[String] {
-        self.store.warnings()
     }
 }
 

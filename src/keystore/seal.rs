@@ -138,7 +138,7 @@ trait Provider: fmt::Display + fmt::Debug + Send + Sync {
         self.status().await
     }
 
-    /// As [`KeyStore::charges`](super::KeyStore::charges).
+    /// As [`About::charges`](super::About::charges).
     fn charges(&self) -> Option<Charged> {
         None
     }
@@ -288,7 +288,7 @@ async fn connect(config: &ProviderConfig) -> Result<Box<dyn Provider>, Error> {
         #[cfg(feature = "aws")]
         ProviderConfig::Aws(config) => Box::new(KmsKey::connect(config).await?),
         #[cfg(not(feature = "aws"))]
-        ProviderConfig::Aws(_) => return Err(Error::Failed(super::not_built("aws").into())),
+        ProviderConfig::Aws(_) => return Err(Error::Failed(super::backends::not_built("aws").into())),
     })
 }
 

@@ -11,6 +11,7 @@ mod session;
 mod transit;
 
 use std::fmt;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -29,7 +30,7 @@ pub use self::transit::Transit;
 use self::api::{Answer, Api, Ask, Namespace};
 use self::kv::Kv;
 use self::session::Session;
-use super::{Access, Error, KeyStore, Listing};
+use super::{About, Access, Backend, Error, Kept, KeyStore, Listing};
 use crate::crypto::Blob;
 use crate::http;
 use crate::name::KeyName;
@@ -37,6 +38,26 @@ use crate::setting::Url;
 
 /// The error for a refusal when no right is missing.
 const BAD_TOKEN: &str = "the server does not know the token: it has expired, was revoked, or is none; give another one";
+
+#[async_trait]
+impl Backend for Config {
+    /// Replaces keys of K/V 2 by way of a copy: a replaced key must be the first version again, because no other is read.
+    async fn connect(&self) -> Result<Arc<dyn KeyStore>, Error> {
+        let store = Store::connect(self).await?;
+        Ok(match self.version {
+            Version::V1 => Arc::new(store),
+            Version::V2 => Arc::new(Kept::new(store)),
+        })
+    }
+
+    fn files(&self) -> Vec<(&'static str, &Path)> {
+        config::files(&self.tls, &self.login)
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        config::warnings(&self.endpoint, &self.tls)
+    }
+}
 
 /// A Vault or an OpenBao.
 #[derive(Debug)]
@@ -71,9 +92,32 @@ impl Store {
         let prefix = config.prefix.as_deref().unwrap_or_default().trim_matches('/').to_owned();
         let kv = Kv { connection, engine, prefix, version: config.version };
         kv.check_version().await?;
-        let mut warnings = config.warnings();
+        let mut warnings = Backend::warnings(config);
         warnings.extend(rights::warning_of_update(&kv).await?);
         Ok(Self { kv, transit, warnings })
+    }
+
+    /// Uses the cluster's own id, which is the same at every address.
+    async fn identity(&self) -> Result<String, Error> {
+        #[derive(Deserialize)]
+        struct Health {
+            #[serde(default)]
+            cluster_id: String,
+        }
+        let Kv { connection, engine, prefix, .. } = &self.kv;
+        let cluster = connection.api.health::<Health>().await?.cluster_id;
+        let cluster = if cluster.is_empty() { connection.api.endpoint().to_owned() } else { cluster };
+        let namespace = connection.namespace.as_ref().and_then(|name| name.to_str().ok()).unwrap_or_default();
+        Ok(format!("vault: cluster {cluster}, namespace '{namespace}', {engine}/{prefix}"))
+    }
+
+    async fn clock(&self) -> Result<Option<OffsetDateTime>, Error> {
+        #[derive(Deserialize)]
+        struct Health {
+            server_time_utc: Option<i64>,
+        }
+        let Health { server_time_utc } = self.kv.connection.api.health().await?;
+        Ok(server_time_utc.and_then(|seconds| OffsetDateTime::from_unix_timestamp(seconds).ok()))
     }
 
     async fn wrap(&self, value: &Blob) -> Result<SecretString, Error> {
@@ -201,6 +245,19 @@ impl KeyStore for Store {
         Ok(latency)
     }
 
+    fn behind(&self) -> Option<&dyn KeyStore> {
+        None
+    }
+
+    fn about(&self) -> About<'_> {
+        About {
+            clock: Box::pin(self.clock()),
+            warnings: &self.warnings,
+            token_age: self.kv.connection.session.age(),
+            ..About::new(Box::pin(self.identity()))
+        }
+    }
+
     async fn check(&self, access: Access) -> Result<(), Error> {
         self.status().await?;
         let (mut needs, mut policy) = (self.kv.needs(access), self.kv.policy(access));
@@ -209,37 +266,6 @@ impl KeyStore for Store {
             policy = format!("{policy}\n{}", transit.policy());
         }
         rights::check(&self.kv.connection, needs, &policy).await
-    }
-
-    /// Uses the cluster's own id, which is the same at every address.
-    async fn identity(&self) -> Result<String, Error> {
-        #[derive(Deserialize)]
-        struct Health {
-            #[serde(default)]
-            cluster_id: String,
-        }
-        let Kv { connection, engine, prefix, .. } = &self.kv;
-        let cluster = connection.api.health::<Health>().await?.cluster_id;
-        let cluster = if cluster.is_empty() { connection.api.endpoint().to_owned() } else { cluster };
-        let namespace = connection.namespace.as_ref().and_then(|name| name.to_str().ok()).unwrap_or_default();
-        Ok(format!("vault: cluster {cluster}, namespace '{namespace}', {engine}/{prefix}"))
-    }
-
-    fn token_age(&self) -> Option<Duration> {
-        self.kv.connection.session.age()
-    }
-
-    async fn clock(&self) -> Result<Option<OffsetDateTime>, Error> {
-        #[derive(Deserialize)]
-        struct Health {
-            server_time_utc: Option<i64>,
-        }
-        let Health { server_time_utc } = self.kv.connection.api.health().await?;
-        Ok(server_time_utc.and_then(|seconds| OffsetDateTime::from_unix_timestamp(seconds).ok()))
-    }
-
-    fn warnings(&self) -> &[String] {
-        &self.warnings
     }
 }
 

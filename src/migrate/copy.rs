@@ -251,6 +251,9 @@ mod tests {
         async fn status(&self) -> Result<Duration, Error> {
             self.0.status().await
         }
+        fn behind(&self) -> Option<&dyn KeyStore> {
+            None
+        }
     }
 
     fn name(n: u8) -> KeyName {

@@ -3,6 +3,7 @@
 //! A key manager gives no key back. (Claviger's does, sealed, to system administrators.) So a key there is proven by
 //! what it encrypts and decrypts.
 
+pub mod config;
 mod error;
 mod export;
 mod import;

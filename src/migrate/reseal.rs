@@ -108,9 +108,9 @@ impl Reseal {
         waits: &Waits,
     ) -> Result<Self, Error> {
         let open = async |section: &keystore::Section| {
-            let store = keystore::open(&section.store).await.map_err(|error| Error::Store("key store", error))?;
+            let store = section.store.open().await.map_err(|error| Error::Store("key store", error))?;
             let store = store.ok_or(Error::Missing)?;
-            let identity = store.identity().await.map_err(|error| Error::Store("key store", error))?;
+            let identity = store.about().identity.await.map_err(|error| Error::Store("key store", error))?;
             Ok((store, identity))
         };
         let ((_, before), (store, after)) = (open(old).await?, open(new).await?);
@@ -132,7 +132,7 @@ impl Reseal {
 
     /// The providers that charge for the requests of a run.
     pub fn charged_by(&self) -> BTreeSet<&'static str> {
-        self.store.charges().into_iter().chain(self.old.charges()).map(|charged| charged.by).collect()
+        self.store.about().charges.into_iter().chain(self.old.charges()).map(|charged| charged.by).collect()
     }
 
     /// Opens every key, and finds those that do not have the new seal.

@@ -12,7 +12,7 @@ use crate::name::KeyName;
 /// A place that keys are read from. Nothing is ever written there.
 #[async_trait]
 pub trait Source: fmt::Display + Send + Sync {
-    /// As [`KeyStore::identity`].
+    /// As [`About::identity`](crate::keystore::About::identity).
     async fn identity(&self) -> Result<String, Error>;
 
     /// Checks that it answers and allows reading.
@@ -57,7 +57,7 @@ impl fmt::Display for Store {
 #[async_trait]
 impl Source for Store {
     async fn identity(&self) -> Result<String, Error> {
-        self.0.identity().await
+        self.0.about().identity.await
     }
 
     async fn check(&self) -> Result<(), Error> {
@@ -77,10 +77,10 @@ impl Source for Store {
     }
 
     fn charges(&self) -> Vec<Charged> {
-        self.0.charges()
+        self.0.about().charges
     }
 
     fn warnings(&self) -> &[String] {
-        self.0.warnings()
+        self.0.about().warnings
     }
 }

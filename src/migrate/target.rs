@@ -34,7 +34,7 @@ pub trait Target: fmt::Display + Send + Sync {
         Ok(())
     }
 
-    /// As [`crate::keystore::KeyStore::identity`]; none while the place does not exist.
+    /// As [`crate::keystore::About::identity`]; none while the place does not exist.
     async fn identity(&self) -> Result<Option<String>, Error>;
 
     /// Checks that it answers and allows `access`.

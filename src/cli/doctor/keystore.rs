@@ -38,18 +38,18 @@ pub(super) async fn check(section: &Section<'_>, access: Access, wanted: &Wanted
             return decrypts::nowhere(&wanted.ciphertexts, report);
         }
         Err(error) => {
-            section.config.store_warnings().iter().for_each(|warning| risk(warning, report));
+            section.config.store.warnings().iter().for_each(|warning| risk(warning, report));
             return unreachable(section, &error, report);
         }
     };
     match answers(&*store).await {
         Ok(()) => report.ok(REACH, format!("{store} answers")),
         Err(error) => {
-            store.warnings().iter().for_each(|warning| risk(warning, report));
+            store.about().warnings.iter().for_each(|warning| risk(warning, report));
             return unreachable(section, &error, report);
         }
     }
-    store.warnings().iter().for_each(|warning| risk(warning, report));
+    store.about().warnings.iter().for_each(|warning| risk(warning, report));
     match &section.config.store {
         Config::Fs(config) => fs::check(config, &*store, access, report).await,
         Config::Static(_) => {}
@@ -87,7 +87,7 @@ async fn remote(store: &dyn KeyStore, access: Access, report: &mut Report) {
         Ok(latency) => report_latency(latency, report),
         Err(error) => report.failed("keystore.latency", causes(&error), "run this again; the store answered before"),
     }
-    match store.clock().await {
+    match store.about().clock.await {
         Ok(Some(theirs)) => report_skew(theirs - clock::now(), report),
         Ok(None) => {}
         Err(error) => report.failed("keystore.clock", causes(&error), "run this again; the store answered before"),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{Report, count};
-use crate::keystore::{self, Error, Seal, Sealed, Section};
+use crate::keystore::{Error, Seal, Sealed, Section};
 use crate::telemetry::log::causes;
 
 const ID: &str = "seal.keys";
@@ -22,7 +22,7 @@ pub(super) async fn check(section: &Section, report: &mut Report) {
 async fn look(section: &Section) -> Result<(BTreeMap<String, usize>, String), Error> {
     let seal = Seal::connect(section.encrypt.as_ref()).await?;
     let newest = seal.newest().await?;
-    let Some(store) = keystore::open(&section.store).await? else { return Ok((BTreeMap::new(), newest)) };
+    let Some(store) = section.store.open().await? else { return Ok((BTreeMap::new(), newest)) };
     Ok((Sealed::new(store, seal).labels(AT_ONCE).await?, newest))
 }
 

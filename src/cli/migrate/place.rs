@@ -5,14 +5,15 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail, ensure};
 use secrecy::{ExposeSecret as _, SecretString};
 
-use super::session::load;
+use super::session::load_holder;
 use crate::auth::enclave::ApiKey;
 use crate::cli::environment::{self, KMS_API_KEY, KMS_ENCLAVE, KMS_SERVER};
 use crate::cli::out;
 use crate::client::{Client, Endpoint, Tls, Trust};
 use crate::clock;
-use crate::keystore::{self, Waits};
-use crate::migrate::{Enclave, Source, Target, source, target};
+use crate::config::Holder;
+use crate::keystore::Waits;
+use crate::migrate::{Enclave, Source, Target, enclave, source, target};
 use crate::name::EnclaveName;
 
 /// A setting is missing, both on the command line and in the environment. The program exits with 2.
@@ -45,12 +46,12 @@ impl Destination {
     /// Connects to it without creating anything.
     pub(super) async fn open(self, waits: &Waits) -> anyhow::Result<Box<dyn Target>> {
         let Some(file) = &self.target else { return Ok(Box::new(self.enclave(waits).await?)) };
-        let section = load(file)?;
         let context = || format!("the target ({})", file.display());
-        if let keystore::Config::Kms(config) = &section.store {
-            return Ok(Box::new(enclave(&section, config, waits).await.with_context(context)?));
-        }
-        let target = target::Store::open(section, waits).await.with_context(context)?;
+        let section = match load_holder(file)? {
+            Holder::Enclave(config) => return Ok(Box::new(enclave(&config, waits).await.with_context(context)?)),
+            Holder::Store(section) => section,
+        };
+        let target = target::Store::open(*section, waits).await.with_context(context)?;
         warn(file, target.warnings());
         Ok(Box::new(target))
     }
@@ -74,11 +75,11 @@ impl Destination {
 
 /// Connects to the source.
 pub(super) async fn source(file: &Path, waits: &Waits) -> anyhow::Result<Box<dyn Source>> {
-    let section = load(file)?;
     let context = || format!("the source ({})", file.display());
-    if let keystore::Config::Kms(config) = &section.store {
-        return Ok(Box::new(enclave(&section, config, waits).await.with_context(context)?));
-    }
+    let section = match load_holder(file)? {
+        Holder::Enclave(config) => return Ok(Box::new(enclave(&config, waits).await.with_context(context)?)),
+        Holder::Store(section) => section,
+    };
     let Some(store) = section.open().await.with_context(context)? else {
         bail!("the source does not exist: the key store of '{}'; nothing was created", file.display());
     };
@@ -88,12 +89,7 @@ pub(super) async fn source(file: &Path, waits: &Waits) -> anyhow::Result<Box<dyn
 }
 
 /// Connects to the enclave that a config names.
-async fn enclave(
-    section: &keystore::Section,
-    config: &keystore::kms::Config,
-    waits: &Waits,
-) -> anyhow::Result<Enclave> {
-    ensure!(section.encrypt.is_none(), "keystore.encrypt is for key stores: a key manager seals its keys by itself");
+async fn enclave(config: &enclave::config::Config, waits: &Waits) -> anyhow::Result<Enclave> {
     ensure!(!config.endpoint.is_empty(), "keystore.kms.endpoint must name a server");
     let servers = config.endpoint.iter().map(|endpoint| Endpoint::parse(endpoint)).collect::<Result<_, _>>()?;
     let trust = Trust::System { also: config.tls.ca.clone().or_else(environment::ssl_cert_file) };

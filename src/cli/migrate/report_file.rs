@@ -38,9 +38,9 @@ impl ReportFile {
         let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(".".as_ref());
         let cannot = || format!("the report '{}' cannot be written", path.display());
         let place = keystore::Config::Fs(keystore::fs::Config { path: directory.into() });
-        let place = keystore::open(&place).await.with_context(cannot)?;
+        let place = place.open().await.with_context(cannot)?;
         let place = place.with_context(|| format!("there is no directory for the report '{}'", path.display()))?;
-        if stores.contains(&Some(place.identity().await?.as_str())) {
+        if stores.contains(&Some(place.about().identity.await?.as_str())) {
             bail!("the report '{}' would lie among the keys; choose another directory", path.display());
         }
         let partial = directory.join(partial);

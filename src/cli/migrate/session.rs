@@ -15,7 +15,7 @@ use super::meter::Meter;
 use super::place::{self, Destination};
 use super::report_file::ReportFile;
 use crate::cli::out::{self, Out};
-use crate::config::Config;
+use crate::config::{Config, Finding, Holder};
 use crate::keystore::{self, Access};
 use crate::migrate::{Error, Glob, Malformed, Migration, Plan, Progress, Report, Selection, Verdict};
 use crate::{clock, memory};
@@ -173,15 +173,34 @@ impl<'a> Session<'a> {
     }
 }
 
+/// Loads the section of a key store, and shows what is odd or dangerous about it.
 pub(in crate::cli) fn load(path: &Path) -> anyhow::Result<keystore::Section> {
-    let (keystore, warnings) = Config::load_keystore(path)?;
+    let (section, warnings) = Config::load_keystore(path)?;
+    warn(path, &warnings, &section);
+    Ok(section)
+}
+
+/// As [`load`], where an enclave of a key manager may stand, too.
+pub(super) fn load_holder(path: &Path) -> anyhow::Result<Holder> {
+    let (holder, warnings) = Config::load_holder(path)?;
+    match &holder {
+        Holder::Store(section) => warn(path, &warnings, section),
+        Holder::Enclave(_) => warn_of_file(&warnings),
+    }
+    Ok(holder)
+}
+
+fn warn(path: &Path, warnings: &[Finding], section: &keystore::Section) {
+    warn_of_file(warnings);
+    for warning in section.encrypt.iter().flat_map(keystore::seal::Config::warnings) {
+        out::note(format_args!("Warning: {}: {warning}", path.display()));
+    }
+}
+
+fn warn_of_file(warnings: &[Finding]) {
     for warning in warnings {
         out::note(format_args!("Warning: {warning}"));
     }
-    for warning in keystore.encrypt.iter().flat_map(keystore::seal::Config::warnings) {
-        out::note(format_args!("Warning: {}: {warning}", path.display()));
-    }
-    Ok(keystore)
 }
 
 /// Cancels `stop` on Ctrl-C and on the signals of service managers and closing terminals, so that a run ends cleanly.

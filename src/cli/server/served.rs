@@ -41,7 +41,7 @@ impl Served {
             ),
             (_, None) => {
                 let store = config.keystore.connect().await.with_context(place)?;
-                for warning in store.warnings() {
+                for warning in store.about().warnings {
                     tracing::warn!(keystore = %store, "{warning}");
                 }
                 Self::Store(cache::Keys::new(config.cache, store, tokio::runtime::Handle::current()))

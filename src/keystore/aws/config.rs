@@ -1,11 +1,17 @@
 //! The `keystore.aws` section of the config file.
 
 use std::path::Path;
+#[cfg(feature = "aws")]
+use std::sync::Arc;
 
+use async_trait::async_trait;
 use secrecy::SecretString;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
+use crate::keystore::Backend;
+#[cfg(feature = "aws")]
+use crate::keystore::{Error, KeyStore};
 use crate::setting::{self, ServerTls, Url};
 
 /// The `keystore.aws:` section of the config file.
@@ -19,10 +25,19 @@ pub struct Config {
     pub tls: ServerTls,
 }
 
-impl Config {
-    /// The files that the section names, and the keys that name them.
-    pub fn files(&self) -> Vec<(&'static str, &Path)> {
+#[async_trait]
+impl Backend for Config {
+    #[cfg(feature = "aws")]
+    async fn connect(&self) -> Result<Arc<dyn KeyStore>, Error> {
+        Ok(Arc::new(super::Store::connect(self).await?))
+    }
+
+    fn files(&self) -> Vec<(&'static str, &Path)> {
         self.tls.ca.iter().map(|ca| ("tls.ca", ca.as_path())).collect()
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        self.secretsmanager.endpoint.warning().into_iter().collect()
     }
 }
 

@@ -19,7 +19,7 @@ use super::error::{self, Call};
 use super::pace::Pace;
 use super::rights::{self, Place, Rights};
 use crate::crypto::Blob;
-use crate::keystore::{Access, Charged, Error, KeyStore, Listing};
+use crate::keystore::{About, Access, Charged, Error, KeyStore, Listing};
 use crate::name::KeyName;
 
 /// The version of a secret that counts.
@@ -121,6 +121,12 @@ impl Store {
             }
             _ => Err(self.call("GetSecretValue", "claviger").failed(error)),
         }
+    }
+
+    /// Requests are signed with our time, and the service refuses those that are more than five minutes off.
+    async fn clock(&self) -> Result<Option<OffsetDateTime>, Error> {
+        let date = self.sign_of_life().await?;
+        Ok(date.and_then(|date| OffsetDateTime::parse(&date, &Rfc2822).ok()))
     }
 
     /// Lists all secrets whose names begin with our prefix and `prefix`, also those scheduled for deletion.
@@ -241,26 +247,22 @@ impl KeyStore for Store {
         Ok(asked.elapsed())
     }
 
-    /// Requests are signed with our time, and the service refuses those that are more than five minutes off.
-    async fn clock(&self) -> Result<Option<OffsetDateTime>, Error> {
-        let date = self.sign_of_life().await?;
-        Ok(date.and_then(|date| OffsetDateTime::parse(&date, &Rfc2822).ok()))
+    fn behind(&self) -> Option<&dyn KeyStore> {
+        None
     }
 
-    fn charges(&self) -> Vec<Charged> {
+    fn about(&self) -> About<'_> {
         let page = Some(PAGE as usize);
-        vec![Charged { by: "AWS Secrets Manager", create: 1, get: 1, replace: 3, page, keeps: true }]
+        let charged = Charged { by: "AWS Secrets Manager", create: 1, get: 1, replace: 3, page, keeps: true };
+        About {
+            clock: Box::pin(self.clock()),
+            warnings: &self.warnings,
+            charges: vec![charged],
+            ..About::new(Box::pin(rights::identity(self)))
+        }
     }
 
     async fn check(&self, access: Access) -> Result<(), Error> {
         rights::check(self, access).await
-    }
-
-    async fn identity(&self) -> Result<String, Error> {
-        rights::identity(self).await
-    }
-
-    fn warnings(&self) -> &[String] {
-        &self.warnings
     }
 }

@@ -93,6 +93,9 @@ impl KeyStore for Handle {
     async fn status(&self) -> Result<Duration, Error> {
         self.store.status().await
     }
+    fn behind(&self) -> Option<&dyn KeyStore> {
+        None
+    }
 }
 
 type Work = Pin<Box<dyn Future<Output = Result<(), Error>>>>;
@@ -287,6 +290,9 @@ impl KeyStore for Arc<mem::Store> {
     }
     async fn status(&self) -> Result<Duration, Error> {
         (**self).status().await
+    }
+    fn behind(&self) -> Option<&dyn KeyStore> {
+        Some(&**self)
     }
 }
 

@@ -111,8 +111,11 @@ impl KeyStore for Scripted {
     async fn check(&self, access: Access) -> Result<(), Error> {
         self.act("check", self.inner.check(access)).await
     }
-    async fn identity(&self) -> Result<String, Error> {
-        self.act("identity", self.inner.identity()).await
+    fn behind(&self) -> Option<&dyn KeyStore> {
+        None
+    }
+    fn about(&self) -> About<'_> {
+        About::new(Box::pin(self.act("identity", async { self.inner.about().identity.await })))
     }
 }
 
@@ -335,7 +338,7 @@ async fn to_delete_a_missing_key_says_so() {
 async fn every_question_of_a_migration_is_sent_again() {
     let store = Scripted::new(&[Step::LoseRequest, Step::Answer, Step::LoseRequest]);
     assert!(Retry::new(store.clone()).check(Access::Replace).await.is_ok());
-    assert_eq!(Retry::new(store.clone()).identity().await.expect("answers"), "mem");
+    assert_eq!(Retry::new(store.clone()).about().identity.await.expect("answers"), "mem");
     assert_eq!(store.calls(), ["check", "check", "identity", "identity"]);
 }
 

@@ -7,11 +7,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::{StreamExt as _, stream};
-use time::OffsetDateTime;
 
 use super::Seal;
 use crate::crypto::Blob;
-use crate::keystore::{Access, Charged, Error, KeyStore, Listing, Waits};
+use crate::keystore::{About, Access, Error, KeyStore, Listing};
 use crate::name::KeyName;
 
 /// Wraps a store: seals values on their way in, and opens them on their way out.
@@ -146,7 +145,6 @@ impl fmt::Display for Sealed {
 }
 
 #[async_trait]
-#[deny(clippy::missing_trait_methods)]
 impl KeyStore for Sealed {
     async fn create(&self, name: &KeyName, value: &Blob) -> Result<(), Error> {
         self.store.create(name, &self.seal.seal(name, value).await?).await
@@ -162,10 +160,6 @@ impl KeyStore for Sealed {
             return Err(Error::Failed("the key has another value than expected".into()));
         }
         self.store.replace(name, &stored, &self.seal.seal(name, value).await?).await
-    }
-
-    async fn settle(&self, waits: &Waits) -> Result<(), Error> {
-        self.store.settle(waits).await
     }
 
     async fn delete(&self, name: &KeyName) -> Result<(), Error> {
@@ -189,7 +183,7 @@ impl KeyStore for Sealed {
     }
 
     async fn rehearse(&self, name: &KeyName, value: &Blob) -> Result<(), Error> {
-        self.seal_and_prove(name, value).await.map(drop)
+        self.store.rehearse(name, &self.seal_and_prove(name, value).await?).await
     }
 
     fn batch(&self) -> usize {
@@ -218,27 +212,16 @@ impl KeyStore for Sealed {
         sealed.into_iter().map(answer).collect()
     }
 
-    async fn identity(&self) -> Result<String, Error> {
-        self.store.identity().await
+    fn behind(&self) -> Option<&dyn KeyStore> {
+        Some(&*self.store)
     }
 
-    fn charges(&self) -> Vec<Charged> {
-        let mut charges = self.store.charges();
-        charges.iter_mut().for_each(|charged| charged.replace += charged.get);
-        charges.extend(self.seal.charges());
-        charges
-    }
-
-    async fn clock(&self) -> Result<Option<OffsetDateTime>, Error> {
-        self.store.clock().await
-    }
-
-    fn warnings(&self) -> &[String] {
-        self.store.warnings()
-    }
-
-    fn token_age(&self) -> Option<Duration> {
-        [self.store.token_age(), self.seal.token_age()].into_iter().flatten().max()
+    fn about(&self) -> About<'_> {
+        let mut about = self.store.about();
+        about.charges.iter_mut().for_each(|charged| charged.replace += charged.get);
+        about.charges.extend(self.seal.charges());
+        about.token_age = about.token_age.max(self.seal.token_age());
+        about
     }
 }
 

@@ -149,18 +149,6 @@ pub struct Tls {
     pub insecure_skip_verify: bool,
 }
 
-impl Config {
-    /// The files that the section names, and the keys that name them.
-    pub fn files(&self) -> Vec<(&'static str, &Path)> {
-        files(&self.tls, &self.login)
-    }
-
-    /// What is dangerous, or hardly meant.
-    pub fn warnings(&self) -> Vec<String> {
-        warnings(&self.endpoint, &self.tls)
-    }
-}
-
 /// A transit key, where it is, and how to log in there: the `keystore.encrypt.vault:` section.
 #[derive(Debug, Deserialize)]
 #[serde(try_from = "TransitSection")]
@@ -189,7 +177,7 @@ impl TransitOnly {
     }
 }
 
-fn warnings(endpoint: &Url, tls: &Tls) -> Vec<String> {
+pub(super) fn warnings(endpoint: &Url, tls: &Tls) -> Vec<String> {
     let skips = tls.insecure_skip_verify.then(|| {
         format!(
             "insecure_skip_verify: anybody between here and '{endpoint}' can read and change every key; remove it, and \
@@ -203,7 +191,7 @@ fn warnings(endpoint: &Url, tls: &Tls) -> Vec<String> {
     skips.into_iter().chain(endpoint.warning()).chain(has_version).collect()
 }
 
-fn files<'a>(tls: &'a Tls, login: &'a Login) -> Vec<(&'static str, &'a Path)> {
+pub(super) fn files<'a>(tls: &'a Tls, login: &'a Login) -> Vec<(&'static str, &'a Path)> {
     let mut files = Vec::new();
     if let Some((key, certificate)) = &tls.client {
         files.extend([("tls.key", key.as_path()), ("tls.cert", certificate)]);

@@ -106,7 +106,7 @@ impl Target for Store {
 
     async fn identity(&self) -> Result<Option<String>, Error> {
         match &self.store {
-            Some(store) => store.identity().await.map(Some),
+            Some(store) => store.about().identity.await.map(Some),
             None => Ok(None),
         }
     }
@@ -165,11 +165,11 @@ impl Target for Store {
     }
 
     fn charges(&self) -> Vec<Charged> {
-        self.store.as_ref().or(self.rehearsal.as_ref()).map_or_else(Vec::new, |store| store.charges())
+        self.store.as_ref().or(self.rehearsal.as_ref()).map_or_else(Vec::new, |store| store.about().charges)
     }
 
     fn warnings(&self) -> &[String] {
-        self.store.as_ref().map_or(&[], |store| store.warnings())
+        self.store.as_ref().map_or(&[], |store| store.about().warnings)
     }
 }
 

@@ -205,7 +205,7 @@ fn a_seal_outlives_its_tokens() {
             sealed.create(&name, &value).await.expect("created");
             assert!(sealed.get(&name).await.expect("there").is_same(&value));
         }
-        let age = sealed.token_age().expect("there is a token");
+        let age = sealed.about().token_age.expect("there is a token");
         assert!(age < std::time::Duration::from_secs(11), "{age:?}");
     });
     assert!(gate.count(renewal) >= 4, "each was renewed before: {}", gate.count(renewal));

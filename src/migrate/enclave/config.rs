@@ -1,17 +1,11 @@
-//! The `keystore.kms` section of the config file: an enclave of a key manager, as the source or target of `migrate`. A
-//! server cannot use it as its key store.
-
-use std::path::{Path, PathBuf};
+//! The `keystore.kms` section of a config file for `migrate`: an enclave of a key manager, as the source or target. It is
+//! no key store, so a server cannot use it.
 
 use secrecy::SecretString;
 use serde::Deserialize;
 
 use crate::name::EnclaveName;
 use crate::setting::{self, ServerTls};
-
-/// The error when a server is configured with it.
-pub const NO_STORE: &str =
-    "a key manager is no key store of a server; 'migrate' and 'verify' read it, and clients ask it themselves";
 
 /// The `keystore.kms:` section of the config file.
 #[derive(Debug, Deserialize)]
@@ -27,10 +21,4 @@ pub struct Config {
     /// Which server certificates are trusted.
     #[serde(default, deserialize_with = "setting::or_default")]
     pub tls: ServerTls,
-}
-
-impl Config {
-    pub(super) fn files(&self) -> Vec<(&'static str, &Path)> {
-        self.tls.ca.iter().map(|file: &PathBuf| ("tls.ca", file.as_path())).collect()
-    }
 }
