@@ -20,9 +20,10 @@ mod tests;
 mod yaml;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::Path as FilePath;
+use std::path::{Path as FilePath, PathBuf};
 use std::time::Duration;
 
 use serde::de::Error as _;
@@ -109,7 +110,7 @@ enum Version {
 }
 
 /// The `log:` section: the least level that is written; none: nothing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Log {
     /// Of the log on standard error.
@@ -118,11 +119,32 @@ pub struct Log {
     /// Of audit events on standard output.
     #[serde(deserialize_with = "level")]
     pub audit: Option<Level>,
+    /// A file to which audit events are appended, too, whatever goes to standard output.
+    pub audit_file: Option<PathBuf>,
+}
+
+impl Log {
+    /// What is wrong with the file of audit events, as far as it can be seen without opening it.
+    fn check(&self) -> Option<String> {
+        let directory = self.audit_file.as_ref()?.parent().filter(|parent| *parent != FilePath::new(""))?;
+        let message =
+            || format!("the directory '{}' is not there; make it, for the server's user", directory.display());
+        (!directory.is_dir()).then(message)
+    }
+}
+
+/// `error=INFO audit=INFO`
+impl fmt::Display for Log {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let level = |level: Option<Level>| level.map_or("off".into(), |level| level.to_string());
+        write!(f, "error={} audit={}", level(self.error), level(self.audit))?;
+        self.audit_file.iter().try_for_each(|file| write!(f, " audit_file={}", file.display()))
+    }
 }
 
 impl Default for Log {
     fn default() -> Self {
-        Self { error: Some(Level(0)), audit: Some(Level(0)) }
+        Self { error: Some(Level(0)), audit: Some(Level(0)), audit_file: None }
     }
 }
 
@@ -316,6 +338,11 @@ impl Config {
         self.place("admin.identity")
     }
 
+    /// What is wrong with the file that the `log:` section names.
+    pub fn check_log(&self) -> Option<Finding> {
+        self.log.check().map(|message| Finding::new(self.place("log.audit_file"), message))
+    }
+
     /// Looks at the files that the `keystore:` section names: those that are not there, or are of another kind. Their
     /// content is the key store's business.
     pub fn check_keystore_files(&self) -> Vec<Finding> {
@@ -351,7 +378,7 @@ impl Config {
 
     /// Keeps the places of what is looked at later: the key store, and the keys that name files.
     fn note_places(&mut self, source: &Source<'_>) {
-        for key in ["admin.identity", "tls.key", "tls.cert", "tls.ca", "tls.proxy.header.cert"] {
+        for key in ["admin.identity", "log.audit_file", "tls.key", "tls.cert", "tls.ca", "tls.proxy.header.cert"] {
             self.places.insert(key.into(), source.place(&Problem::at(Path::of(key), "")));
         }
         let Some(section) = source.document.root.entry("keystore") else { return };

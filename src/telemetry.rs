@@ -20,7 +20,7 @@ use time::OffsetDateTime;
 pub struct Telemetry {
     /// The log: stderr and its API stream.
     pub log: Arc<log::Log>,
-    /// Audit events: stdout and their API stream.
+    /// Audit events: stdout, a file, and their API stream.
     pub audit: audit::Audit,
     /// Counters of requests.
     pub metrics: metrics::Metrics,
@@ -45,9 +45,10 @@ impl Telemetry {
         let readers = log.events().readers_dropped() + audit.events().readers_dropped();
         let help = "Readers of log streams disconnected because they were too slow.";
         text.counter("claviger_log_readers_dropped_total", help, readers);
-        text.gauge("claviger_audit_queue_length", "Audit events that wait for standard output.", audit.queued());
+        text.gauge("claviger_audit_queue_length", "Audit events that wait to be written.", audit.queued());
         let help = "Requests that waited because the audit queue was full.";
         text.counter("claviger_audit_waits_total", help, audit.waits());
-        text.counter("claviger_audit_failed_total", "Audit events that standard output refused.", audit.failed());
+        let help = "Audit events that could not be written; those for a file are tried again, and count each time.";
+        text.counter("claviger_audit_failed_total", help, audit.failed());
     }
 }

@@ -15,7 +15,6 @@ use super::{published, words};
 use crate::clock;
 use crate::config::{Any, Config, Errors, Examined, Finding, Place, kms};
 use crate::server::tls::Setting;
-use crate::telemetry::log::Level;
 use crate::text::{counted, counted_as};
 
 #[derive(Debug, clap::Args)]
@@ -130,6 +129,9 @@ fn check_key_server(examined: Examined<Config>) -> Verdict {
     if verdict.is_clean("tls") {
         verdict.add(judge(&config.tls, clock::now()), |setting| config.tls_place(setting));
     }
+    if verdict.is_clean("log") {
+        verdict.errors.extend(config.check_log());
+    }
     if verdict.is_clean("keystore") {
         verdict.errors.extend(config.check_keystore_files());
         if let Some(message) = config.keystore.store.not_built() {
@@ -153,7 +155,6 @@ fn check_key_server(examined: Examined<Config>) -> Verdict {
 
 fn fields(config: &Config) -> Vec<(&'static str, String)> {
     let members: usize = config.policy.values().map(|policy| policy.identities.len()).sum();
-    let level = |level: Option<Level>| level.map_or("off".into(), |level| level.to_string());
     let expires = config.load_tls().map_or_else(|error| error.to_string(), |tls| moment(tls.not_after));
     vec![
         ("Address", config.address.to_string()),
@@ -162,7 +163,7 @@ fn fields(config: &Config) -> Vec<(&'static str, String)> {
         ("Admin", message::admin(&config.admin).into()),
         ("Policies", format!("{}, with {}", config.policy.len(), counted_as(members, "identity", "identities"))),
         ("Keys", format!("{}, created where missing", config.keys.len())),
-        ("Logs", format!("error={} audit={}", level(config.log.error), level(config.log.audit))),
+        ("Logs", config.log.to_string()),
     ]
 }
 
@@ -181,6 +182,9 @@ fn check_key_manager(examined: Examined<kms::Config>) -> Verdict {
         verdict.errors.extend(config.check_hsm_files());
         verdict.warnings.extend(config.hsm_warnings());
     }
+    if verdict.is_clean("log") {
+        verdict.errors.extend(config.check_log());
+    }
     if let Some((identity, place)) = config.admin.identity.zip(config.admin_place())
         && let Some(message) = published::refusal(&identity.to_hex())
     {
@@ -192,13 +196,12 @@ fn check_key_manager(examined: Examined<kms::Config>) -> Verdict {
         len => counted(len, "pair"),
     };
     let admin = config.admin.identity.map_or("worked out from the HSM key".into(), |identity| identity.to_string());
-    let level = |level: Option<Level>| level.map_or("off".into(), |level| level.to_string());
     verdict.fields = vec![
         ("Server", "key manager".into()),
         ("Certificate", certificates),
         ("Admin", admin),
         ("HSMs", format!("{} beside MINIO_KMS_HSM_KEY", config.hsm.len())),
-        ("Logs", format!("error={} audit={}", level(config.log.error), level(config.log.audit))),
+        ("Logs", config.log.to_string()),
     ];
     verdict
 }

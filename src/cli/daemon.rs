@@ -4,6 +4,7 @@
 
 pub(super) mod certificate;
 mod listener;
+mod logging;
 pub(super) mod message;
 mod signals;
 
@@ -24,6 +25,7 @@ use crate::telemetry::{Reload, Telemetry, audit, log, metrics};
 use crate::{clock, config, memory};
 
 pub(super) use self::listener::{Listen, Listener, Program};
+pub(super) use self::logging::Logging;
 pub(super) use self::message::Message;
 
 /// How often TLS files are checked for changes.
@@ -72,9 +74,12 @@ impl Daemon {
         self.signals.stop.requested().await;
     }
 
-    /// Applies the `log:` section of a config.
-    pub(super) fn apply_log(&self, log: config::Log) {
-        apply_log(&self.telemetry, log);
+    /// Opens what the `log:` section of a config names.
+    ///
+    /// # Errors
+    /// When the file for audit events cannot be written to.
+    pub(super) fn open_log(&self, log: &config::Log) -> anyhow::Result<Logging> {
+        Logging::open(&self.telemetry, log)
     }
 
     /// Listens on `address`. Requests are served from [`Daemon::serve`] on. `name` says what is served there, in errors
@@ -138,7 +143,7 @@ impl Daemon {
                 () = hangup.heard() => tokio::select! {
                     // A reload that waits for a key store must not delay a stop.
                     () = stop.requested() => return Ok(()),
-                    taken_up = reload(listeners) => self.telemetry.reload.note(taken_up, clock::now()),
+                    taken_up = reload(&self.telemetry, listeners) => self.telemetry.reload.note(taken_up, clock::now()),
                 },
                 _ = watch.tick() => listeners.iter_mut().for_each(|listener| listener.watch()),
             }
@@ -151,24 +156,25 @@ impl Daemon {
         let flushed = tokio::time::timeout(LAST_EVENTS, audit.flush()).await;
         // If the log cannot be written, there is nowhere to report it.
         let _ = tokio::time::timeout(LAST_EVENTS, log.flush()).await;
-        flushed.map_err(|_| anyhow::anyhow!("standard output takes no more; {} audit events are lost", audit.queued()))
+        flushed.map_err(|_| {
+            anyhow::anyhow!("standard output or the file takes no more; {} audit events are lost", audit.queued())
+        })
     }
 }
 
-/// Applies the `log:` section of a config.
-pub(super) fn apply_log(telemetry: &Telemetry, log: config::Log) {
-    telemetry.log.set_level(log.error);
-    telemetry.audit.set_on(log.audit.is_some_and(|level| level <= audit::LEVEL));
-}
-
-/// Returns whether all configs were loaded.
-async fn reload(listeners: &mut [Box<dyn Listen>]) -> bool {
+/// Returns whether all configs were loaded. The file of audit events is opened anew in any case, because it may have been
+/// moved away.
+async fn reload(telemetry: &Telemetry, listeners: &mut [Box<dyn Listen>]) -> bool {
     // `Type=notify-reload` requires the time at which the reload began.
     match NotifyState::monotonic_usec_now() {
         Ok(now) => notify(&[NotifyState::Reloading, now]),
         Err(error) => tracing::warn!(%error, "failed to read the clock for the service manager"),
     }
     let mut taken_up = true;
+    if let Err(error) = telemetry.audit.reopen() {
+        tracing::error!(%error, "the file of audit events cannot be opened again; events go on to the old one");
+        taken_up = false;
+    }
     for listener in listeners {
         taken_up &= listener.reload().await;
     }

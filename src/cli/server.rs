@@ -61,6 +61,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
 async fn start(daemon: Daemon, source: Source, wait: bool, is_quiet: bool) -> anyhow::Result<()> {
     let config = source.load()?;
     let tls = config.load_tls()?;
+    let logging = daemon.open_log(&config.log)?;
     let served = if wait {
         tokio::select! {
             () = daemon.stop_requested() => return Ok(()),
@@ -69,8 +70,8 @@ async fn start(daemon: Daemon, source: Source, wait: bool, is_quiet: bool) -> an
     } else {
         Served::connect(&config, None).await?
     };
-    daemon.apply_log(config.log);
-    let (address, limits, log) = (config.address, config.limits, config.log);
+    logging.apply(&daemon.telemetry);
+    let (address, limits, log) = (config.address, config.limits, config.log.clone());
     let admin = message::admin(&config.admin).to_owned();
     let program = Kes::new(&daemon, source, config, served.clone(), None);
     let state = program.state();
@@ -79,7 +80,7 @@ async fn start(daemon: Daemon, source: Source, wait: bool, is_quiet: bool) -> an
     message.line("Key store", &served);
     message.endpoints("API", listener.address());
     message.line("Admin", &admin);
-    message.process(log, &daemon.lock);
+    message.process(&log, &daemon.lock);
     if !is_quiet {
         message.print(&[])?;
     }

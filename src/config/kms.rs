@@ -29,7 +29,7 @@ pub struct Config {
     pub admin: Admin,
     #[serde(default)]
     tls: Section,
-    /// What is logged: standard error and the audit events on standard output, both unless it says otherwise.
+    /// What is logged: to standard error, and the audit events to standard output, both unless it says otherwise.
     #[serde(default)]
     pub log: Log,
     /// What else the root key may be sealed with, by name.
@@ -43,6 +43,8 @@ pub struct Config {
     /// Where each of `hsm` stands.
     #[serde(skip)]
     hsm_places: BTreeMap<String, Place>,
+    #[serde(skip)]
+    log_place: Option<Place>,
 }
 
 /// The version of the file's format.
@@ -188,6 +190,7 @@ impl Config {
         }
         note(Setting::Ca, Path::of("tls.ca"));
         self.admin_place = Some(source.place(&Problem::at(Path::of("admin.identity"), "")));
+        self.log_place = Some(source.place(&Problem::at(Path::of("log.audit_file"), "")));
         let place = |name: &String| source.place(&Problem::at_key(Path::of("hsm").key(name), ""));
         self.hsm_places = self.hsm.keys().map(|name| (name.clone(), place(name))).collect();
     }
@@ -224,6 +227,12 @@ impl Config {
         self.admin_place.as_ref().filter(|_| self.admin.identity.is_some())
     }
 
+    /// What is wrong with the file that the `log:` section names.
+    pub fn check_log(&self) -> Option<Finding> {
+        let message = self.log.check()?;
+        self.log_place.clone().map(|place| Finding::new(place, message))
+    }
+
     /// Whether the `tls:` section names certificates of the server.
     pub fn names_certificates(&self) -> bool {
         !self.tls.certs.is_empty()
@@ -255,7 +264,7 @@ mod tests {
             "version: v1\n\
              admin: { identity: h1:l4AoVm6xKAVGsfo8J_ttCOC6Odgq3GJLHg5NtAdOAr0 }\n\
              tls: { certs: [ { key: server.key, cert: server.crt }, { key: b.key, cert: b.crt, password: p } ], auth: on, ca: clients.crt }\n\
-             log: { error: warn, audit: off }\n\
+             log: { error: warn, audit: off, audit_file: audit.log }\n\
              hsm: { second: { file: second.hsm } }\n",
         );
         let config = config.expect("a config");
@@ -264,7 +273,10 @@ mod tests {
         assert_eq!(pairs, [(Some("server.key"), Some("server.crt")), (Some("b.key"), Some("b.crt"))]);
         assert_eq!((tls.auth, tls.ca), (tls::ClientAuth::On, Some("clients.crt".into())));
         assert!(config.admin.identity.is_some() && config.hsm.contains_key("second"));
-        assert_eq!(config.log, crate::config::Log { error: Some(Level(4)), audit: None });
+        assert_eq!(
+            config.log,
+            crate::config::Log { error: Some(Level(4)), audit: None, audit_file: Some("audit.log".into()) }
+        );
         let config = parse("version: v1").expect("a config");
         assert!(config.tls().config.certs.is_empty() && config.admin.identity.is_none());
         assert_eq!(config.log, crate::config::Log::default());

@@ -1,38 +1,33 @@
 //! Audit events: who asked for what, and the outcome. None is ever dropped.
 
 mod commands;
+mod file;
+mod target;
 
-use std::io::{BufWriter, Write};
+use std::io::Write;
 use std::net::IpAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::path::Path;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use serde::Serialize;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
-use tokio::sync::{Notify, mpsc, oneshot};
 
 use self::commands::Command;
+use self::file::Appender;
+use self::target::{Stream, Target};
 use super::Events;
 use super::log::Level;
 use crate::foreign::{cut, printable_json};
 
 pub use self::commands::{Commands, shown};
+pub use self::file::Opened;
 
 /// The level of audit events: a higher threshold switches their target off.
 pub const LEVEL: Level = Level(0);
-
-/// How many events may wait for the target before requests wait for them.
-const QUEUE: usize = 4_096;
-
-/// How many more before those wait that ask how the server is.
-const RESERVE: usize = 1_024;
-
-/// How long events gather before they are written together: to wake the thread for each would cost more than all else
-/// that is done for an event.
-const GATHER: Duration = Duration::from_millis(2);
 
 /// How much of a path is recorded, in bytes. That of a request which names anything is shorter.
 pub const MAX_PATH: usize = 512;
@@ -46,32 +41,18 @@ pub enum Patience {
     Reserved,
 }
 
-/// Where audit events go: a target, written by a thread of its own, and a stream.
+/// Where audit events go: standard output, a file, each written by a thread of its own, and a stream.
 ///
 /// Requests wait before anything is done for them, see [`Audit::ready`]. So the events of those that are
-/// under way always have a place in the queue: one can be recorded even when its client has left.
+/// under way always have a place in the queues: one can be recorded even when its client has left.
 #[derive(Debug)]
 pub struct Audit {
-    on: AtomicBool,
-    queue: mpsc::UnboundedSender<Line>,
-    queued: Arc<Queued>,
+    stdout: Target,
+    /// Once a config named a file.
+    file: OnceLock<Appender>,
     events: Events,
     written: AtomicU64,
     waits: AtomicU64,
-    failed: Arc<AtomicU64>,
-}
-
-/// How long the queue is.
-#[derive(Debug, Default)]
-struct Queued {
-    events: AtomicUsize,
-    shorter: Notify,
-}
-
-#[derive(Debug)]
-enum Line {
-    Event(Bytes),
-    Flush(oneshot::Sender<()>),
 }
 
 /// One request that matched a route, or several that are alike.
@@ -96,75 +77,86 @@ pub struct Event<'a> {
 }
 
 impl Audit {
-    /// Starts the thread that writes events to `target`.
+    /// Starts the thread that writes events to `target`, which is standard output.
     pub fn start(target: impl Write + Send + 'static) -> std::io::Result<Self> {
-        let (queue, lines) = mpsc::unbounded_channel();
-        let (failed, queued) = (Arc::new(AtomicU64::new(0)), Arc::new(Queued::default()));
-        let writer = Writer {
-            target: BufWriter::with_capacity(64 * 1024, target),
-            queued: queued.clone(),
-            failed: failed.clone(),
-        };
-        std::thread::Builder::new().name("audit".into()).spawn(move || writer.run(lines))?;
         Ok(Self {
-            on: AtomicBool::new(true),
-            queue,
-            queued,
+            stdout: Target::start("audit", Stream::new(target))?,
+            file: OnceLock::new(),
             events: Events::default(),
             written: AtomicU64::new(0),
             waits: AtomicU64::new(0),
-            failed,
         })
     }
 
-    /// Whether events are written to the target. Readers of the stream get them in any case.
+    /// Whether events are written to standard output. Readers of the stream get them in any case.
     pub fn set_on(&self, on: bool) {
-        self.on.store(on, Ordering::Relaxed);
+        self.stdout.set_on(on);
+    }
+
+    /// Opens a file for [`Audit::set_file`].
+    ///
+    /// # Errors
+    /// When it cannot be opened, or nobody can write to it.
+    pub fn open(&self, path: &Path) -> std::io::Result<Opened> {
+        let opened = Opened::open(path)?;
+        if self.file.get().is_none() {
+            // Only a reload of the config comes here, and there is one at a time.
+            let _ = self.file.set(Appender::start()?);
+        }
+        Ok(opened)
+    }
+
+    /// Writes events to this file, too, from now on, or to none.
+    pub fn set_file(&self, file: Option<Opened>) {
+        if let Some(appender) = self.file.get() {
+            appender.set(file);
+        }
+    }
+
+    /// Opens the file anew: somebody may have moved it away.
+    ///
+    /// # Errors
+    /// When it cannot be opened. Events go on to the old one.
+    pub fn reopen(&self) -> std::io::Result<()> {
+        self.file.get().map_or(Ok(()), Appender::reopen)
+    }
+
+    fn targets(&self) -> impl Iterator<Item = &Target> {
+        [&self.stdout].into_iter().chain(self.file.get().map(|appender| &appender.target))
     }
 
     /// Whether anybody takes events now; if not, nothing is recorded.
     pub fn is_wanted(&self) -> bool {
-        self.on.load(Ordering::Relaxed) || self.events.has_readers()
+        self.targets().any(Target::is_on) || self.events.has_readers()
     }
 
-    /// Waits while the queue is full. To be called before a request is answered whose event is then recorded.
+    /// Waits while a queue is full. To be called before a request is answered whose event is then recorded.
     pub async fn ready(&self, patience: Patience) {
-        if !self.queued.is_full(patience) {
-            return;
-        }
+        let full = || self.targets().find(|target| target.is_full(patience));
+        let Some(mut next) = full() else { return };
         self.waits.fetch_add(1, Ordering::Relaxed);
         loop {
-            let mut shorter = std::pin::pin!(self.queued.shorter.notified());
-            // From here on no notification is missed.
-            shorter.as_mut().enable();
-            if !self.queued.is_full(patience) {
-                return;
+            next.has_room(patience).await;
+            match full() {
+                Some(target) => next = target,
+                None => return,
             }
-            shorter.await;
         }
     }
 
     /// Records an event. It is never dropped.
     pub fn record(&self, event: &Event<'_>) {
-        let to_target = self.on.load(Ordering::Relaxed);
-        let to_stream = self.events.has_readers();
-        if !to_target && !to_stream {
+        if !self.is_wanted() {
             return;
         }
         for line in event.to_lines() {
-            self.send(line, to_target, to_stream);
-        }
-    }
-
-    fn send(&self, line: Bytes, to_target: bool, to_stream: bool) {
-        self.written.fetch_add(1, Ordering::Relaxed);
-        if to_stream {
-            self.events.send(&line);
-        }
-        if to_target {
-            self.queued.events.fetch_add(1, Ordering::Relaxed);
-            // The thread ends with the queue, not before.
-            let _ = self.queue.send(Line::Event(line));
+            self.written.fetch_add(1, Ordering::Relaxed);
+            if self.events.has_readers() {
+                self.events.send(&line);
+            }
+            for target in self.targets().filter(|target| target.is_on()) {
+                target.send(line.clone());
+            }
         }
     }
 
@@ -178,42 +170,27 @@ impl Audit {
         self.written.load(Ordering::Relaxed)
     }
 
-    /// How many requests waited because the queue was full.
+    /// How many requests waited because a queue was full.
     pub fn waits(&self) -> u64 {
         self.waits.load(Ordering::Relaxed)
     }
 
-    /// Lines the target refused, because of a full disk or a closed pipe for example.
+    /// Events that could not be written, because of a full disk or a closed pipe for example. Those that are tried again
+    /// count each time.
     pub fn failed(&self) -> u64 {
-        self.failed.load(Ordering::Relaxed)
+        self.targets().map(Target::failed).sum()
     }
 
-    /// Events that wait for the target.
+    /// Events that wait.
     pub fn queued(&self) -> usize {
-        self.queued.events.load(Ordering::Relaxed)
+        self.targets().map(Target::queued).sum()
     }
 
-    /// Waits until every event recorded so far is written: for ever, if the target takes nothing.
+    /// Waits until every event recorded so far is written: for ever, if a target takes nothing.
     pub async fn flush(&self) {
-        let (done, wait) = oneshot::channel();
-        if self.queue.send(Line::Flush(done)).is_ok() {
-            let _ = wait.await;
+        for target in self.targets() {
+            target.flush().await;
         }
-    }
-}
-
-impl Queued {
-    fn is_full(&self, patience: Patience) -> bool {
-        let limit = match patience {
-            Patience::Ordinary => QUEUE,
-            Patience::Reserved => QUEUE + RESERVE,
-        };
-        self.events.load(Ordering::Relaxed) >= limit
-    }
-
-    fn shorten(&self, events: usize) {
-        self.events.fetch_sub(events, Ordering::Relaxed);
-        self.shorter.notify_waiters();
     }
 }
 
@@ -273,59 +250,11 @@ impl Event<'_> {
     }
 }
 
-/// The thread that writes to the target.
-struct Writer<T: Write> {
-    target: BufWriter<T>,
-    queued: Arc<Queued>,
-    failed: Arc<AtomicU64>,
-}
-
-impl<T: Write> Writer<T> {
-    fn run(mut self, mut lines: mpsc::UnboundedReceiver<Line>) {
-        let mut batch = Vec::new();
-        while lines.blocking_recv_many(&mut batch, QUEUE) > 0 {
-            let mut flushes = Vec::new();
-            let mut written = Ok(());
-            let mut count = 0;
-            for line in batch.drain(..) {
-                match line {
-                    Line::Event(line) => {
-                        count += 1;
-                        written = written.and_then(|()| self.target.write_all(&line));
-                    }
-                    Line::Flush(done) => flushes.push(done),
-                }
-            }
-            if let Err(error) = written.and_then(|()| self.target.flush()) {
-                self.fail(count, &error);
-            }
-            self.queued.shorten(count);
-            for done in flushes {
-                let _ = done.send(());
-            }
-            gather();
-        }
-    }
-
-    fn fail(&self, count: usize, error: &std::io::Error) {
-        if self.failed.fetch_add(count as u64, Ordering::Relaxed) == 0 {
-            tracing::error!(
-                %error,
-                "audit events cannot be written to standard output; requests are answered all the same"
-            );
-        }
-    }
-}
-
-#[expect(clippy::disallowed_methods, reason = "the thread that writes events serves no request")]
-fn gather() {
-    std::thread::sleep(GATHER);
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::mpsc as std_mpsc;
 
+    use super::target::QUEUE;
     use super::*;
 
     /// Takes one write for each permit that the test sends.
@@ -439,5 +368,28 @@ mod tests {
         }
         audit.flush().await;
         assert_eq!(audit.failed(), 2 * QUEUE as u64);
+    }
+
+    #[tokio::test]
+    async fn requests_wait_for_a_file_that_cannot_be_written_and_nothing_is_lost() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("audit.log");
+        let audit = Audit::start(std::io::sink()).expect("a thread");
+        drop(audit.open(&path).expect("a file"));
+        audit.set_on(false);
+        assert!(!audit.is_wanted());
+        audit.set_file(Some(Opened::on_full_disk(&path)));
+        for _ in 0..QUEUE {
+            audit.ready(Patience::Ordinary).await;
+            audit.record(&event());
+        }
+        let mut next = Box::pin(audit.ready(Patience::Ordinary));
+        assert!(futures_util::poll!(&mut next).is_pending());
+        assert_eq!((audit.waits(), audit.queued()), (1, QUEUE));
+        audit.reopen().expect("there is room now");
+        next.await;
+        audit.flush().await;
+        assert!(audit.failed() > 0);
+        assert_eq!(std::fs::read_to_string(&path).expect("readable").lines().count(), QUEUE);
     }
 }

@@ -5,6 +5,7 @@
 #![expect(unreachable_pub, reason = "nothing outside can reach a test binary; 'pub' says what a module offers")]
 
 mod api;
+mod audit_file;
 mod bench;
 mod build;
 mod check;

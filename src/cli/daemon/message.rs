@@ -34,7 +34,7 @@ impl Message {
     }
 
     /// What is logged, and whether memory is locked.
-    pub(in crate::cli) fn process(&mut self, log: config::Log, lock: &Lock) {
+    pub(in crate::cli) fn process(&mut self, log: &config::Log, lock: &Lock) {
         match log.error {
             Some(level) => self.line("Logs", &format!("error=stderr level={level}")),
             None => self.line("Logs", &"error=off"),
@@ -42,6 +42,9 @@ impl Message {
         match log.audit.filter(|level| *level <= audit::LEVEL) {
             Some(level) => self.line("", &format!("audit=stdout level={level}")),
             None => self.line("", &"audit=off"),
+        }
+        if let Some(file) = &log.audit_file {
+            self.line("", &format!("audit={}", file.display()));
         }
         match lock {
             Lock::Enabled => self.line("MLock", &"enabled"),

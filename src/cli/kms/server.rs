@@ -13,7 +13,7 @@ use secrecy::ExposeSecret as _;
 
 use self::certificate::Source;
 use crate::auth::enclave::ApiKey;
-use crate::cli::daemon::{self, Daemon, Listen, Message, Program, apply_log, message};
+use crate::cli::daemon::{self, Daemon, Listen, Logging, Message, Program, message};
 use crate::cli::environment::{self, KMS_HSM_KEY};
 use crate::cli::{called, input, published, server, words};
 use crate::config::{
@@ -69,15 +69,16 @@ async fn start(args: Args, daemon: Daemon) -> anyhow::Result<()> {
     let config = args.config.as_deref().map(load).transpose()?.unwrap_or_default();
     let providers = providers(&config, args.dev).await?;
     let (admin, root) = admin(&config, &providers)?;
-    let (identity, log) = (admin.identity, config.log);
+    let (identity, log) = (admin.identity, config.log.clone());
     if !args.dev {
         published::refuse(&identity.to_hex(), "the administrator")?;
     }
+    let logging = daemon.open_log(&log)?;
     let keeper = open(args.directory.clone(), providers, admin).await?;
     let source = Source::new(&config, args.directory.as_deref(), args.host.as_deref(), clock::now())?;
     let tls = source.load()?;
     let state = State::new(keeper, daemon.telemetry.clone(), daemon.started)?;
-    daemon.apply_log(log);
+    logging.apply(&daemon.telemetry);
 
     let telemetry = daemon.telemetry.clone();
     let program = KeyManager { telemetry, file: args.config, config, source, state: state.clone() };
@@ -113,7 +114,7 @@ async fn start(args: Args, daemon: Daemon) -> anyhow::Result<()> {
         message.endpoints("KES API", door.address());
         message.line("", &door.program().about());
     }
-    message.process(log, &daemon.lock);
+    message.process(&log, &daemon.lock);
     let local = if address.ip().is_unspecified() { IpAddr::from([127, 0, 0, 1]) } else { address.ip() };
     let endpoint = format!("https://{}", SocketAddr::new(local, address.port()));
     let exports = [
@@ -156,11 +157,12 @@ impl Program for KeyManager {
         let config = load(file)?;
         let source = self.source.with(&config);
         let tls = source.load()?;
+        let logging = Logging::open(&self.telemetry, &config.log)?;
         if config.admin != self.config.admin || config.hsm.keys().ne(self.config.hsm.keys()) {
             tracing::warn!("a changed administrator or HSM takes effect at the next start only");
         }
         // Nothing fails from here on.
-        apply_log(&self.telemetry, config.log);
+        logging.apply(&self.telemetry);
         self.source = source;
         Ok((self.state.clone(), tls))
     }

@@ -14,7 +14,6 @@ use crate::cache::{self, Keys};
 use crate::cli::daemon::certificate::Ephemeral;
 use crate::cli::daemon::{Daemon, Message, Program, message};
 use crate::server::tls::{Fingerprint, Tls};
-use crate::telemetry::log::Level;
 use crate::{clock, config, keystore};
 
 /// The default address of a development server: other machines cannot reach it.
@@ -29,8 +28,8 @@ pub(super) async fn run(daemon: Daemon, address: Option<SocketAddr>) -> anyhow::
     let (store, telemetry) = (Arc::new(keys.clone()), daemon.telemetry.clone());
     let state = State::new(&BTreeMap::new(), access, store, telemetry, daemon.started, None);
     let certificate = Ephemeral::make(None, clock::now())?;
-    let log = config::Log { error: Some(Level(0)), audit: Some(Level(0)) };
-    daemon.apply_log(log);
+    let log = config::Log::default();
+    daemon.open_log(&log)?.apply(&daemon.telemetry);
     let program = Dev { tls: certificate.tls.clone(), state: state.clone(), keys: keys.clone() };
     let (address, limits) = (address.unwrap_or(ADDRESS), config::Limits::default());
     let listener = daemon.listen(KES_API, address, limits, program, (state, certificate.tls.clone())).await?;
@@ -39,7 +38,7 @@ pub(super) async fn run(daemon: Daemon, address: Option<SocketAddr>) -> anyhow::
     message.line("Key store", &keys.store());
     message.endpoints("API", listener.address());
     message.line("Admin", &identity);
-    message.process(log, &daemon.lock);
+    message.process(&log, &daemon.lock);
     // The key is of this server only, which keeps nothing: it may be shown.
     message.print(&[
         ("MINIO_KES_SERVER", message::endpoints(listener.address()).first().map_or("", String::as_str)),

@@ -11,7 +11,7 @@ use tokio_util::task::TaskTracker;
 use super::access;
 use super::served::Served;
 use crate::api::State;
-use crate::cli::daemon::{Daemon, Program, apply_log};
+use crate::cli::daemon::{Daemon, Logging, Program};
 use crate::cli::published;
 use crate::config::Config;
 use crate::kms;
@@ -106,16 +106,18 @@ impl Program for Kes {
     async fn reload(&mut self) -> anyhow::Result<(Arc<State>, Tls)> {
         let config = self.source.load()?;
         let tls = config.load_tls()?;
+        // In a key manager its own config says what is logged.
+        let logging = match self.kms {
+            None => Some(Logging::open(&self.telemetry, &config.log)?),
+            Some(_) => None,
+        };
         let served = self.served_by(&config).await?;
         if config.address != self.config.address || config.limits != self.config.limits {
             tracing::warn!("a changed address or limit takes effect at the next start only");
         }
         // Nothing fails from here on.
         served.reconfigure(config.cache);
-        // In a key manager its own config says what is logged.
-        if self.kms.is_none() {
-            apply_log(&self.telemetry, config.log);
-        }
+        logging.into_iter().for_each(|logging| logging.apply(&self.telemetry));
         self.config = config;
         let former = std::mem::replace(&mut self.served, served);
         if !former.is(&self.served) {
