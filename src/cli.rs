@@ -10,6 +10,7 @@ mod environment;
 mod examples;
 mod explain;
 mod identity;
+mod init;
 mod input;
 mod key;
 mod kms;
@@ -56,6 +57,7 @@ const TEMPLATE: &str = "\
 {usage-heading} {usage}
 
 Run a server
+  init         Make the directory of a server: config, certificate, identities, a first key, a unit
   server       Start a key server
   config       Check a config file
   doctor       Find what is wrong with a server's config, files and key store
@@ -120,6 +122,7 @@ struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Init(init::Args),
     /// Start a key server
     Server(server::Args),
     /// Check a config file
@@ -291,6 +294,7 @@ fn kes_name(program: &str) -> &'static str {
 fn run(args: Args, out: &mut Out) -> anyhow::Result<()> {
     match args.command {
         None => version(out),
+        Some(Command::Init(args)) => init::run(&args, out),
         Some(Command::Server(args)) => server::run(args),
         Some(Command::Config(args)) => config::run(&args, out),
         Some(Command::Explain(args)) => explain::run(&args, out),

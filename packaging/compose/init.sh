@@ -32,7 +32,6 @@ policy:
     - /v1/key/create/*
     - /v1/key/generate/*
     - /v1/key/decrypt/*
-    - /v1/key/bulk/decrypt
     - /v1/key/list/*
     - /v1/status
     identities: [$object_store]

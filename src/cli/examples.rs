@@ -6,6 +6,7 @@ use super::MINKMS;
 
 /// Commands, and arguments that they may have. Those below `kms` are commands of `minkms`, too.
 const EXAMPLES: &[(&str, &[&str])] = &[
+    ("init", &["/srv/claviger", "/srv/claviger --host keys.example.com,10.1.2.3", "/srv/kms --kms --yes"]),
     ("server", &["--config config.yml", "--config config.yml --addr 10.1.2.3:7373", "--dev"]),
     ("config check", &["config.yml", "config.yml --json", "config.yml --for-kes"]),
     (

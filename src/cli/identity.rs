@@ -1,7 +1,7 @@
 //! `claviger identity`: makes API keys and certificates, and prints their identities.
 
 pub(super) mod files;
-mod new;
+pub(super) mod new;
 
 use std::fmt::Display;
 use std::io::{self, Write as _};

@@ -25,7 +25,7 @@ const POLICIES: &str = "policies are written in the server's config file, under 
 const ENCLAVES: &str = "enclaves are kept by a key manager now; 'kms --help' lists its commands";
 
 /// Commands that are gone, and what takes their place.
-const GONE: [(&str, &str); 13] = [
+const GONE: [(&str, &str); 12] = [
     ("tool", "use 'identity of', 'identity new' or 'migrate'"),
     ("policy add", POLICIES),
     ("policy create", POLICIES),
@@ -35,14 +35,13 @@ const GONE: [(&str, &str); 13] = [
     ("enclave", ENCLAVES),
     ("secret", ENCLAVES),
     ("update", UPDATE),
-    ("init", "write a config file, as 'kes-config.example.yml' shows, and start with 'server --config FILE'"),
     ("gateway", SERVER),
     ("edge", SERVER),
     ("kes", "this is the program's own name; write a command, such as 'server --config FILE'"),
 ];
 
 /// Options that are gone: behind which command, the option, and what takes its place.
-const OPTIONS: [(&str, &str, &str); 11] = [
+const OPTIONS: [(&str, &str, &str); 12] = [
     ("", "--auto-completion", "'completions SHELL' writes a completion script"),
     ("", "--update", UPDATE),
     ("", "-u", UPDATE),
@@ -51,6 +50,7 @@ const OPTIONS: [(&str, &str, &str); 11] = [
     ("server", "--tls-key", "name the private key in the config file, under tls.key"),
     ("server", "--tls-cert", "name the certificate in the config file, under tls.cert"),
     ("server", "--port", "use '--addr IP:PORT', or address in the config file"),
+    ("init", "--config", "'init DIR' makes a config file; start with 'server --config FILE'"),
     ("log", "--type=audit", "use 'log --audit'"),
     ("log", "--type=error", "use 'log --error'"),
     ("log", "--type", "use 'log --audit' or 'log --error'"),

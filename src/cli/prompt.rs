@@ -3,10 +3,12 @@
 use std::fs::File;
 use std::io::{self, IsTerminal as _, Read as _, Write as _};
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 use secrecy::{ExposeSecret as _, SecretString};
 use zeroize::Zeroizing;
+
+use super::out::printable;
 
 /// The longest answer, in bytes: as long as a terminal's line can be.
 const MAX: usize = 4096;
@@ -23,7 +25,7 @@ pub(super) fn password(prompt: &str) -> io::Result<SecretString> {
     let answer = read_line(&mut terminal);
     drop(silent);
     terminal.write_all(b"\n")?;
-    answer
+    answer.map(|line| SecretString::from(line.expose_secret().trim_end_matches(['\r', '\n'])))
 }
 
 /// Whether a command that destroys something may do so.
@@ -59,6 +61,42 @@ impl Consent {
     }
 }
 
+/// Asks for what was not given, where there is a terminal; elsewhere the defaults are meant.
+pub(super) struct Questions(Option<File>);
+
+impl Questions {
+    /// Nothing is asked when `yes` was said beforehand.
+    pub(super) fn unless(yes: bool) -> Self {
+        let is_terminal = !yes && io::stdin().is_terminal() && io::stderr().is_terminal();
+        Self(is_terminal.then(|| File::options().read(true).write(true).open("/dev/tty").ok()).flatten())
+    }
+
+    /// Asks until the answer can be parsed. An empty one means the default.
+    ///
+    /// # Errors
+    /// When the terminal is gone, or the default cannot be parsed.
+    pub(super) fn ask<T>(
+        &self,
+        question: &str,
+        default: &str,
+        parse: impl Fn(&str) -> Result<T, String>,
+    ) -> anyhow::Result<T> {
+        let Some(terminal) = &self.0 else { return parse(default).map_err(anyhow::Error::msg) };
+        let mut terminal = terminal.try_clone()?;
+        loop {
+            terminal.write_all(format!("{question} [{default}]: ").as_bytes())?;
+            let answer = read_line(&mut terminal)?;
+            // The end of the input: nobody is there.
+            ensure!(answer.expose_secret().ends_with('\n'), "no answer: nothing was made");
+            let answer = answer.expose_secret().trim();
+            match parse(if answer.is_empty() { default } else { answer }) {
+                Ok(value) => return Ok(value),
+                Err(error) => terminal.write_all(format!("{}\n", printable(&error)).as_bytes())?,
+            }
+        }
+    }
+}
+
 fn read_line(terminal: &mut File) -> io::Result<SecretString> {
     // Its full size at once: a buffer that grows leaves copies behind.
     let mut line = Zeroizing::new([0; MAX]);
@@ -72,7 +110,7 @@ fn read_line(terminal: &mut File) -> io::Result<SecretString> {
         }
     }
     let text = std::str::from_utf8(&line[..len]).map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
-    Ok(SecretString::from(text.trim_end_matches(['\r', '\n'])))
+    Ok(SecretString::from(text))
 }
 
 /// A terminal with its echo off. Dropping it restores the settings.

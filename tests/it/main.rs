@@ -19,6 +19,7 @@ mod doctor;
 mod exhaustion;
 mod hostile;
 mod identities;
+mod init;
 mod keystore;
 mod kms;
 mod lifecycle;

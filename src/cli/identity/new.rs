@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
+use rustls::pki_types::CertificateDer;
 use serde::Serialize;
 
 use super::files::{self, OnConflict};
@@ -119,9 +120,7 @@ fn write_files(args: &Args, key: &ApiKey, key_file: &Path, cert_file: &Path) -> 
         valid: args.expiry.unwrap_or(if args.ip.is_empty() && args.dns.is_empty() { CLIENT } else { SERVER }),
     };
     let certificate = key.certificate_for(&subject, clock::now()).context("failed to make the certificate")?;
-    let certificate = ::pem::Pem::new("CERTIFICATE", certificate.to_vec());
-    let config = ::pem::EncodeConfig::new().set_line_ending(::pem::LineEnding::LF);
-    let certificate = ::pem::encode_config(&certificate, config);
+    let certificate = pem(&certificate);
     let der = key.private_key();
     let private = match args.encrypt {
         true => pem::encrypted_pkcs8(der.secret_der(), &input::new_password(key_file)?)?,
@@ -129,6 +128,12 @@ fn write_files(args: &Args, key: &ApiKey, key_file: &Path, cert_file: &Path) -> 
     };
     files::write(key_file, 0o600, private.as_bytes(), on_conflict)?;
     files::write(cert_file, 0o644, certificate.as_bytes(), on_conflict)
+}
+
+/// A certificate as PEM.
+pub(in crate::cli) fn pem(certificate: &CertificateDer<'_>) -> String {
+    let certificate = ::pem::Pem::new("CERTIFICATE", certificate.to_vec());
+    ::pem::encode_config(&certificate, ::pem::EncodeConfig::new().set_line_ending(::pem::LineEnding::LF))
 }
 
 fn print(out: &mut Out, key: Option<&str>, identity: &str, files: Option<(&Path, &Path)>) -> anyhow::Result<()> {
