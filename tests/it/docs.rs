@@ -6,6 +6,7 @@ use crate::support::TestServer;
 use crate::support::console;
 use crate::support::moto::Moto;
 use crate::support::openbao::OpenBao;
+use crate::support::server::PROGRAM;
 
 #[test]
 fn cli() {
@@ -15,6 +16,27 @@ fn cli() {
 #[test]
 fn kes_clients() {
     run("docs/kes-clients.md");
+}
+
+#[test]
+#[ignore = "runs nginx and HAProxy: tests/run"]
+fn connecting_an_object_store() {
+    run("docs/connect.md");
+}
+
+/// The picture of the README is what the program prints.
+#[test]
+fn the_picture_is_drawn_from_the_program() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let drawn = std::process::Command::new(root.join("docs/terminal")).arg(PROGRAM).output().expect("it runs");
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text");
+    assert!(drawn.status.success(), "{}", text(drawn.stderr));
+    let file = root.join("docs/terminal.svg");
+    let (drawn, kept) = (text(drawn.stdout), std::fs::read_to_string(&file).expect("the picture"));
+    assert!(
+        drawn == kept,
+        "docs/terminal.svg differs; 'docs/terminal PROGRAM >docs/terminal.svg' draws it anew:\n{drawn}"
+    );
 }
 
 #[test]
