@@ -2,6 +2,7 @@
 //!
 //! It never retries a request: only the caller knows whether sending it twice is safe.
 
+pub mod token;
 pub(crate) mod trust;
 
 use std::error::Error as StdError;

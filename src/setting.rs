@@ -89,6 +89,46 @@ impl<'de> Deserialize<'de> for Url {
     }
 }
 
+/// Reads an address; one without a scheme is https, and an empty one is none.
+pub fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Url>, D::Error> {
+    let Some(text) = Option::<String>::deserialize(deserializer)? else { return Ok(None) };
+    let url = if text.contains("://") { Url::parse(&text) } else { Url::parse(&format!("https://{text}")) };
+    let advice = "not the address of a server; write 'https://host', 'https://host:port', or nothing for the usual one";
+    url.map(Some).ok_or_else(|| Error::custom(advice))
+}
+
+/// What the names of all entries begin with that are keys; empty: nothing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Prefix(String);
+
+impl Prefix {
+    /// A prefix of at most so many letters, digits and these characters.
+    pub fn parse(text: &str, max: usize, others: &[u8]) -> Option<Self> {
+        let is_valid = |byte: u8| byte.is_ascii_alphanumeric() || others.contains(&byte);
+        (text.len() <= max && text.bytes().all(is_valid)).then(|| Self(text.into()))
+    }
+
+    /// Reads a prefix of at most so many letters, digits and these characters.
+    pub fn deserialize_with<'de, D: Deserializer<'de>>(
+        deserializer: D,
+        max: usize,
+        others: &[u8],
+    ) -> Result<Self, D::Error> {
+        let text = Option::<String>::deserialize(deserializer)?.unwrap_or_default();
+        Self::parse(&text, max, others).ok_or_else(|| {
+            let others = String::from_utf8_lossy(others);
+            Error::custom(format!(
+                "no name of an entry begins with it; write at most {max} letters, digits, or of '{others}'"
+            ))
+        })
+    }
+
+    /// The prefix as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
 /// The `tls:` section of a key store that knows no client certificates.
 #[derive(Debug, Default, serde::Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -191,6 +191,8 @@ keystore:
 "
         );
         let credentials = format!("{{ tenant_id: t, client_id: c, client_secret: {SECRET} }}");
+        let key = rcgen::KeyPair::generate().expect("a key").serialize_der();
+        let pem = crate::crypto::pem::pkcs8(&key).replace('\n', "\\n");
         let stores = [
             "fs: { path: keys }".into(),
             format!("static: {{ key: '{SECRET}:{KEY}' }}"),
@@ -204,8 +206,11 @@ keystore:
                 "aws: {{ secretsmanager: {{ endpoint: e, region: r, kmskey: k, \
                  credentials: {{ accesskey: {SECRET}, secretkey: {SECRET}, token: {SECRET} }} }} }}"
             ),
-            "gcp: { secretmanager: { project_id: p, endpoint: e, scopes: [ s ], credentials: { client_email: e } } }"
-                .into(),
+            format!(
+                "gcp: {{ secretmanager: {{ project_id: p, endpoint: e, scopes: [ s ], prefix: p, credentials: {{ \
+                 client_email: e, client_id: '1', private_key_id: k, private_key: {pem:?} }} }}, \
+                 tls: {{ ca: c }} }}"
+            ),
             format!("azure: {{ keyvault: {{ endpoint: 'https://h', credentials: {credentials} }} }}"),
             format!(
                 "fortanix: {{ sdkms: {{ endpoint: 'https://h', group_id: g, credentials: {{ key: {SECRET} }}, tls: {{ ca: c }} }} }}"

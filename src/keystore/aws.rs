@@ -8,12 +8,10 @@ pub(in crate::keystore) mod error;
 #[cfg(feature = "aws")]
 pub(in crate::keystore) mod http;
 #[cfg(feature = "aws")]
-mod pace;
-#[cfg(feature = "aws")]
 mod rights;
 #[cfg(feature = "aws")]
 mod store;
 
-pub use self::config::{Config, Credentials, Endpoint, Prefix, SecretsManager};
+pub use self::config::{Config, Credentials, Endpoint, SecretsManager};
 #[cfg(feature = "aws")]
 pub use self::store::Store;

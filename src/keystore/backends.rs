@@ -132,7 +132,7 @@ backends! {
     /// Gemalto KeySecure, now Thales CipherTrust.
     Gemalto(gemalto::Config): "gemalto", built: false;
     /// Google Secret Manager.
-    Gcp(gcp::Config): "gcp", built: false;
+    Gcp(gcp::Config): "gcp", built: true;
     /// Azure Key Vault.
     Azure(azure::Config): "azure", built: false;
     /// Entrust KeyControl.

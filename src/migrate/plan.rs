@@ -317,6 +317,8 @@ fn class(name: &KeyName, found: Result<There, keystore::Error>) -> Result<Class,
         Ok(There::Same) => Ok(Class::Identical),
         Ok(There::Other(other)) => Ok(Class::Different(other)),
         Ok(There::NoKey(reason)) => Err(problem(Side::Target, name, reason)),
+        // It was deleted meanwhile; or the store lists what was begun and never completed.
+        Err(keystore::Error::NotFound) => Ok(Class::Missing),
         Err(error) => Err(unusable(Side::Target, name, error)),
     }
 }
@@ -324,7 +326,9 @@ fn class(name: &KeyName, found: Result<There, keystore::Error>) -> Result<Class,
 fn unusable(side: Side, name: &KeyName, error: keystore::Error) -> Unusable {
     match error {
         keystore::Error::Unreachable(_) => Unusable::Store(failed(side, "read")(error)),
-        keystore::Error::NotFound => problem(side, name, "it vanished while it was going to be read".into()),
+        keystore::Error::NotFound => {
+            problem(side, name, "it is listed, and not there: it was deleted just now, or never completed".into())
+        }
         error => problem(side, name, causes(&error)),
     }
 }

@@ -1,6 +1,7 @@
 //! Key stores under a running server, on real file systems.
 
 mod aws;
+pub mod clouds;
 mod crash;
 mod order;
 mod race;

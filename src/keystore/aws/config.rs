@@ -12,7 +12,7 @@ use serde::{Deserialize, Deserializer};
 use crate::keystore::Backend;
 #[cfg(feature = "aws")]
 use crate::keystore::{Error, KeyStore};
-use crate::setting::{self, ServerTls, Url};
+use crate::setting::{self, Prefix, ServerTls, Url};
 
 /// The `keystore.aws:` section of the config file.
 #[derive(Debug, Deserialize)]
@@ -91,25 +91,11 @@ impl Endpoint {
     }
 }
 
-/// A prefix of names of secrets: letters, digits and `/_+=.@-`.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Prefix(String);
+/// The longest prefix, in bytes: 512 for the name of a secret, less 80 for that of a key.
+const MAX_PREFIX: usize = 432;
 
-impl Prefix {
-    /// The longest one, in bytes: 512 for the name of a secret, less 80 for that of a key.
-    const MAX_LEN: usize = 432;
-
-    /// Parses a prefix.
-    pub fn parse(text: &str) -> Option<Self> {
-        let is_valid = |byte: u8| byte.is_ascii_alphanumeric() || b"/_+=.@-".contains(&byte);
-        (text.len() <= Self::MAX_LEN && text.bytes().all(is_valid)).then(|| Self(text.to_owned()))
-    }
-
-    /// The prefix as text.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
+/// What a name may have beside letters and digits.
+const OTHERS: &[u8] = b"/_+=.@-";
 
 /// The `keystore.aws.secretsmanager.credentials:` section, filled in.
 #[derive(Debug)]
@@ -126,7 +112,7 @@ pub struct Credentials {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Section {
-    #[serde(default, deserialize_with = "address")]
+    #[serde(default, deserialize_with = "setting::address")]
     endpoint: Option<Url>,
     #[serde(default)]
     fips: bool,
@@ -149,18 +135,14 @@ impl TryFrom<Section> for SecretsManager {
     }
 }
 
-/// Reads an address; one without a scheme is https.
-pub(in crate::keystore) fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Url>, D::Error> {
-    let Some(text) = Option::<String>::deserialize(deserializer)? else { return Ok(None) };
-    let url = if text.contains("://") { Url::parse(&text) } else { Url::parse(&format!("https://{text}")) };
-    let advice = "not the address of a server; write 'https://host', 'https://host:port', or nothing for the region's";
-    url.map(Some).ok_or_else(|| D::Error::custom(advice))
+/// Whether names of secrets can begin with this.
+#[cfg(feature = "aws")]
+pub(super) fn is_prefix(text: &str) -> bool {
+    Prefix::parse(text, MAX_PREFIX, OTHERS).is_some()
 }
 
 fn prefix<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Prefix, D::Error> {
-    let text = Option::<String>::deserialize(deserializer)?.unwrap_or_default();
-    let advice = "no name of a secret begins with it; write at most 432 letters, digits, or of '/_+=.@-'";
-    Prefix::parse(&text).ok_or_else(|| D::Error::custom(advice))
+    Prefix::deserialize_with(deserializer, MAX_PREFIX, OTHERS)
 }
 
 /// Reads credentials: an access key, with or without a token, or nothing at all.

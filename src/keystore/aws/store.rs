@@ -14,13 +14,14 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc2822;
 
 use super::client::Clients;
-use super::config::{Config, Prefix};
+use super::config::{Config, is_prefix};
 use super::error::{self, Call};
-use super::pace::Pace;
 use super::rights::{self, Place, Rights};
 use crate::crypto::Blob;
+use crate::keystore::pace::Pace;
 use crate::keystore::{About, Access, Charged, Error, KeyStore, Listing};
 use crate::name::KeyName;
+use crate::setting::Prefix;
 
 /// The version of a secret that counts.
 pub(super) const CURRENT: &str = "AWSCURRENT";
@@ -135,7 +136,7 @@ impl Store {
         let names = format!("{}{prefix}", self.prefix.as_str());
         // The filter only makes the answer smaller; the reader compares names exactly. A filter that no name can match
         // would be an error.
-        if names.is_empty() || Prefix::parse(&names).is_none() {
+        if names.is_empty() || !is_prefix(&names) {
             return request;
         }
         request.filters(Filter::builder().key(FilterNameStringType::Name).values(names).build())

@@ -8,7 +8,7 @@ use serde::Deserialize;
 #[cfg(feature = "aws")]
 pub(super) use self::key::KmsKey;
 
-use crate::keystore::aws::config::{Credentials, Endpoint, address, credentials};
+use crate::keystore::aws::config::{Credentials, Endpoint, credentials};
 use crate::setting::{self, ServerTls, Url};
 
 /// The `keystore.encrypt.aws:` section.
@@ -31,7 +31,7 @@ pub struct Config {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Section {
-    #[serde(default, deserialize_with = "address")]
+    #[serde(default, deserialize_with = "setting::address")]
     endpoint: Option<Url>,
     #[serde(default)]
     fips: bool,

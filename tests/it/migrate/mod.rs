@@ -1,6 +1,7 @@
 //! `claviger migrate` and `claviger verify` between key stores, and key managers.
 
 mod aws;
+mod clouds;
 mod conflicts;
 mod interruption;
 mod key_manager;

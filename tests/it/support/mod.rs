@@ -3,6 +3,7 @@
 
 pub mod certificates;
 pub mod client;
+pub mod clouds;
 pub mod console;
 pub mod curl;
 pub mod delay;

@@ -21,6 +21,14 @@ pub fn program(name: &str, package: &str) -> PathBuf {
     found.unwrap_or_else(|| panic!("this test needs '{name}' of the Debian package '{package}': run tests/run"))
 }
 
+/// The program that `tests/run` builds of `tests/peers/<name>`. Fails when it is not built.
+pub fn built(name: &str) -> PathBuf {
+    let target = Path::new(PROGRAM).ancestors().nth(2).expect("target/<profile>/claviger");
+    let program = target.join(name).join(name);
+    assert!(program.is_file(), "this test needs 'tests/peers/{name}', built with Go: run tests/run --install");
+    program
+}
+
 /// The virtual environment of Python that `tests/run` makes.
 fn python_environment() -> PathBuf {
     Path::new(PROGRAM).ancestors().nth(2).expect("target/<profile>/claviger").join("python")

@@ -1,0 +1,89 @@
+//! To the stores of vendors of whom there is no server to be had, and back, as their stub answers for them.
+
+use std::process::{Command, Stdio};
+
+use serde_json::{Value, json};
+
+use super::support::{Run, Stores, key};
+use crate::keystore::clouds::{VENDORS, Vendor};
+use crate::support::clouds::Clouds;
+use crate::support::eventually;
+
+/// A command about keys in a directory and at the stub.
+fn command(stores: &Stores, vendor: &Vendor, clouds: &Clouds, args: &[&str]) -> Command {
+    let mut command = stores.command(args);
+    command.envs(vendor.variables(clouds)).env("HOME", stores.path(""));
+    command
+}
+
+fn run(stores: &Stores, vendor: &Vendor, clouds: &Clouds, args: &[&str]) -> Run {
+    command(stores, vendor, clouds, args).output().expect("the program runs").into()
+}
+
+/// So many keys in a directory, and the stub as target.
+fn stores(count: usize, vendor: &Vendor, clouds: &Clouds) -> Stores {
+    let stores = Stores::with_keys(count);
+    stores.write("dst.yml", &json!({ "keystore": vendor.section(clouds) }).to_string());
+    stores.write("back.yml", "keystore: { fs: { path: back } }\n");
+    stores
+}
+
+const THERE: [&str; 5] = ["migrate", "--from", "src.yml", "--to", "dst.yml"];
+const BACK: [&str; 5] = ["migrate", "--from", "dst.yml", "--to", "back.yml"];
+
+/// A run that is killed half-way, another one that ends its work, and the way back.
+#[test]
+#[ignore = "runs the stub of tests/peers/clouds: tests/run"]
+fn keys_go_there_and_come_back_through_a_kill() {
+    for vendor in VENDORS {
+        let clouds = Clouds::start();
+        let stores = stores(vendor.many, vendor, &clouds);
+        let there = [&THERE[..], &["--concurrency", "100", "--quiet"]].concat();
+        let mut killed = command(&stores, vendor, &clouds, &there).stderr(Stdio::null()).spawn().expect("it starts");
+        eventually("some keys are there", || clouds.stored(vendor.name).len() > vendor.many / 5);
+        killed.kill().expect("it runs");
+        killed.wait().expect("our child");
+        let done = clouds.stored(vendor.name).len();
+        assert!(done < vendor.many, "{}: it was killed too late", vendor.name);
+
+        let again = run(&stores, vendor, &clouds, &[&there[..], &["--merge"]].concat());
+        again.expect(0);
+        assert_eq!(clouds.stored(vendor.name).len(), vendor.many, "{}", vendor.name);
+        let verify = ["verify", "--from", "src.yml", "--to", "dst.yml", "--quiet"];
+        run(&stores, vendor, &clouds, &verify).expect(0);
+        run(&stores, vendor, &clouds, &[&BACK[..], &["--quiet"]].concat()).expect(0);
+        assert!(stores.keys("back") == stores.keys("src"), "{}: all keys came back byte for byte", vendor.name);
+    }
+}
+
+#[test]
+#[ignore = "runs the stub of tests/peers/clouds: tests/run"]
+fn a_rehearsal_changes_nothing_and_says_what_the_run_costs() {
+    for vendor in VENDORS {
+        let clouds = Clouds::start();
+        let stores = stores(20, vendor, &clouds);
+        let said = run(&stores, vendor, &clouds, &[&THERE[..], &["--dry-run", "--json"]].concat()).expect(0).stdout;
+        assert!(clouds.stored(vendor.name).is_empty(), "{}", vendor.name);
+        let report: Value = serde_json::from_str(&said).expect("JSON");
+        let charges = report["charges"].as_array().cloned().unwrap_or_default();
+        assert_eq!(charges.len(), usize::from(vendor.charges.is_some()), "{}: {charges:?}", vendor.name);
+        let Some((by, requests)) = vendor.charges else { continue };
+        assert_eq!((&charges[0]["by"], &charges[0]["requests"]), (&json!(by), &json!(20 * requests)), "{charges:?}");
+    }
+}
+
+#[test]
+#[ignore = "runs the stub of tests/peers/clouds: tests/run"]
+fn force_replaces_what_is_another_key() {
+    for vendor in VENDORS {
+        let clouds = Clouds::start();
+        let stores = stores(3, vendor, &clouds);
+        run(&stores, vendor, &clouds, &[&THERE[..], &["--quiet"]].concat()).expect(0);
+        stores.write("src/key-00001", &key(77));
+        run(&stores, vendor, &clouds, &[&THERE[..], &["--quiet"]].concat()).expect(1);
+        run(&stores, vendor, &clouds, &[&THERE[..], &["--quiet", "--force"]].concat()).expect(0);
+        let verify = ["verify", "--from", "src.yml", "--to", "dst.yml", "--quiet"];
+        run(&stores, vendor, &clouds, &verify).expect(0);
+        assert_eq!(clouds.stored(vendor.name).len(), 3, "{}: no copy is left", vendor.name);
+    }
+}
