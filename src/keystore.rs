@@ -47,7 +47,7 @@ use async_trait::async_trait;
 use crate::crypto::Blob;
 use crate::name::KeyName;
 
-pub use self::about::{About, Asked, Charged};
+pub use self::about::{About, Asked, Charged, Names};
 pub use self::backends::{Backend, Config};
 pub use self::kept::Kept;
 pub use self::listing::{Foreign, Listing};

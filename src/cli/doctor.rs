@@ -109,7 +109,8 @@ async fn examine(args: &Args, wanted: &Wanted) -> Report {
     let access = args.purpose.access();
     if args.purpose != Purpose::Server {
         let Some(config) = config::check_keystore(&args.config, &mut report) else { return report };
-        let section = keystore::Section { config: &config, place: format!("{}: keystore", args.config.display()) };
+        let place = format!("{}: keystore", args.config.display());
+        let section = keystore::Section { config: &config, place, keys: &[] };
         keystore::check(&section, access, wanted, &mut report).await;
         return report;
     }
@@ -135,7 +136,8 @@ async fn examine_server(args: &Args, examined: Examined<Config>, wanted: &Wanted
     let files = config.keystore_files();
     let files = files.iter().filter(|(setting, _)| private::is_secret(setting)).map(|(_, file)| *file);
     private::check(config.tls.certs.iter().map(|pair| pair.key.as_path()).chain(files), report);
-    let section = keystore::Section { config: &config.keystore, place: config.keystore_place("").to_string() };
+    let place = config.keystore_place("").to_string();
+    let section = keystore::Section { config: &config.keystore, place, keys: &config.keys };
     keystore::check(&section, args.purpose.access(), wanted, report).await;
     cache::check(&config, report);
     access::admin(&config, report);

@@ -211,12 +211,14 @@ keystore:
                  client_email: e, client_id: '1', private_key_id: k, private_key: {pem:?} }} }}, \
                  tls: {{ ca: c }} }}"
             ),
-            format!("azure: {{ keyvault: {{ endpoint: 'https://h', credentials: {credentials} }} }}"),
             format!(
-                "fortanix: {{ sdkms: {{ endpoint: 'https://h', group_id: g, credentials: {{ key: {SECRET} }}, tls: {{ ca: c }} }} }}"
+                "azure: {{ keyvault: {{ endpoint: 'https://h', prefix: p, credentials: {credentials} }}, tls: {{ ca: c }} }}"
             ),
             format!(
-                "gemalto: {{ keysecure: {{ endpoint: 'https://h', credentials: {{ token: {SECRET}, domain: d, retry: 1s }} }} }}"
+                "fortanix: {{ sdkms: {{ endpoint: 'https://h', group_id: g, prefix: p, credentials: {{ key: {SECRET} }}, tls: {{ ca: c }} }} }}"
+            ),
+            format!(
+                "gemalto: {{ keysecure: {{ endpoint: 'https://h', prefix: p, credentials: {{ token: {SECRET}, domain: d, retry: 1s }} }} }}"
             ),
             format!(
                 "entrust: {{ keycontrol: {{ endpoint: 'https://h', vault_id: v, box_id: b, \

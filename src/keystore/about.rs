@@ -7,6 +7,7 @@ use futures_util::future::BoxFuture;
 use time::OffsetDateTime;
 
 use super::Error;
+use crate::name::KeyName;
 
 /// An answer that the store is asked for when it is awaited, and not before.
 pub type Asked<'a, T> = BoxFuture<'a, Result<T, Error>>;
@@ -24,12 +25,35 @@ pub struct About<'a> {
     pub charges: Vec<Charged>,
     /// The age of the token in use, where there is one.
     pub token_age: Option<Duration>,
+    /// Which names it can have.
+    pub names: Names,
+}
+
+/// Which names of keys a store can have.
+#[derive(Debug, Clone, Copy)]
+pub struct Names {
+    /// Why it cannot have a key of this name; none: it can.
+    pub refuse: fn(&KeyName) -> Option<&'static str>,
+    /// Whether names that differ in case only are one name.
+    pub fold_case: bool,
+}
+
+impl Names {
+    /// Every name of a key.
+    pub const ALL: Self = Self { refuse: |_| None, fold_case: false };
 }
 
 impl<'a> About<'a> {
     /// Of a store that has only an identity to tell.
     pub fn new(identity: Asked<'a, String>) -> Self {
-        Self { identity, clock: Box::pin(ready(Ok(None))), warnings: &[], charges: Vec::new(), token_age: None }
+        Self {
+            identity,
+            clock: Box::pin(ready(Ok(None))),
+            warnings: &[],
+            charges: Vec::new(),
+            token_age: None,
+            names: Names::ALL,
+        }
     }
 
     /// Of a store whose name tells what it is.

@@ -126,17 +126,17 @@ backends! {
     /// HashiCorp Vault or OpenBao.
     Vault(vault::Config): "vault" or "openbao", built: true;
     /// Fortanix SDKMS.
-    Fortanix(fortanix::Config): "fortanix", built: false;
+    Fortanix(fortanix::Config): "fortanix", built: true;
     /// AWS Secrets Manager.
     Aws(aws::Config): "aws", built: cfg!(feature = "aws");
     /// Gemalto KeySecure, now Thales CipherTrust.
-    Gemalto(gemalto::Config): "gemalto", built: false;
+    Gemalto(gemalto::Config): "gemalto", built: true;
     /// Google Secret Manager.
     Gcp(gcp::Config): "gcp", built: true;
     /// Azure Key Vault.
-    Azure(azure::Config): "azure", built: false;
+    Azure(azure::Config): "azure", built: true;
     /// Entrust KeyControl.
-    Entrust(entrust::Config): "entrust", built: false;
+    Entrust(entrust::Config): "entrust", built: true;
     /// An enclave of the key manager that is the same process: no store at all, and the key manager looks for it first.
     Enclave(enclave::Config): "enclave", built: true;
 }

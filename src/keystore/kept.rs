@@ -48,6 +48,9 @@ const TAKEN_BACK: Duration = Duration::from_secs(10);
 /// The pause between checks for that.
 const TAKING_BACK: Duration = Duration::from_millis(200);
 
+/// How long a read waits for a key that cannot be read and has a copy.
+const HALF_DELETED: Duration = Duration::from_secs(5);
+
 /// How often a read tries the key and then its copy: during a replacement it may miss both.
 const READS: usize = 4;
 
@@ -292,19 +295,27 @@ impl<S: KeyStore> KeyStore for Kept<S> {
     /// Reads the key and looks for a copy. When there is a copy, the value under the name may be one that its creator
     /// will take back.
     async fn get(&self, name: &KeyName) -> Result<Blob, Error> {
-        for _ in 0..READS {
-            match (self.stored(name).await?, self.copy_of(name).await) {
-                (stored, Ok(Some(copy))) => return Ok(copy.read(stored)),
+        let (mut reads, began) = (0, Instant::now());
+        while reads < READS {
+            match (self.stored(name).await, self.copy_of(name).await) {
+                // Some stores have a state between there and deleted. It passes while the key is being replaced.
+                (Err(Error::Failed(_)), Ok(Some(_))) if began.elapsed() < HALF_DELETED => {
+                    sleep(TAKING_BACK).await;
+                    continue;
+                }
+                (Err(error), _) => return Err(error),
+                (Ok(stored), Ok(Some(copy))) => return Ok(copy.read(stored)),
                 // Without the right to read copies, or with an invalid copy, the key is read anyway.
-                (Some(stored), Ok(None) | Err(Error::Failed(_))) => return Ok(stored),
+                (Ok(Some(stored)), Ok(None) | Err(Error::Failed(_))) => return Ok(stored),
                 (_, Err(error)) => return Err(error),
                 // The key may have been created anew between the two reads.
-                (None, Ok(None)) => {
+                (Ok(None), Ok(None)) => {
                     if self.stored(name).await?.is_none() {
                         return Err(Error::NotFound);
                     }
                 }
             }
+            reads += 1;
         }
         Err(Error::Unreachable("the key is being replaced again and again".into()))
     }
@@ -394,6 +405,19 @@ impl<S: KeyStore> KeyStore for Kept<S> {
 
     fn behind(&self) -> Option<&dyn KeyStore> {
         Some(&self.store)
+    }
+
+    fn batch(&self) -> usize {
+        self.store.batch()
+    }
+
+    async fn get_batch(&self, names: &[KeyName]) -> Vec<Result<Blob, Error>> {
+        future::join_all(names.iter().map(|name| self.get(name))).await
+    }
+
+    /// Side by side: where a create has to wait, a batch takes no longer than one.
+    async fn create_batch(&self, keys: &[(&KeyName, &Blob)]) -> Vec<Result<(), Error>> {
+        future::join_all(keys.iter().map(|(name, value)| self.create(name, value))).await
     }
 
     /// Copies are looked for at every read and around every create; they are written, read and removed around a

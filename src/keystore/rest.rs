@@ -52,17 +52,26 @@ impl Ask {
         Self::new(Method::POST, url)
     }
 
+    pub(super) fn put(url: impl Into<String>) -> Self {
+        Self::new(Method::PUT, url)
+    }
+
     pub(super) fn delete(url: impl Into<String>) -> Self {
         Self::new(Method::DELETE, url)
     }
 
-    fn new(method: Method, url: impl Into<String>) -> Self {
+    pub(super) fn new(method: Method, url: impl Into<String>) -> Self {
         Self { method, url: url.into(), headers: HeaderMap::new(), body: None, limit: USUAL }
     }
 
     /// With a body of JSON, which has about so many bytes.
     pub(super) fn json(self, body: &impl Serialize, capacity: usize) -> Self {
-        self.body("application/json", to_json(body, capacity))
+        self.json_text(to_json(body, capacity))
+    }
+
+    /// With a body that is JSON already.
+    pub(super) fn json_text(self, body: Zeroizing<Vec<u8>>) -> Self {
+        self.body("application/json", body)
     }
 
     /// With the body of a form.
@@ -163,6 +172,11 @@ impl Reply {
         }
     }
 
+    /// The same of a list.
+    pub(super) fn list<D: DeserializeOwned>(&self, who: &str) -> Result<Vec<D>, Error> {
+        self.parse(who)
+    }
+
     fn parse<D: DeserializeOwned>(&self, who: &str) -> Result<D, Error> {
         // The parser's own message may quote what it read.
         serde_json::from_slice(&self.body).map_err(|error| {
@@ -174,6 +188,11 @@ impl Reply {
     /// What it says, where that is readable. For errors, which have many forms.
     pub(super) fn maybe_json<D: DeserializeOwned>(&self) -> Option<D> {
         self.json("").ok()
+    }
+
+    /// Whether this text is in it.
+    pub(super) fn says(&self, text: &str) -> bool {
+        self.body.windows(text.len()).any(|part| part == text.as_bytes())
     }
 
     /// The text of an error, for people: only where the answer cannot have a key in it.

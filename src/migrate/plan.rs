@@ -1,6 +1,6 @@
 //! The plan: what both sides hold, complete before the first write.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 
 use futures_util::{StreamExt as _, stream};
@@ -10,7 +10,7 @@ use super::material::{Material, Numbers};
 use super::progress::{Progress, Step};
 use super::target::{Other, There};
 use super::{Error, Migration, Selection, Side, batches, failed};
-use crate::keystore::{self, Listing};
+use crate::keystore::{self, Listing, Names};
 use crate::name::{self, KeyName};
 use crate::telemetry::log::causes;
 
@@ -143,6 +143,7 @@ impl Migration {
         let mut on_target: HashSet<_> =
             plan.choose(&self.selection, Side::Target, target, &mut problems).into_iter().collect();
         self.expect_keys(&plan, &names, &problems)?;
+        problems.extend(misfits(self.target.names(), &names, &on_target));
 
         self.read(&mut plan, &names, &mut problems, progress).await?;
         let listed = (0..plan.entries.len()).filter(|at| on_target.remove(&plan.entries[*at].name));
@@ -304,6 +305,25 @@ impl Entry {
     }
 }
 
+/// The names of the source's keys that the target cannot have.
+fn misfits(rules: Names, names: &[KeyName], on_target: &HashSet<KeyName>) -> Vec<Problem> {
+    let problem = |name: &KeyName, reason: String| Problem { side: Side::Source, name: name.to_string(), reason };
+    let mut misfits: Vec<_> = names
+        .iter()
+        .filter_map(|name| (rules.refuse)(name).map(|why| problem(name, format!("the target cannot have it: {why}"))))
+        .collect();
+    if rules.fold_case {
+        let mut spelled: HashMap<String, &KeyName> = HashMap::new();
+        for name in on_target.iter().chain(names) {
+            let known = *spelled.entry(name.as_str().to_ascii_lowercase()).or_insert(name);
+            if known != name {
+                misfits.push(problem(name, format!("to the target it is the same name as '{known}'")));
+            }
+        }
+    }
+    misfits
+}
+
 /// Why a key cannot be planned.
 enum Unusable {
     /// A problem of this entry. The others are still checked.
@@ -335,4 +355,32 @@ fn unusable(side: Side, name: &KeyName, error: keystore::Error) -> Unusable {
 
 fn problem(side: Side, name: &KeyName, reason: String) -> Unusable {
     Unusable::Entry(Problem { side, name: name.to_string(), reason })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_the_target_cannot_have_are_named() {
+        let parsed = |names: &[&str]| names.iter().map(|name| KeyName::parse(name).expect("valid")).collect::<Vec<_>>();
+        let said = |rules, names: &[&str], on_target: &[&str]| {
+            let misfits = misfits(rules, &parsed(names), &parsed(on_target).into_iter().collect());
+            misfits.into_iter().map(|problem| problem.to_string()).collect::<Vec<_>>()
+        };
+        let refuse: fn(&KeyName) -> Option<&'static str> = |name| name.as_str().contains('_').then_some("no '_'");
+        let names = ["a_b", "key", "Key"];
+        assert_eq!(said(Names::ALL, &names, &["KEY"]), [""; 0]);
+        assert_eq!(
+            said(Names { refuse, ..Names::ALL }, &names, &[]),
+            ["'a_b' on the source: the target cannot have it: no '_'"]
+        );
+        let folded = Names { fold_case: true, ..Names::ALL };
+        assert_eq!(said(folded, &names, &[]), ["'Key' on the source: to the target it is the same name as 'key'"]);
+        assert_eq!(said(folded, &["key"], &["key"]), [""; 0]);
+        assert_eq!(
+            said(folded, &["key"], &["KEY"]),
+            ["'key' on the source: to the target it is the same name as 'KEY'"]
+        );
+    }
 }

@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 
 use super::material::{Material, Numbers};
 use crate::crypto::Blob;
-use crate::keystore::{Access, Charged, Error, Listing, Waits};
+use crate::keystore::{Access, Charged, Error, Listing, Names, Waits};
 use crate::name::KeyName;
 
 pub use self::store::Store;
@@ -59,6 +59,11 @@ pub trait Target: fmt::Display + Send + Sync {
                 Err(format!("it has {numbers}, and the target takes one of a key: move one with --only-version"))
             }
         }
+    }
+
+    /// Which names it can have.
+    fn names(&self) -> Names {
+        Names::ALL
     }
 
     /// Compares the target's keys of these names with the given ones. The target has listed all of them. Returns an

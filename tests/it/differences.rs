@@ -14,6 +14,7 @@ const AREAS: &[(&str, &str, &str)] = &[
         "The KES API of a key manager",
         "Where the KES API over an enclave answers otherwise than a key server.",
     ),
+    ("keystore", "Key stores", "What single key stores do, and what lies in them."),
     ("config", "The config file", "What a config file means, and which are refused."),
     ("cli", "The command line", "What the commands print, and how they exit."),
 ];

@@ -8,6 +8,7 @@ use super::{Report, Wanted, decrypts, fs, required, seal};
 use crate::cli::units::span;
 use crate::clock;
 use crate::keystore::{self, Access, Config, Error, KeyStore};
+use crate::name::KeyName;
 use crate::telemetry::log::causes;
 
 const REACH: &str = "keystore.reach";
@@ -23,6 +24,8 @@ pub(super) struct Section<'a> {
     pub(super) config: &'a keystore::Section,
     /// Where it stands.
     pub(super) place: String,
+    /// The keys that the server creates in it.
+    pub(super) keys: &'a [KeyName],
 }
 
 /// Opens the key store without making anything. Checks that it allows `access` and has what is wanted.
@@ -50,6 +53,7 @@ pub(super) async fn check(section: &Section<'_>, access: Access, wanted: &Wanted
         }
     }
     store.about().warnings.iter().for_each(|warning| risk(warning, report));
+    names(section.keys, store.about().names, report);
     match &section.config.store {
         Config::Fs(config) => fs::check(config, &*store, access, report).await,
         Config::Static(_) => {}
@@ -64,6 +68,14 @@ pub(super) async fn check(section: &Section<'_>, access: Access, wanted: &Wanted
     if !wanted.ciphertexts.is_empty() {
         let keys = wanted.keys.as_ref().map(|keys| keys.0.as_slice());
         decrypts::check(&*store, keys, &wanted.ciphertexts, report).await;
+    }
+}
+
+/// Keys that the server would create, and that this store cannot have.
+fn names(keys: &[KeyName], rules: keystore::Names, report: &mut Report) {
+    for (name, why) in keys.iter().filter_map(|name| (rules.refuse)(name).map(|why| (name, why))) {
+        let message = format!("this key store cannot have '{name}', which 'keys' creates: {why}");
+        report.failed("keystore.names", message, "choose another name, or another key store");
     }
 }
 

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 
 use super::{Other, Target, There};
 use crate::crypto::{Blob, Key};
-use crate::keystore::{self, Access, Charged, Error, KeyStore, Listing, Retry, Waits};
+use crate::keystore::{self, Access, Charged, Error, KeyStore, Listing, Names, Retry, Waits};
 use crate::migrate::material::Material;
 use crate::name::KeyName;
 
@@ -166,6 +166,10 @@ impl Target for Store {
 
     fn charges(&self) -> Vec<Charged> {
         self.store.as_ref().or(self.rehearsal.as_ref()).map_or_else(Vec::new, |store| store.about().charges)
+    }
+
+    fn names(&self) -> Names {
+        self.store.as_ref().map_or(Names::ALL, |store| store.about().names)
     }
 
     fn warnings(&self) -> &[String] {

@@ -1,7 +1,9 @@
 //! The key stores of vendors of whom there is no server to be had: all of them against one stub, with the same tests, and
 //! each with tests of its own.
 
+mod azure;
 mod gcp;
+mod others;
 mod outage;
 mod race;
 mod server;
@@ -34,18 +36,20 @@ pub struct Vendor {
     pub read: (&'static str, &'static str),
     pub list: (&'static str, &'static str),
     pub delete: (&'static str, &'static str),
-    /// The calls to which an object without fields is a whole answer.
-    pub bare: &'static [&'static str],
+    /// Calls, and answers of the oddities that are whole ones to them.
+    pub bare: &'static [(&'static str, &'static str)],
     /// How many keys a migration of many has.
     pub many: usize,
     /// Who charges, and for how many requests of a migration by key.
     pub charges: Option<(&'static str, usize)>,
+    /// The longest value that it takes, in bytes.
+    pub longest: usize,
     /// Whether it takes the token as expired when the stub's clock is put forward.
     pub expires: bool,
 }
 
 /// All of them.
-pub const VENDORS: &[Vendor] = &[gcp::VENDOR];
+pub const VENDORS: &[Vendor] = &[gcp::VENDOR, azure::VENDOR, others::FORTANIX, others::GEMALTO, others::ENTRUST];
 
 impl Vendor {
     /// The section of a config file that reaches the stub over TLS.
@@ -88,6 +92,7 @@ pub async fn connect(
     let find = |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| value.clone());
     match &config.store {
         claviger::keystore::Config::Gcp(config) => config.connect_in(&find).await,
+        claviger::keystore::Config::Azure(config) => config.connect_in(&find).await,
         store => store.connect().await,
     }
 }

@@ -117,6 +117,15 @@ impl Clouds {
         self.with_token(&token, method, path, body)
     }
 
+    /// The same as an identity of Azure's.
+    pub fn as_azure(&self, method: &str, path: &str, body: &Value) -> Answer {
+        let port = self.secure().rsplit_once(':').expect("a port").1;
+        let query = format!("api-version=2018-02-01&resource=https%3A%2F%2F0.0.1%3A{port}");
+        let url = format!("{}/metadata/identity/oauth2/token?{query}", self.plain());
+        let token = curl(&["-H", "Metadata: true", &url]).expect("the stub answers").json();
+        self.with_token(&token, method, &format!("{path}?api-version=7.4"), body)
+    }
+
     fn with_token(&self, token: &Value, method: &str, path: &str, body: &Value) -> Answer {
         let (url, body) = (format!("{}{path}", self.plain()), body.to_string());
         let header = format!("Authorization: Bearer {}", token["access_token"].as_str().expect("a token"));

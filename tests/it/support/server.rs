@@ -211,7 +211,9 @@ impl TestServer {
         let mut address = None;
         stdout.follow(child.stdout.take().expect("piped"), |_| {});
         stderr.follow(child.stderr.take().expect("piped"), move |line| {
-            if let Some((_, at)) = line.split_once("https://").filter(|_| address.is_none()) {
+            // Some key stores have an address, too.
+            let is_own = address.is_none() && !line.starts_with("Key store");
+            if let Some((_, at)) = line.split_once("https://").filter(|_| is_own) {
                 address = at.trim().parse().ok();
             }
             if line.starts_with("=> Server is up") {

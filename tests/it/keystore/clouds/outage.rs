@@ -67,8 +67,9 @@ fn odd_answers_say_nothing_about_keys() {
                     clouds.reset();
                 }
                 // Some say nothing else when they have nothing more to say.
-                let is_answer =
-                    |call: &str| odd == json!({ "status": 200, "body": "{}" }) && vendor.bare.contains(&call);
+                let is_answer = |call: &str| {
+                    odd["status"] == 200 && vendor.bare.iter().any(|(of, body)| *of == call && odd["body"] == *body)
+                };
                 if !is_answer("list") {
                     vendor.fault(&clouds, vendor.list, 1, &odd);
                     assert_eq!(is_passing(store.list("").await, &what("list")), may_pass, "{}", what("list"));

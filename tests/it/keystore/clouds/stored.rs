@@ -55,7 +55,7 @@ fn every_key_loads_and_data_keys_decrypt() {
 
 /// An entry of the stub's state, without what is different each time.
 fn without_times(mut entry: Value) -> Value {
-    for version in entry["versions"].as_array_mut().into_iter().flatten() {
+    for version in entry.get_mut("versions").and_then(Value::as_array_mut).into_iter().flatten() {
         let fields = version.as_object_mut().expect("an object");
         ["created", "version"].iter().for_each(|field| drop(fields.remove(*field)));
     }
