@@ -54,7 +54,7 @@ use crate::clock::{self, Ticker};
 use crate::telemetry::Telemetry;
 use crate::telemetry::audit::Event;
 use crate::telemetry::histogram::{self, Histogram};
-use crate::telemetry::metrics::Text;
+use crate::telemetry::metrics::{Metrics, Text};
 
 pub use self::body::{FromBody, Json, Whole};
 pub use self::error::Error;
@@ -130,6 +130,7 @@ struct Shared<S> {
     /// Notified when the snapshot is replaced, and when somebody's rights change.
     replaced: watch::Sender<()>,
     telemetry: Arc<Telemetry>,
+    metrics: Metrics,
     connections: Arc<Connections>,
     held: Arc<Accounts>,
     denials: Denials,
@@ -176,6 +177,7 @@ impl<S: Service> Server<S> {
             snapshot: ArcSwap::from_pointee(Snapshot { state, tls }),
             replaced: watch::Sender::default(),
             telemetry,
+            metrics: Metrics::default(),
             connections: Connections::new(connections),
             held: Arc::default(),
             denials: Denials::default(),
@@ -284,8 +286,9 @@ impl<S: Service> Handle<S> {
         self.0.snapshot.load().state.clone()
     }
 
-    /// Writes the metrics that every server has.
+    /// Writes the metrics that every server has. Each server of a process counts its own requests.
     pub fn write_metrics(&self, text: &mut Text) {
+        self.0.metrics.write(text);
         let expires = self.0.snapshot.load().tls.not_after.unix_timestamp();
         let help = "When the first of the server certificates expires, in seconds since 1970.";
         text.gauge("claviger_tls_certificate_expiry_timestamp_seconds", help, expires);

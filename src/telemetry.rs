@@ -22,8 +22,6 @@ pub struct Telemetry {
     pub log: Arc<log::Log>,
     /// Audit events: stdout, a file, and their API stream.
     pub audit: audit::Audit,
-    /// Counters of requests.
-    pub metrics: metrics::Metrics,
     /// When the process began.
     pub started: OffsetDateTime,
     /// What came of reading the config, the last time.
@@ -31,10 +29,9 @@ pub struct Telemetry {
 }
 
 impl Telemetry {
-    /// Writes what there is to measure of the requests so far, the log and the audit events.
+    /// Writes what there is to measure of the log and the audit events.
     pub fn write_metrics(&self, text: &mut metrics::Text) {
-        let Self { log, audit, metrics, started, reload } = self;
-        metrics.write(text);
+        let Self { log, audit, started, reload } = self;
         reload.write(text);
         let began = started.unix_timestamp_nanos() as f64 / 1e9;
         text.gauge("process_start_time_seconds", "When the process began, in seconds since 1970.", began);

@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use self::signals::Signals;
 use crate::server::tls::Tls;
 use crate::server::{Limits, Server, Workers};
-use crate::telemetry::{Reload, Telemetry, audit, log, metrics};
+use crate::telemetry::{Reload, Telemetry, audit, log};
 use crate::{clock, config, memory};
 
 pub(super) use self::listener::{Listen, Listener, Program};
@@ -64,8 +64,8 @@ fn telemetry() -> anyhow::Result<Arc<Telemetry>> {
     let log = log::Log::start(file(std::io::stderr().as_fd())?)?;
     log::Layer::install(log.clone())?;
     let audit = audit::Audit::start(file(std::io::stdout().as_fd())?)?;
-    let (metrics, started) = (metrics::Metrics::default(), clock::now());
-    Ok(Arc::new(Telemetry { log, audit, metrics, started, reload: Reload::new(started) }))
+    let started = clock::now();
+    Ok(Arc::new(Telemetry { log, audit, started, reload: Reload::new(started) }))
 }
 
 impl Daemon {

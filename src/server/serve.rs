@@ -96,7 +96,7 @@ struct Counted<'a> {
 impl<'a> Counted<'a> {
     fn begin<S>(shared: &'a Shared<S>, connection: &'a Connection) -> Self {
         connection.begin();
-        let (metrics, times) = (&shared.telemetry.metrics, shared.times.last());
+        let (metrics, times) = (&shared.metrics, shared.times.last());
         let (_active, arrived) = (metrics.begin(), clock::instant());
         Self { metrics, times, _active, connection, arrived, ended: None, code: ABANDONED }
     }

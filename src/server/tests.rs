@@ -22,7 +22,7 @@ use super::*;
 use crate::auth::{Access, Identity};
 use crate::crypto::json::{Field, Fields};
 use crate::operation::Operation;
-use crate::telemetry::{Reload, audit, log, metrics};
+use crate::telemetry::{Reload, audit, log};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -168,7 +168,6 @@ impl Running {
         let telemetry = Arc::new(Telemetry {
             log: log::Log::start(logged.clone()).expect("a thread"),
             audit: audit::Audit::start(audited.clone()).expect("a thread"),
-            metrics: metrics::Metrics::default(),
             started: OffsetDateTime::UNIX_EPOCH,
             reload: Reload::new(OffsetDateTime::UNIX_EPOCH),
         });

@@ -4,8 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -19,14 +17,12 @@ const many = 40_000
 // Puts keys into the store of s, all like the one named: through the API it would take minutes.
 func addKeys(t *testing.T, s *server, like string) []string {
 	t.Helper()
-	value, err := os.ReadFile(filepath.Join(s.dir, "keys", like))
-	ok(t, err)
 	names := make([]string, many)
 	for i := range names {
 		name := fmt.Sprintf("page-%05d-", i)
 		names[i] = name + strings.Repeat("x", 80-len(name))
-		ok(t, os.WriteFile(filepath.Join(s.dir, "keys", names[i]), value, 0o600))
 	}
+	s.fill(t, like, names)
 	return names
 }
 

@@ -56,6 +56,7 @@ func TestMain(m *testing.M) {
 // A running server. It stops with the test.
 type server struct {
 	endpoint string
+	manager  string   // the endpoint of a key manager's own protocol
 	output   []string // the lines of its standard error until it was ready
 	dir      string
 	admin    kes.APIKey
@@ -79,7 +80,7 @@ policy:
     identities: [ %s ]
   nobody:
     allow: [ /v1/status ]
-keystore: { fs: { path: keys } }
+%s
 `
 
 // Starts a server with keys in a directory, an admin, and an identity with the policy "app".
@@ -91,14 +92,14 @@ func startServer(t *testing.T) *server {
 func startServerOf(t *testing.T, admin, app kes.APIKey) *server {
 	t.Helper()
 	s := &server{dir: t.TempDir(), admin: admin, app: app}
-	text := fmt.Sprintf(config, s.admin.Identity(), certificate(t, "server.crt"), certificate(t, "server.key"), s.app.Identity())
+	text := fmt.Sprintf(config, s.admin.Identity(), certificate(t, "server.crt"), certificate(t, "server.key"), s.app.Identity(), keyStore())
 	if err := os.WriteFile(filepath.Join(s.dir, "config.yml"), []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.Mkdir(filepath.Join(s.dir, "keys"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	s.start(t, "server", "--config", "config.yml", "--addr", "127.0.0.1:0")
+	s.startKES(t)
 	return s
 }
 
