@@ -32,6 +32,7 @@ mod policy;
 mod read;
 mod record;
 mod ring;
+mod rotation;
 pub mod seal;
 mod serve;
 mod snapshot;
@@ -61,6 +62,7 @@ pub use self::door::Door;
 pub use self::error::Error;
 pub use self::keeper::{Admin, Error as OpenError, Keeper};
 pub use self::log::HISTORY;
+pub use self::rotation::Rules as RotationRules;
 pub use self::writer::Failed;
 
 /// A megabyte as clients count.
@@ -98,6 +100,7 @@ pub struct State {
     writer: Writer,
     telemetry: Arc<Telemetry>,
     started: Instant,
+    rotated: rotation::Rotated,
     /// The server that serves this, once it is bound.
     server: OnceLock<Handle<Self>>,
     /// Where clients reach that server, as `host:port`.
@@ -112,7 +115,8 @@ impl State {
     pub fn new(keeper: Keeper, telemetry: Arc<Telemetry>, started: Instant) -> std::io::Result<Arc<Self>> {
         let (router, writer) = (Router::new(routes(), &BTreeMap::new()), Writer::start(keeper)?);
         let (server, host) = (OnceLock::new(), OnceLock::new());
-        Ok(Arc::new(Self { router, writer, telemetry, started, server, host }))
+        let rotated = rotation::Rotated::default();
+        Ok(Arc::new(Self { router, writer, telemetry, started, rotated, server, host }))
     }
 
     /// Sets the `host:port` at which clients reach the server. Only the first call counts.

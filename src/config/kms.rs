@@ -15,6 +15,7 @@ use super::{Errors, Examined, Finding, Log, Place, env, missing};
 use crate::auth::enclave::Identity;
 use crate::foreign::printable;
 use crate::keystore::seal::{self, ProviderConfig};
+use crate::kms::RotationRules;
 use crate::kms::seal::ENVIRONMENT;
 use crate::server::tls::{self, Pair, Setting, Tls};
 use crate::telemetry::log;
@@ -35,6 +36,9 @@ pub struct Config {
     /// What else the root key may be sealed with, by name.
     #[serde(default)]
     pub hsm: BTreeMap<String, Hsm>,
+    /// At which age keys get a new version by themselves; none: at no age.
+    #[serde(default)]
+    pub rotation: RotationRules,
     /// Where the settings of `tls` stand.
     #[serde(skip)]
     places: BTreeMap<Setting, Place>,
@@ -265,7 +269,8 @@ mod tests {
              admin: { identity: h1:l4AoVm6xKAVGsfo8J_ttCOC6Odgq3GJLHg5NtAdOAr0 }\n\
              tls: { certs: [ { key: server.key, cert: server.crt }, { key: b.key, cert: b.crt, password: p } ], auth: on, ca: clients.crt }\n\
              log: { error: warn, audit: off, audit_file: audit.log }\n\
-             hsm: { second: { file: second.hsm } }\n",
+             hsm: { second: { file: second.hsm } }\n\
+             rotation: { prod: { after: 2160h, keys: { often: 24h, never: off } } }\n",
         );
         let config = config.expect("a config");
         let tls = config.tls().config;
@@ -273,6 +278,7 @@ mod tests {
         assert_eq!(pairs, [(Some("server.key"), Some("server.crt")), (Some("b.key"), Some("b.crt"))]);
         assert_eq!((tls.auth, tls.ca), (tls::ClientAuth::On, Some("clients.crt".into())));
         assert!(config.admin.identity.is_some() && config.hsm.contains_key("second"));
+        assert!(!config.rotation.is_empty());
         assert_eq!(
             config.log,
             crate::config::Log { error: Some(Level(4)), audit: None, audit_file: Some("audit.log".into()) }
@@ -326,6 +332,10 @@ mod tests {
             "version: v1\nadmin: { identity: kes:v1:AD9E7FSY }",
             "version: v1\nhsm: { env: { file: x } }",
             "version: v1\nhsm: { x: {} }",
+            "version: v1\nrotation: { prod: { after: 59m } }",
+            "version: v1\nrotation: { prod: { after: 30 } }",
+            "version: v1\nrotation: { prod: { age: 24h } }",
+            "version: v1\nrotation: { 'a b': { after: 24h } }",
             "version: v1\nhsm: { x: { file: a, local: { file: b } } }",
             "version: v1\nhsm: { x: { pkcs11: {} } }",
             "version: v1\nhsm: { x: { vault: { endpoint: 'https://v', key: k, token: { value: '${NONE}' } } } }",

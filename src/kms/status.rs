@@ -94,6 +94,7 @@ pub(super) async fn metrics(call: Call<State>) -> Result<Reply, Error> {
     process::write_metrics(&mut text, state.started);
     text.gauge("claviger_kms_commit", "Changes of the state so far.", state.writer.snapshot().commit);
     text.gauge("claviger_kms_writable", "Whether the last change could be written.", u8::from(state.writer.works()));
+    state.rotated.write(&mut text);
     if let Some(server) = state.server.get() {
         server.write_metrics(&mut text);
     }

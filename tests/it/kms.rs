@@ -8,6 +8,7 @@ mod hostile;
 mod kes;
 mod log;
 mod records;
+mod rotation;
 mod scale;
 mod seal;
 mod start;

@@ -1,6 +1,7 @@
 //! `claviger kms server`: the key manager over its own data. Read [`start`] first.
 
 mod certificate;
+mod rotation;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -12,6 +13,7 @@ use async_trait::async_trait;
 use secrecy::ExposeSecret as _;
 
 use self::certificate::Source;
+use self::rotation::Rotation;
 use crate::auth::enclave::ApiKey;
 use crate::cli::daemon::{self, Daemon, Listen, Logging, Message, Program, message};
 use crate::cli::environment::{self, KMS_HSM_KEY};
@@ -81,7 +83,8 @@ async fn start(args: Args, daemon: Daemon) -> anyhow::Result<()> {
     logging.apply(&daemon.telemetry);
 
     let telemetry = daemon.telemetry.clone();
-    let program = KeyManager { telemetry, file: args.config, config, source, state: state.clone() };
+    let rotation = Rotation::start(state.clone(), config.rotation.clone());
+    let program = KeyManager { telemetry, file: args.config, config, source, state: state.clone(), rotation };
     let address = args.address.unwrap_or_else(|| SocketAddr::new(listening(args.dev), PORT));
     let listener =
         daemon.listen("the key manager", address, config::Limits::default(), program, (state.clone(), tls)).await?;
@@ -138,6 +141,7 @@ struct KeyManager {
     config: Config,
     source: Source,
     state: Arc<State>,
+    rotation: Rotation,
 }
 
 #[async_trait(?Send)]
@@ -163,6 +167,7 @@ impl Program for KeyManager {
         }
         // Nothing fails from here on.
         logging.apply(&self.telemetry);
+        self.rotation.set(config.rotation);
         self.source = source;
         Ok((self.state.clone(), tls))
     }
@@ -173,6 +178,7 @@ impl Program for KeyManager {
     }
 
     async fn finish(&mut self) {
+        self.rotation.stop().await;
         self.state.finish().await;
     }
 }

@@ -69,7 +69,12 @@ pub async fn fill(server: &TestServer, keys: &Path) {
 
 /// Imports a key as a KES stores it.
 pub async fn import(client: &Client, name: &str, key: Vec<u8>) {
+    import_into(ENCLAVE, client, name, key).await;
+}
+
+/// The same, into another enclave.
+pub async fn import_into(enclave: &str, client: &Client, name: &str, key: Vec<u8>) {
     let version = StoredVersion { number: 1, key, imported: false };
     let request = ImportKeyRequest::whole(name.into(), vec![version], 2);
-    client.change(ENCLAVE, Commands::one(Action::KeyImport, &request)).await.expect("imported");
+    client.change(enclave, Commands::one(Action::KeyImport, &request)).await.expect("imported");
 }
