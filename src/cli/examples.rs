@@ -22,6 +22,7 @@ const EXAMPLES: &[(&str, &[&str])] = &[
     ("key encrypt", &["my-key 'a message'"]),
     ("key decrypt", &["my-key eyJ2ZXJzaW9uIjoxfQ=="]),
     ("key dek", &["my-key", "my-key Y29udGV4dA=="]),
+    ("key reveal", &["my-key --config config.yml --as static", "my-key --config enclave.yml --as rustfs --version 1"]),
     ("ls", &["", "--identity", "--policy 'my-*'"]),
     (
         "identity new",
@@ -47,7 +48,14 @@ const EXAMPLES: &[(&str, &[&str])] = &[
     ("migrate", &["--from old.yml --to new.yml --dry-run", "--from old.yml --to new.yml"]),
     ("verify", &["--from old.yml --to new.yml"]),
     ("reseal", &["--config old.yml --target new.yml"]),
-    ("kms server", &["/var/lib/claviger-kms --host kms.example.com:7373", "--dev"]),
+    (
+        "kms server",
+        &[
+            "/var/lib/claviger-kms --host kms.example.com:7373",
+            "/var/lib/claviger-kms --config kms.yml --kes kes.yml",
+            "--dev",
+        ],
+    ),
     ("kms env", &["", "my-key --enclave my-enclave"]),
     ("kms identity", &["", "client.crt", "--config kms.yml"]),
     ("kms add-enclave", &["my-enclave"]),
@@ -67,6 +75,7 @@ const EXAMPLES: &[(&str, &[&str])] = &[
     ("kms get-policy", &["my-policy"]),
     ("kms assign-policy", &["my-policy h1:UFR0dwnS-qNxGFdx3TAK2Fv3shqeAy8g_MsCfzvFW9I"]),
     ("kms rm-policy", &["my-policy"]),
+    ("kms policies", &["--from kes.yml --enclave my-enclave", "--from kes.yml --apply"]),
     ("kms add-identity", &["--admin --enclave my-enclave", "h1:UFR0dwnS-qNxGFdx3TAK2Fv3shqeAy8g_MsCfzvFW9I"]),
     ("kms ls-identity", &["", "--json"]),
     ("kms get-identity", &["h1:UFR0dwnS-qNxGFdx3TAK2Fv3shqeAy8g_MsCfzvFW9I"]),

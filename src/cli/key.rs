@@ -2,6 +2,7 @@
 
 mod crypto;
 mod everywhere;
+mod reveal;
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -46,6 +47,8 @@ enum Command {
     Decrypt(crypto::Decrypt),
     /// Make a data key: a random key, in plain and encrypted
     Dek(crypto::Dek),
+    /// Print a key itself, for a server that takes one raw key
+    Reveal(reveal::Reveal),
 }
 
 #[derive(Debug, clap::Args)]
@@ -107,6 +110,7 @@ pub(super) async fn run(args: Args, out: &mut Out) -> anyhow::Result<()> {
         Command::Encrypt(args) => crypto::encrypt(args, out).await,
         Command::Decrypt(args) => crypto::decrypt(args, out).await,
         Command::Dek(args) => crypto::dek(args, out).await,
+        Command::Reveal(args) => reveal::run(args).await,
     }
 }
 

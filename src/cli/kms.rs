@@ -8,6 +8,7 @@ mod env;
 mod identity;
 mod json;
 mod key;
+mod policies;
 mod policy;
 mod server;
 
@@ -64,6 +65,7 @@ enum Command {
     GetPolicy(policy::Get),
     AssignPolicy(policy::Assign),
     RmPolicy(policy::Remove),
+    Policies(policies::Args),
     #[command(alias = "create-identity", alias = "new-identity")]
     AddIdentity(identity::Add),
     #[command(alias = "ls-identities", alias = "list-identity", alias = "list-identities")]
@@ -131,6 +133,7 @@ async fn ask(command: Command, out: &mut Out) -> anyhow::Result<()> {
         Command::GetPolicy(args) => policy::get(args, out).await,
         Command::AssignPolicy(args) => policy::assign(args).await,
         Command::RmPolicy(args) => policy::remove(args, out).await,
+        Command::Policies(args) => policies::run(args, out).await,
         Command::AddIdentity(args) => identity::add(args, out).await,
         Command::LsIdentity(args) => identity::list(args, out).await,
         Command::GetIdentity(args) => identity::get(args, out).await,

@@ -1,7 +1,7 @@
 //! `claviger migrate`: copies keys from one key store, or key manager, to another.
 
 pub(super) mod meter;
-mod place;
+pub(super) mod place;
 pub(super) mod report_file;
 pub(super) mod session;
 

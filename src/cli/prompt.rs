@@ -97,6 +97,17 @@ impl Questions {
     }
 }
 
+/// Asks on the terminal for this very text.
+///
+/// # Errors
+/// When there is no terminal, or the answer is another one.
+pub(super) fn typed(question: &str, text: &str) -> anyhow::Result<()> {
+    let mut terminal = File::options().read(true).write(true).open("/dev/tty").context("nobody can be asked")?;
+    terminal.write_all(question.as_bytes())?;
+    let answer = read_line(&mut terminal)?;
+    if answer.expose_secret().trim() == text { Ok(()) } else { bail!("not confirmed: nothing was done") }
+}
+
 fn read_line(terminal: &mut File) -> io::Result<SecretString> {
     // Its full size at once: a buffer that grows leaves copies behind.
     let mut line = Zeroizing::new([0; MAX]);

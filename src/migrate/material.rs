@@ -58,6 +58,15 @@ impl Material {
         Some((Self { versions: vec![kept], next: self.next }, left))
     }
 
+    /// One version (0: the latest), and the numbers of the others; `None` when there is no such version.
+    ///
+    /// # Errors
+    /// When it is not a valid key.
+    pub fn version(self, number: u32) -> Result<Option<(Key, Vec<u32>)>, Error> {
+        let Some((only, others)) = self.only(number) else { return Ok(None) };
+        only.versions.first().map(|version| Ok((version.key()?, others))).transpose()
+    }
+
     /// Checks that every version is a valid key. Returns a fingerprint of the whole key, for reports.
     ///
     /// # Errors

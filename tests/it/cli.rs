@@ -6,5 +6,6 @@ mod golden;
 mod identity;
 mod ready;
 mod replay;
+mod reveal;
 mod template;
 mod terminal;

@@ -7,6 +7,7 @@ mod damage;
 mod hostile;
 mod kes;
 mod log;
+mod policies;
 mod records;
 mod rotation;
 mod scale;

@@ -74,7 +74,7 @@ impl Destination {
 }
 
 /// Connects to the source.
-pub(super) async fn source(file: &Path, waits: &Waits) -> anyhow::Result<Box<dyn Source>> {
+pub(in crate::cli) async fn source(file: &Path, waits: &Waits) -> anyhow::Result<Box<dyn Source>> {
     let context = || format!("the source ({})", file.display());
     let section = match load_holder(file)? {
         Holder::Enclave(config) => return Ok(Box::new(enclave(&config, waits).await.with_context(context)?)),

@@ -146,7 +146,7 @@ const SILENT: [&str; 15] = [
 ];
 
 /// Commands whose output is of a form of its own: a server's, a backup's bytes, scripts and pages.
-const OTHERS: [&str; 4] = ["server", "backup", "completions", "man"];
+const OTHERS: [&str; 5] = ["server", "backup", "completions", "man", "policies"];
 
 #[test]
 fn every_command_with_a_result_writes_it_as_one_json_document() {
