@@ -18,6 +18,7 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Body as _, Incoming};
 use hyper::header::HeaderMap;
 use hyper::{Request, Response, StatusCode};
+use hyper_rustls::builderstates::WantsProtocols1;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -171,17 +172,7 @@ impl Shared {
 impl Inner {
     fn new(tls: &Tls) -> Result<Self, TlsError> {
         let files = tls.modified();
-        let mut connector = HttpConnector::new();
-        connector.enforce_http(false);
-        connector.set_nodelay(true);
-        connector.set_connect_timeout(Some(CONNECT));
-        connector.set_keepalive(Some(IDLE));
-        let connector = HttpsConnectorBuilder::new()
-            .with_tls_config(tls.load()?)
-            .https_or_http()
-            .enable_http1()
-            .enable_http2()
-            .wrap_connector(connector);
+        let connector = tls.connector()?.enable_http1().enable_http2().wrap_connector(tcp());
         let client = legacy::Client::builder(TokioExecutor::new())
             .pool_idle_timeout(IDLE)
             .pool_timer(TokioTimer::new())
@@ -204,8 +195,18 @@ impl Inner {
     }
 }
 
+/// Makes the connections that TLS goes over.
+pub(crate) fn tcp() -> HttpConnector {
+    let mut connector = HttpConnector::new();
+    connector.enforce_http(false);
+    connector.set_nodelay(true);
+    connector.set_connect_timeout(Some(CONNECT));
+    connector.set_keepalive(Some(IDLE));
+    connector
+}
+
 /// Why a certificate is not believed, if that is what went wrong and another CA would help.
-fn untrusted(error: &(dyn StdError + 'static)) -> Option<rustls::Error> {
+pub(crate) fn untrusted(error: &(dyn StdError + 'static)) -> Option<rustls::Error> {
     match error.downcast_ref() {
         Some(why @ rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::Other(_))) => {
             Some(why.clone())
@@ -235,11 +236,11 @@ async fn read(response: Response<Incoming>, host: &str, max: usize) -> Result<Ze
 }
 
 /// What tells a file from another one in its place: when it was written, its size and its number.
-type Modified = (i64, u64, u64);
+pub(crate) type Modified = (i64, u64, u64);
 
 impl Tls {
     /// The state of every file and directory that the settings name; none: it is not there.
-    fn modified(&self) -> Vec<Option<Modified>> {
+    pub(crate) fn modified(&self) -> Vec<Option<Modified>> {
         let paths = [&self.cert, &self.key, &self.ca].into_iter().flatten();
         let files = paths.flat_map(|path| match std::fs::read_dir(path) {
             Ok(entries) => entries.flatten().map(|entry| entry.path()).chain([path.clone()]).collect(),
@@ -253,7 +254,13 @@ impl Tls {
             .collect()
     }
 
-    fn load(&self) -> Result<ClientConfig, TlsError> {
+    /// Makes the connections of HTTP, once it is said which versions are spoken.
+    pub(crate) fn connector(&self) -> Result<HttpsConnectorBuilder<WantsProtocols1>, TlsError> {
+        Ok(HttpsConnectorBuilder::new().with_tls_config(self.load()?).https_or_http())
+    }
+
+    /// The settings of a TLS client, with the files as they are now.
+    pub(crate) fn load(&self) -> Result<ClientConfig, TlsError> {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let builder = ClientConfig::builder_with_provider(provider.clone())
             .with_safe_default_protocol_versions()

@@ -20,6 +20,7 @@ pub mod conformance;
 pub mod enclave;
 pub mod entrust;
 pub mod environment;
+pub mod etcd;
 pub mod fixed;
 pub mod fortanix;
 pub mod fs;

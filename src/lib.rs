@@ -19,6 +19,7 @@ pub mod server; //     HTTP over mTLS and nothing more
 pub mod clock; //      the wall clock and a monotonic one
 pub mod crypto; //     keys, ciphertexts, secrets: no I/O, no async, no clock
 pub mod duration; //   durations as the config file writes them
+pub mod etcd; //       a client of etcd: one cluster, whichever member answers
 pub mod foreign; //    text that others wrote, made harmless
 pub mod http; //       outbound HTTP: one client, one loader of CAs, one limit on answers
 pub mod memory; //     the allocator, the memory lock, core dumps

@@ -6,11 +6,13 @@
 
 use std::fmt;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use hyper::Uri;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::de::{Deserialize, Deserializer, Error};
+
+use crate::http;
 
 /// Tells whether two servers have the same settings. It is made without secrets, so it may be shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -135,6 +137,50 @@ impl Prefix {
 pub struct ServerTls {
     /// PEM file, or directory of such, with the CAs of the key store; none: the system's.
     pub ca: Option<PathBuf>,
+}
+
+/// The `tls:` section of a key store that may know client certificates.
+#[derive(Debug, Clone, Default, serde::Deserialize)]
+#[serde(try_from = "ClientTlsSection")]
+pub struct ClientTls {
+    /// PEM files with the private key and the certificate of the client; none: it shows no certificate.
+    pub client: Option<(PathBuf, PathBuf)>,
+    /// PEM file, or directory of such, with the CAs of the key store; none: the system's.
+    pub ca: Option<PathBuf>,
+}
+
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ClientTlsSection {
+    key: Option<PathBuf>,
+    cert: Option<PathBuf>,
+    ca: Option<PathBuf>,
+}
+
+impl TryFrom<ClientTlsSection> for ClientTls {
+    type Error = &'static str;
+
+    fn try_from(ClientTlsSection { key, cert, ca }: ClientTlsSection) -> Result<Self, Self::Error> {
+        match (key, cert) {
+            (Some(key), Some(cert)) => Ok(Self { client: Some((key, cert)), ca }),
+            (None, None) => Ok(Self { client: None, ca }),
+            _ => Err("needs both 'key' and 'cert', or neither"),
+        }
+    }
+}
+
+impl ClientTls {
+    /// The files that the section names, and the keys that name them.
+    pub fn files(&self) -> Vec<(&'static str, &Path)> {
+        let client = self.client.iter().flat_map(|(key, cert)| [("tls.key", key), ("tls.cert", cert)]);
+        client.chain(self.ca.iter().map(|ca| ("tls.ca", ca))).map(|(setting, file)| (setting, file.as_path())).collect()
+    }
+
+    /// `setting` is where the CAs are set.
+    pub fn for_http(&self, setting: &'static str) -> http::Tls {
+        let (key, cert) = self.client.clone().unzip();
+        http::Tls { cert, key, ca: self.ca.clone(), setting, insecure_skip_verify: false }
+    }
 }
 
 /// Reads a text that is not empty.

@@ -110,7 +110,7 @@ mod example {
             assert_eq!(settings(&full), settings(&required), "{block}");
             names.insert(config(&full).keystore.store.name());
         }
-        let all = ["aws", "azure", "entrust", "fortanix", "fs", "gcp", "gemalto", "static", "vault"];
+        let all = ["aws", "azure", "entrust", "etcd", "fortanix", "fs", "gcp", "gemalto", "static", "vault"];
         assert_eq!(names.into_iter().collect::<Vec<_>>(), all);
     }
 
@@ -223,6 +223,10 @@ keystore:
             format!(
                 "entrust: {{ keycontrol: {{ endpoint: 'https://h', vault_id: v, box_id: b, \
                  credentials: {{ username: {SECRET}, password: {SECRET} }} }} }}"
+            ),
+            format!(
+                "etcd: {{ endpoints: [ 'https://h' ], prefix: p/, credentials: {{ username: u, password: {SECRET} }}, \
+                 tls: {{ key: k, cert: c, ca: d }} }}"
             ),
         ];
         stores.iter().map(|store| serde_yaml::from_str(&format!("{top}  {store}\n")).expect("YAML")).collect()

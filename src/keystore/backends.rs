@@ -15,7 +15,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde::Deserialize;
 
-use super::{Error, KeyStore, aws, azure, enclave, entrust, fixed, fortanix, fs, gcp, gemalto, vault};
+use super::{Error, KeyStore, aws, azure, enclave, entrust, etcd, fixed, fortanix, fs, gcp, gemalto, vault};
 
 /// The section of a key store in the config file.
 #[async_trait]
@@ -137,6 +137,8 @@ backends! {
     Azure(azure::Config): "azure", built: true;
     /// Entrust KeyControl.
     Entrust(entrust::Config): "entrust", built: true;
+    /// etcd.
+    Etcd(etcd::Config): "etcd", built: true;
     /// An enclave of the key manager that is the same process: no store at all, and the key manager looks for it first.
     Enclave(enclave::Config): "enclave", built: true;
 }

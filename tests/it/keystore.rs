@@ -3,6 +3,7 @@
 mod aws;
 pub mod clouds;
 mod crash;
+mod etcd;
 mod order;
 mod race;
 mod seal;

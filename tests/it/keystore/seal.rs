@@ -10,6 +10,7 @@ use claviger::name::KeyName;
 use claviger::telemetry::log::causes;
 
 use crate::support::client::Request;
+use crate::support::etcd::Etcd;
 use crate::support::gate::Gate;
 use crate::support::moto::{Moto, REGION};
 use crate::support::openbao::{OpenBao, unique};
@@ -20,19 +21,24 @@ use crate::support::{Client, Identity, Protocol, TestServer, block_on};
 struct Places {
     bao: Arc<OpenBao>,
     moto: Arc<Moto>,
+    etcd: Arc<Etcd>,
     directory: tempfile::TempDir,
 }
 
 impl Places {
     fn new() -> Self {
         let directory = tempfile::tempdir().expect("a directory");
-        Self { bao: OpenBao::shared(), moto: Moto::shared(), directory }
+        Self { bao: OpenBao::shared(), moto: Moto::shared(), etcd: Etcd::shared(), directory }
     }
 
     /// Every kind of store, each empty.
-    fn stores(&self) -> [Value; 3] {
+    fn stores(&self) -> [Value; 4] {
         let keys = self.directory.path().join(unique("keys"));
-        [json!({ "fs": { "path": keys } }), self.vault(), self.secrets_manager()]
+        [json!({ "fs": { "path": keys } }), self.vault(), self.secrets_manager(), self.etcd()]
+    }
+
+    fn etcd(&self) -> Value {
+        json!({ "etcd": self.etcd.section(&format!("{}/", unique("sealed"))) })
     }
 
     fn vault(&self) -> Value {

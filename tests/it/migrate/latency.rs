@@ -4,11 +4,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::stores::{Kind, place};
+use super::stores::{Kind, Peers, place};
 use super::support::Stores;
 use crate::support::delay::Delay;
-use crate::support::moto::Moto;
-use crate::support::openbao::OpenBao;
 
 /// What every request takes longer.
 const LATENCY: Duration = Duration::from_millis(20);
@@ -19,13 +17,18 @@ const LATENCY: Duration = Duration::from_millis(20);
 #[ignore = "runs OpenBao: tests/run"]
 fn keys_go_a_long_way_one_by_one_and_many_at_once() {
     let keys = std::env::var("KEYS").map_or(200, |keys| keys.parse().expect("KEYS is a number"));
-    let (bao, moto) = (OpenBao::start(), Moto::start());
-    for (kind, peer) in [(Kind::Vault(2), bao.address()), (Kind::SecretsManager, moto.address())] {
+    let peers = Peers::shared();
+    let places = [
+        (Kind::Vault(2), peers.bao.address()),
+        (Kind::SecretsManager, peers.moto.address()),
+        (Kind::Etcd, peers.etcd.address(0)),
+    ];
+    for (kind, peer) in places {
         let delay = Delay::new(peer, LATENCY);
         let mut rates = Vec::new();
         for (count, more) in [(keys / 10, &["--concurrency", "1"][..]), (keys, &[])] {
             let stores = Stores::with_keys(count);
-            let (mut far, _) = place(kind, &bao, &moto);
+            let (mut far, _) = place(kind, &peers);
             move_away(&mut far, &delay);
             stores.write("far.yml", &json!({ "keystore": far }).to_string());
             let ways = [
@@ -50,5 +53,8 @@ fn keys_go_a_long_way_one_by_one_and_many_at_once() {
 fn move_away(section: &mut Value, delay: &Delay) {
     let section = section.as_object_mut().expect("a section").values_mut().next().expect("a store");
     let section = if section.get("secretsmanager").is_some() { &mut section["secretsmanager"] } else { section };
-    section["endpoint"] = delay.endpoint().into();
+    match section.get("endpoints") {
+        Some(_) => section["endpoints"] = json!([format!("https://{}", delay.address())]),
+        None => section["endpoint"] = delay.endpoint().into(),
+    }
 }

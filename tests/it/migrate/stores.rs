@@ -1,12 +1,14 @@
 //! From every kind of key store to every other.
 
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
 use super::interruption::random;
 use super::support::Stores;
+use crate::support::etcd;
 use crate::support::moto::{Moto, REGION};
 use crate::support::openbao::{OpenBao, unique};
 
@@ -16,9 +18,10 @@ pub enum Kind {
     Directory,
     Vault(u8),
     SecretsManager,
+    Etcd,
 }
 
-use Kind::{Directory, SecretsManager, Vault};
+use Kind::{Directory, Etcd, SecretsManager, Vault};
 
 /// Each of the twelve ways between two of four kinds, one after the other.
 const WAY: [Kind; 13] = [
@@ -37,9 +40,26 @@ const WAY: [Kind; 13] = [
     Directory,
 ];
 
+/// The same for a store that has no peer of its own in that list: to it and from it, a directory and a Vault.
+const WAY_BY_ETCD: [Kind; 5] = [Directory, Etcd, Vault(2), Etcd, Directory];
+
+/// The servers of other programs.
+pub struct Peers {
+    pub bao: Arc<OpenBao>,
+    pub moto: Arc<Moto>,
+    pub etcd: Arc<etcd::Etcd>,
+}
+
+impl Peers {
+    pub fn shared() -> Self {
+        Self { bao: OpenBao::shared(), moto: Moto::shared(), etcd: etcd::Etcd::shared() }
+    }
+}
+
 /// A new and empty store of a kind: its section of a config file, and the directory, if it is one.
-pub fn place(kind: Kind, bao: &OpenBao, moto: &Moto) -> (Value, Option<String>) {
+pub fn place(kind: Kind, Peers { bao, moto, etcd }: &Peers) -> (Value, Option<String>) {
     match kind {
+        Etcd => (json!({ "etcd": etcd.section(&format!("{}/", unique("moved"))) }), None),
         Directory => {
             let directory = unique("keys");
             (json!({ "fs": { "path": directory } }), Some(directory))
@@ -72,23 +92,33 @@ pub fn place(kind: Kind, bao: &OpenBao, moto: &Moto) -> (Value, Option<String>) 
     }
 }
 
-/// Every run is killed once, at a random moment, and another one goes on. `KEYS` in the environment is how many keys:
-/// `docs/measurements.md` has the result of many.
 #[test]
 #[ignore = "runs OpenBao: tests/run"]
 fn keys_go_from_every_store_to_every_other_through_kills_and_are_the_same() {
+    go(&WAY);
+}
+
+#[test]
+#[ignore = "runs etcd: tests/run"]
+fn keys_go_to_etcd_and_back_through_kills_and_are_the_same() {
+    go(&WAY_BY_ETCD);
+}
+
+/// Every run is killed once, at a random moment, and another one goes on. `KEYS` in the environment is how many keys:
+/// `docs/measurements.md` has the result of many.
+fn go(way: &[Kind]) {
     let keys = std::env::var("KEYS").map_or(100, |keys| keys.parse().expect("KEYS is a number"));
-    let (bao, moto) = (OpenBao::start(), Moto::start());
+    let peers = Peers::shared();
     let stores = Stores::with_keys(keys);
     let before = stores.keys("src");
     stores.write("0.yml", &json!({ "keystore": { "fs": { "path": "src" } } }).to_string());
-    for (step, kind) in WAY.into_iter().enumerate().skip(1) {
+    for (step, kind) in way.iter().copied().enumerate().skip(1) {
         let [from, to] = [step - 1, step].map(|step| format!("{step}.yml"));
         let migrate = ["migrate", "--from", &from, "--to", &to, "--merge"];
         let mut patience = Duration::from_millis(keys as u64 * 10).mul_f64(random());
         // A run that was faster tells how much sooner to kill the next one, into a new place.
         let directory = loop {
-            let (section, directory) = place(kind, &bao, &moto);
+            let (section, directory) = place(kind, &peers);
             stores.write(&to, &json!({ "keystore": section }).to_string());
             if !ends_within(stores.command(&migrate), patience) {
                 break directory;
@@ -100,7 +130,7 @@ fn keys_go_from_every_store_to_every_other_through_kills_and_are_the_same() {
         let seconds = started.elapsed().as_secs_f64();
         let rest = run.stdout.lines().last().unwrap_or_default();
         let patience = patience.as_secs_f64();
-        eprintln!("{:?} to {kind:?}: killed after {patience:.1} s, then {seconds:.1} s: {rest}", WAY[step - 1]);
+        eprintln!("{:?} to {kind:?}: killed after {patience:.1} s, then {seconds:.1} s: {rest}", way[step - 1]);
         stores.run(&["verify", "-q", "--from", "0.yml", "--to", &to]).expect(0);
         if let Some(directory) = directory {
             assert!(stores.keys(&directory) == before, "byte for byte in {directory}");

@@ -9,6 +9,7 @@ pub mod curl;
 pub mod delay;
 pub mod differences;
 pub mod door;
+pub mod etcd;
 pub mod frames;
 pub mod gate;
 pub mod lines;
@@ -20,6 +21,7 @@ pub mod program;
 pub mod pty;
 pub mod server;
 pub mod terminal;
+pub mod wire;
 
 use std::path::{Path, PathBuf};
 

@@ -103,6 +103,11 @@ impl Peer {
         self.address
     }
 
+    /// Kills it: it writes and says nothing more.
+    pub fn kill(self) {
+        let _ = kill_process_group(Pid::from_child(&self.child), Signal::KILL);
+    }
+
     /// What it has written.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.directory.path().join("log")).expect("the log file")
