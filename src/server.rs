@@ -13,6 +13,7 @@
 //! shows a request half of two configs.
 
 mod body;
+mod budget;
 mod connection;
 mod connections;
 mod denials;
@@ -57,6 +58,7 @@ use crate::telemetry::histogram::{self, Histogram};
 use crate::telemetry::metrics::{Metrics, Text};
 
 pub use self::body::{FromBody, Json, Whole};
+pub use self::budget::Budget;
 pub use self::error::Error;
 pub use self::reply::{IntoReply, Reply};
 pub use self::route::{Call, Route, Router};
@@ -165,12 +167,12 @@ impl<S: Service> Server<S> {
     pub async fn bind(
         address: SocketAddr,
         limits: Limits,
+        budget: &Budget,
         telemetry: Arc<Telemetry>,
-        state: Arc<S>,
-        tls: Tls,
+        (state, tls): (Arc<S>, Tls),
     ) -> std::io::Result<Self> {
         let listener = listen(address)?;
-        let connections = files::for_connections(limits.connections);
+        let connections = budget.take_connections(limits.connections);
         // A table is the same for all configs.
         let times = (0..=state.router().iter().count()).map(|_| Histogram::default()).collect();
         let shared = Shared {
@@ -179,7 +181,7 @@ impl<S: Service> Server<S> {
             telemetry,
             metrics: Metrics::default(),
             connections: Connections::new(connections),
-            held: Arc::default(),
+            held: budget.held.clone(),
             denials: Denials::default(),
             times,
             ticker: Ticker::start(clock::instant()),

@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::signals::Signals;
 use crate::server::tls::Tls;
-use crate::server::{Limits, Server, Workers};
+use crate::server::{Budget, Limits, Server, Workers};
 use crate::telemetry::{Reload, Telemetry, audit, log};
 use crate::{clock, config, memory};
 
@@ -42,6 +42,8 @@ pub(super) struct Daemon {
     /// Whether memory is locked.
     pub(super) lock: memory::Lock,
     signals: Signals,
+    /// What its listeners share.
+    budget: Budget,
 }
 
 /// Prepares the process, then runs `serve`.
@@ -54,7 +56,7 @@ pub(super) fn run(is_development: bool, serve: impl AsyncFnOnce(Daemon) -> anyho
     runtime.block_on(async {
         // From here on signals are queued until they can be handled.
         let signals = Signals::new(is_development)?;
-        serve(Daemon { started, telemetry: telemetry()?, lock, signals }).await
+        serve(Daemon { started, telemetry: telemetry()?, lock, signals, budget: Budget::default() }).await
     })
 }
 
@@ -95,7 +97,7 @@ impl Daemon {
         let config::Limits { connections, shutdown } = limits;
         let limits = Limits { connections, shutdown };
         let files = tls.files.clone();
-        let server = Server::bind(address, limits, self.telemetry.clone(), state, tls).await;
+        let server = Server::bind(address, limits, &self.budget, self.telemetry.clone(), (state, tls)).await;
         let name = name.into();
         let failed = format!("failed to listen on {address}, for {name}");
         server.and_then(|server| Listener::new(name, server, program, files)).context(failed)

@@ -1,6 +1,6 @@
 //! Memory that clients make the server hold: bodies on their way in, replies that they have not taken yet.
 //!
-//! It is counted for each connection, for each client and for the whole server. What would go beyond one of them is
+//! It is counted for each connection, for each client and for all servers of the process together. What would go beyond one of them is
 //! refused with 503 before it is taken, so that nobody makes the server grow without end, and nobody takes the room of
 //! all others.
 

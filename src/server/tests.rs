@@ -173,7 +173,9 @@ impl Running {
         });
         let address = SocketAddr::from(([127, 0, 0, 1], 0));
         let server_tls = tls.clone();
-        let server = Server::bind(address, limits, telemetry.clone(), tiny(), tls).await.expect("a free port");
+        let server = Server::bind(address, limits, &Budget::default(), telemetry.clone(), (tiny(), tls))
+            .await
+            .expect("a free port");
         let (address, handle) = (server.address().expect("bound"), server.handle());
         let (stop, stopped) = oneshot::channel();
         let workers = Workers::start(1).expect("no thread is needed");
