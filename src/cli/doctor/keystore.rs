@@ -33,6 +33,11 @@ pub(super) async fn check(section: &Section<'_>, access: Access, wanted: &Wanted
     for warning in section.config.encrypt.iter().flat_map(keystore::seal::Config::warnings) {
         risk(&warning, report);
     }
+    if access == Access::Serve
+        && let Config::Enclave(enclave) = &section.config.store
+    {
+        return served_by_key_manager(enclave, wanted, report);
+    }
     let store = match section.config.open().await {
         Ok(Some(store)) => store,
         Ok(None) => {
@@ -68,6 +73,19 @@ pub(super) async fn check(section: &Section<'_>, access: Access, wanted: &Wanted
     if !wanted.ciphertexts.is_empty() {
         let keys = wanted.keys.as_ref().map(|keys| keys.0.as_slice());
         decrypts::check(&*store, keys, &wanted.ciphertexts, report).await;
+    }
+}
+
+/// An enclave can only be looked at through its key manager.
+fn served_by_key_manager(enclave: &keystore::enclave::Config, wanted: &Wanted, report: &mut Report) {
+    let name = &enclave.name;
+    report.ok(REACH, format!("the keys are in the enclave '{name}' of the key manager that is started with '--kes'"));
+    let message = "the keys are in a key manager, whose data only its server can open";
+    if wanted.keys.is_some() {
+        report.failed(required::ID, message, "ask the server: 'kms ls-key' lists its keys");
+    }
+    if !wanted.ciphertexts.is_empty() {
+        report.failed(decrypts::ID, message, "ask the server: 'kms decrypt' opens a ciphertext");
     }
 }
 

@@ -192,6 +192,21 @@ fn what_cannot_be_served_stops_the_start_and_says_what_to_do() {
     assert!(said.contains(&format!("failed to listen on {address}, for the KES API, as '")), "{said}");
 }
 
+#[test]
+fn a_config_for_a_listener_is_examined_like_that_of_a_key_server() {
+    let directory = tempfile::tempdir().expect("a directory");
+    crate::support::server::copy_fixture(directory.path());
+    std::fs::write(directory.path().join("kes.yml"), door_config(|config| config)).expect("written");
+    let doctor = |args: &[&str]| {
+        Program::named("claviger", directory.path()).run(&[&["doctor", "--config", "kes.yml"], args].concat())
+    };
+    let said = doctor(&[]).stdout;
+    let line = "ok       keystore.reach   the keys are in the enclave 'prod' of the key manager that is started with '--kes'\n";
+    assert!(said.contains(line), "{said}");
+    let said = doctor(&["--require-keys", "my-key"]).stdout;
+    assert!(said.contains("ask the server: 'kms ls-key' lists its keys"), "{said}");
+}
+
 /// Objects' keys were made at a KES. Its keys are moved, it is stopped, and a key manager takes its address: clients
 /// notice nothing.
 #[test]
