@@ -59,7 +59,7 @@ use crate::telemetry::Telemetry;
 
 pub use self::command::{Action, actions};
 pub use self::door::Door;
-pub use self::error::Error;
+pub use self::error::{Error, Refusal};
 pub use self::keeper::{Admin, Error as OpenError, Keeper};
 pub use self::log::HISTORY;
 pub use self::rotation::Rules as RotationRules;

@@ -10,6 +10,7 @@ use super::out::{self, Color, Painted, printable};
 use crate::api::operations::{self, SKIP_AUTH};
 use crate::auth::enclave;
 use crate::client::{Error, Failure, HTTPS, Kind, Lost};
+use crate::kms::Refusal;
 use crate::kms::operations::{self as kms_operations, EXECUTE};
 
 /// Prints the error of a command to standard error. `program` is the name that it was called by.
@@ -69,7 +70,7 @@ fn hint(error: &Error, program: &str) -> Option<String> {
                 API_KEY[0]
             ))
         }
-        Error::Refused { status: StatusCode::CONFLICT, message, .. } if message == "identity already exists" => {
+        Error::Refused { .. } if error.refusal() == Some(Refusal::IdentityExists) => {
             let kms = super::kms_name(program);
             Some(format!(
                 "An identity that is known is not changed. '{kms} get-identity' shows it, '{kms} assign-policy' gives it \

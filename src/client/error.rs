@@ -10,6 +10,7 @@ use rustls::CertificateError;
 use super::Endpoint;
 use crate::api::operations;
 use crate::auth::Identity;
+use crate::kms::Refusal;
 
 /// Why a call failed. A variant exists where a caller handles it differently.
 #[derive(Debug, thiserror::Error)]
@@ -62,6 +63,14 @@ pub enum Error {
 }
 
 impl Error {
+    /// What a key manager that refused says, where that is one of the known things.
+    pub fn refusal(&self) -> Option<Refusal> {
+        match self {
+            Self::Refused { status, message, .. } => Refusal::of(*status, message),
+            _ => None,
+        }
+    }
+
     /// The HTTP status, where a server answered.
     pub fn status(&self) -> Option<StatusCode> {
         match self {

@@ -98,6 +98,40 @@ impl Error {
     }
 }
 
+/// What a refusal says, where a client treats it differently. The protocol has a status and a text, and no code: both
+/// are those of the [`Error`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// [`Error::NoEnclave`]
+    NoEnclave,
+    /// [`Error::NoKey`]
+    NoKey,
+    /// [`Error::KeyExists`]
+    KeyExists,
+    /// [`Error::IdentityExists`]
+    IdentityExists,
+    /// [`Error::InvalidCiphertext`]
+    InvalidCiphertext,
+    /// [`Error::NoHmac`]
+    NoHmac,
+}
+
+impl Refusal {
+    /// What an answer with this status and message says; none: something else.
+    pub fn of(status: StatusCode, message: &str) -> Option<Self> {
+        let all = [
+            (Error::NoEnclave, Self::NoEnclave),
+            (Error::NoKey, Self::NoKey),
+            (Error::KeyExists, Self::KeyExists),
+            (Error::IdentityExists, Self::IdentityExists),
+            (Error::InvalidCiphertext, Self::InvalidCiphertext),
+            (Error::NoHmac, Self::NoHmac),
+        ];
+        let is_it = |error: &Error| error.status() == status && error.to_string() == message;
+        all.into_iter().find(|(error, _)| is_it(error)).map(|(_, refusal)| refusal)
+    }
+}
+
 impl From<NoRandom> for Error {
     fn from(error: NoRandom) -> Self {
         Self::NoRandom(error)
@@ -126,5 +160,18 @@ impl From<Error> for server::Error {
             Error::DeniedCommand(command) => answer.denying(command),
             _ => answer,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_is_known_by_its_status_and_its_text() {
+        assert_eq!(Refusal::of(StatusCode::NOT_FOUND, "key does not exist"), Some(Refusal::NoKey));
+        assert_eq!(Refusal::of(StatusCode::BAD_REQUEST, "invalid ciphertext"), Some(Refusal::InvalidCiphertext));
+        assert_eq!(Refusal::of(StatusCode::CONFLICT, "key does not exist"), None);
+        assert_eq!(Refusal::of(StatusCode::NOT_FOUND, "policy does not exist"), None);
     }
 }

@@ -4,6 +4,7 @@ use hyper::StatusCode;
 
 use crate::client::{Error, Lost};
 use crate::keystore;
+use crate::kms::Refusal;
 
 /// Whether the failure may pass, so that a retry makes sense.
 pub(super) fn may_pass(error: &Error) -> bool {
@@ -30,15 +31,15 @@ pub(super) fn explain(error: Error) -> keystore::Error {
     let Error::Refused { status, message, path, identity, .. } = &error else {
         return keystore::Error::Failed(error.into());
     };
-    match (*status, message.as_str()) {
-        (StatusCode::NOT_FOUND, "key does not exist") => keystore::Error::NotFound,
-        (StatusCode::CONFLICT, "key already exists") => keystore::Error::Exists,
-        (StatusCode::NOT_FOUND, "enclave does not exist") => {
+    match (error.refusal(), *status) {
+        (Some(Refusal::NoKey), _) => keystore::Error::NotFound,
+        (Some(Refusal::KeyExists), _) => keystore::Error::Exists,
+        (Some(Refusal::NoEnclave), _) => {
             let enclave = path.rsplit('/').next().unwrap_or_default();
             let advice = format!("there is no enclave '{enclave}'; make it: claviger kms add-enclave {enclave}");
             keystore::Error::Failed(advice.into())
         }
-        (StatusCode::FORBIDDEN, _) => {
+        (_, StatusCode::FORBIDDEN) => {
             let who = identity.as_ref().and_then(crate::auth::enclave::Identity::of);
             let who = who.map_or_else(|| "the client".into(), |identity| identity.to_string());
             let advice = format!(

@@ -7,10 +7,10 @@ use super::{Enclave, Refused, explain};
 use crate::client;
 use crate::crypto::{Key, SecretKey};
 use crate::keystore::Error;
-use crate::kms::Action;
 use crate::kms::wire::{
     DecryptRequest, DecryptResponse, GenerateKeyRequest, GenerateKeyResponse, MacRequest, MacResponse,
 };
+use crate::kms::{Action, Refusal};
 use crate::migrate::material::Material;
 use crate::migrate::target::Witness;
 use crate::name::KeyName;
@@ -198,10 +198,9 @@ fn sift<M>(
 
 /// Whether a refusal says that the key is another one: it does not decrypt, has no such version, makes no HMACs.
 fn shows_another_key(refused: &client::Error, probe: &Probe) -> bool {
-    let client::Error::Refused { status, message, .. } = refused else { return false };
-    match (*status, message.as_str()) {
-        (StatusCode::BAD_REQUEST, "invalid ciphertext") | (StatusCode::CONFLICT, "key does not support HMAC") => true,
-        (StatusCode::NOT_FOUND, "key does not exist") => probe.number != 0,
+    match refused.refusal() {
+        Some(Refusal::InvalidCiphertext | Refusal::NoHmac) => true,
+        Some(Refusal::NoKey) => probe.number != 0,
         _ => false,
     }
 }
