@@ -16,6 +16,7 @@ mod body;
 mod budget;
 mod connection;
 mod connections;
+mod conversation;
 mod denials;
 mod error;
 mod files;
@@ -256,7 +257,7 @@ impl<S: Service> Server<S> {
         };
         let (shared, counted) = (self.shared.clone(), served.token());
         workers.spawn(socket, move |socket| async move {
-            connection::run(shared, connection, socket).await;
+            conversation::run(shared, connection, socket).await;
             drop((place, counted));
         });
     }

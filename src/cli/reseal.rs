@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::migrate::meter::Meter;
 use super::migrate::report_file::ReportFile;
-use super::migrate::{Incomplete, keys, session};
+use super::migrate::{Incomplete, keys, place, session};
 use super::out::{self, Out};
 use crate::clock;
 use crate::migrate::reseal::{Done, Error, Readers, Reseal, Todo};
@@ -121,8 +121,8 @@ impl Report {
 /// Runs the command.
 pub(super) fn run(args: Args, out: &mut Out) -> anyhow::Result<()> {
     session::block_on(async {
-        let old = session::load(&args.config)?;
-        let new = session::load(&args.target)?;
+        let old = place::load(&args.config)?;
+        let new = place::load(&args.target)?;
         for warning in new.store.warnings() {
             out::note(format_args!("Warning: {}: {warning}", args.target.display()));
         }

@@ -51,6 +51,15 @@ pub enum Error {
     NoProvider,
 }
 
+impl From<loading::Error> for Error {
+    fn from(error: loading::Error) -> Self {
+        match error {
+            loading::Error::Store(error) => Self::Store(error),
+            loading::Error::Damaged(damaged) => Self::Damaged(damaged),
+        }
+    }
+}
+
 impl From<Damaged> for Error {
     fn from(damaged: Damaged) -> Self {
         Self::Damaged(damaged)
@@ -289,8 +298,8 @@ impl Keeper {
         };
         let loaded = loading::load(&cipher, self.admin.identity, show);
         let (mut snapshot, state) = loaded.map_err(|error| match error {
-            Error::Damaged(damaged) => Error::BackupDamaged(damaged),
-            error => error,
+            loading::Error::Damaged(damaged) => Error::BackupDamaged(damaged),
+            error => error.into(),
         })?;
         snapshot.seals = seals.keys().cloned().collect();
         let mut rewrite = Rewrite::begin(&*self.store, &seals, &cipher)?;

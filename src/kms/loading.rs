@@ -9,7 +9,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, ScopedJoinHandle};
 
 use super::account::Account;
-use super::keeper::Error;
 use super::map::Map;
 use super::record::{Cipher, Damaged, Id, Record, State};
 use super::ring::Ring;
@@ -20,6 +19,15 @@ use crate::memory;
 
 /// How many records one message between threads holds. With this many the cost of the message does not count.
 const TOGETHER: usize = 512;
+
+/// Why the state cannot be read.
+#[derive(Debug)]
+pub(super) enum Error {
+    /// The store failed.
+    Store(store::Error),
+    /// The data is not what was written.
+    Damaged(Damaged),
+}
 
 /// Reads the records that `show` passes to its callback, in any order, until the callback stops it.
 ///
@@ -54,11 +62,11 @@ pub(super) fn load(
         drop(sender);
         let part = |thread: ScopedJoinHandle<'_, Part>| thread.join().unwrap_or_else(|panic| resume_unwind(panic));
         let parts: Vec<_> = threads.into_iter().map(part).collect();
-        shown.map(|()| parts)
+        shown.map(|()| parts).map_err(Error::Store)
     })?;
     let mut whole = parts.pop().unwrap_or_default();
     parts.into_iter().for_each(|part| whole.join(part));
-    Ok(whole.finish(admin)?)
+    whole.finish(admin).map_err(Error::Damaged)
 }
 
 /// Records, still encrypted.

@@ -1,41 +1,22 @@
-//! One client's connection: handshake, requests, end.
+//! What the server knows of a connection while it lasts.
 
-mod heard;
-mod plain;
 mod unsent;
 
-use std::fmt::Display;
-use std::future::poll_fn;
 use std::net::IpAddr;
-use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use hyper::server::conn::{http1, http2};
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulConnection;
+use hyper::HeaderMap;
 use rustls::pki_types::CertificateDer;
-use tokio::net::TcpStream;
 use tokio::sync::Notify;
-use tokio_rustls::TlsAcceptor;
-use tokio_rustls::server::TlsStream;
 
 use self::unsent::{Due, Unsent};
 use super::held::{Account, Accounts};
-use super::serve::serve;
-use super::streams::Executor;
+use super::proxy;
 use super::tls::Trust;
-use super::{Service, Shared};
 use crate::auth::{Identity, peer};
 use crate::clock::{self, Ticker};
-
-pub(super) use self::heard::Heard;
-
-/// How long a TLS handshake may take.
-const HANDSHAKE: Duration = Duration::from_secs(10);
 
 /// How long after the handshake the first request may take to arrive.
 const FIRST_REQUEST: Duration = Duration::from_secs(10);
@@ -49,15 +30,6 @@ const IDLE: Duration = Duration::from_secs(90);
 
 /// How long a connection that was asked to end may take to finish.
 const FAREWELL: Duration = Duration::from_secs(5);
-
-/// Requests that one HTTP/2 connection may have in flight.
-const MAX_STREAMS: u32 = 250;
-
-/// How much of a stream that goes on may wait for the client to take it, in bytes.
-const MAX_UNSENT: usize = 64 * 1024;
-
-/// The largest request head, in bytes.
-const MAX_HEAD: usize = 64 * 1024;
 
 /// What the server knows of a connection while it lasts.
 #[derive(Debug)]
@@ -74,9 +46,7 @@ pub(super) struct Connection {
     /// only.
     head_since: AtomicU64,
     /// What its requests hold.
-    held: Account,
-    /// What those of all connections hold.
-    held_by_all: Arc<Accounts>,
+    held: Arc<Account>,
     unsent: Unsent,
     /// An [`End`] as number. It only grows.
     end: AtomicU8,
@@ -153,8 +123,7 @@ impl Connection {
             idle_since: AtomicU64::new(ticker.at(now)),
             served: AtomicBool::new(false),
             head_since: AtomicU64::new(0),
-            held: Account::default(),
-            held_by_all,
+            held: Account::of(held_by_all),
             unsent: Unsent::new(ticker.at(now)),
             end: AtomicU8::new(0),
             end_changed: Notify::new(),
@@ -180,13 +149,35 @@ impl Connection {
         }
     }
 
-    /// What its requests hold, and those of all connections.
-    pub(super) fn accounts(&self) -> (&Account, &Accounts) {
-        (&self.held, &self.held_by_all)
+    /// What its requests hold.
+    pub(super) fn account(&self) -> &Arc<Account> {
+        &self.held
+    }
+
+    /// Notes whose certificates the handshake brought, and which identity the settings `trust` found in them. From now
+    /// on the connection is idle.
+    pub(super) fn meet(
+        &self,
+        chain: Vec<CertificateDer<'static>>,
+        identity: Result<Identity, peer::Error>,
+        trust: &Trust,
+    ) {
+        let _ = self.client.set(Client { chain, identity, trust: trust.id() });
+        self.idle_since.store(self.ticker.at(clock::instant()), Ordering::Relaxed);
+    }
+
+    /// The address and the identity of the sender of a request: the peer, or the client that a listed proxy forwards.
+    pub(super) fn sender(&self, trust: &Trust, headers: &HeaderMap) -> (IpAddr, Result<Identity, peer::Error>) {
+        match self.identity(trust) {
+            Ok(identity) if trust.is_proxy(&identity) => {
+                (proxy::client_ip(headers).unwrap_or(self.ip), trust.forwarded(headers))
+            }
+            direct => (self.ip, direct),
+        }
     }
 
     /// The identity of the peer by the current trust settings: a reload may have changed them since the handshake.
-    pub(super) fn identity(&self, trust: &Trust) -> Result<Identity, peer::Error> {
+    fn identity(&self, trust: &Trust) -> Result<Identity, peer::Error> {
         match self.client.get() {
             Some(client) if client.trust == trust.id() => client.identity.clone(),
             Some(client) => trust.identify(&client.chain),
@@ -201,9 +192,14 @@ impl Connection {
         }
     }
 
+    /// How it is asked to end so far, as a number that only grows.
+    pub(super) fn ending(&self) -> u8 {
+        self.end.load(Ordering::Acquire)
+    }
+
     /// Whether the connection is asked to end at least like this.
-    fn is_ending(&self, at_least: End) -> bool {
-        self.end.load(Ordering::Acquire) >= at_least as u8
+    pub(super) fn is_ending(&self, at_least: End) -> bool {
+        self.ending() >= at_least as u8
     }
 
     /// Whether the client is asked to open another connection.
@@ -212,7 +208,7 @@ impl Connection {
     }
 
     /// Notes that bytes arrived while no request is running. Over HTTP/1.1 they begin the head of a request.
-    fn hear(&self) {
+    pub(super) fn hear(&self) {
         if self.in_flight.load(Ordering::Relaxed) == 0 && self.head_since.load(Ordering::Relaxed) == 0 {
             self.head_since.store(self.ticker.at(clock::instant()) + 1, Ordering::Relaxed);
         }
@@ -271,100 +267,4 @@ impl Connection {
             changed.await;
         }
     }
-}
-
-/// Serves a connection until it ends.
-pub(super) async fn run<S: Service>(shared: Arc<Shared<S>>, connection: Arc<Connection>, socket: TcpStream) {
-    // Boxed: the handshake's state is large and soon freed, while the connection stays.
-    let Some(tls) = Box::pin(establish(&shared, &connection, socket)).await else { return };
-    let is_http2 = tls.get_ref().1.alpn_protocol() == Some(b"h2");
-    let service = {
-        let connection = connection.clone();
-        service_fn(move |request| {
-            let (shared, connection) = (shared.clone(), connection.clone());
-            // Boxed, because HTTP/2 moves it five times before it runs.
-            Box::pin(async move { Ok::<_, std::convert::Infallible>(serve(&shared, connection, request).await) })
-        })
-    };
-    if is_http2 {
-        let mut builder = http2::Builder::new(Executor);
-        builder.timer(TokioTimer::new()).max_concurrent_streams(MAX_STREAMS).max_header_list_size(MAX_HEAD as u32);
-        builder.max_send_buf_size(MAX_UNSENT);
-        until_end(pin!(builder.serve_connection(TokioIo::new(tls), service)), &connection, End::Leave).await;
-    } else {
-        let mut builder = http1::Builder::new();
-        // hyper's timer would also run while a connection is idle. `Connection::check` has our own.
-        builder.max_buf_size(MAX_HEAD).header_read_timeout(None);
-        let io = Heard::new(TokioIo::new(tls), connection.clone());
-        until_end(pin!(builder.serve_connection(io, service)), &connection, End::Drain).await;
-    }
-}
-
-/// Answers requests until the client closes or [`Connection::end`] is called. From `last` on no new requests are
-/// accepted.
-async fn until_end(mut served: Pin<&mut impl GracefulConnection>, connection: &Connection, last: End) {
-    for at_least in [last, End::Close] {
-        let (mut ended, mut seen) = (pin!(connection.ended(at_least)), None);
-        let is_over = poll_fn(|context| {
-            // Errors of the connection are the client's, and are not logged.
-            if served.as_mut().poll(context).is_ready() {
-                return Poll::Ready(true);
-            }
-            // This runs on every event of the connection, and reading the flag is cheaper than polling the future.
-            let end = Some(connection.end.load(Ordering::Acquire));
-            if seen == end {
-                return Poll::Pending;
-            }
-            seen = end;
-            ended.as_mut().poll(context).map(|()| false)
-        });
-        if is_over.await || connection.is_ending(End::Close) {
-            return;
-        }
-        served.as_mut().graceful_shutdown();
-    }
-}
-
-/// Does the handshake, within its time limit; none with a client that speaks no TLS. A failure is logged.
-async fn establish<S: Service>(
-    shared: &Shared<S>,
-    connection: &Connection,
-    socket: TcpStream,
-) -> Option<TlsStream<TcpStream>> {
-    let failed = |error: &dyn Display| shared.denials.note_handshake(error, connection.ip, clock::instant());
-    tokio::select! {
-        tls = tokio::time::timeout(HANDSHAKE, handshake(shared, connection, socket)) => match tls {
-            Ok(Ok(tls)) => return tls,
-            Ok(Err(error)) => failed(&error),
-            Err(_) => failed(&"it took too long"),
-        },
-        _ = connection.ended(End::Drain) => {}
-    }
-    None
-}
-
-async fn handshake<S: Service>(
-    shared: &Shared<S>,
-    connection: &Connection,
-    socket: TcpStream,
-) -> std::io::Result<Option<TlsStream<TcpStream>>> {
-    if plain::is_http(&socket).await? {
-        shared.denials.note_plain_http(connection.ip, clock::instant());
-        plain::refuse(socket).await?;
-        return Ok(None);
-    }
-    let snapshot = shared.snapshot.load_full();
-    let tls = TlsAcceptor::from(snapshot.tls.config.clone()).accept(socket).await?;
-    let session = tls.get_ref().1;
-    let chain: Vec<_> =
-        session.peer_certificates().unwrap_or_default().iter().map(|c| c.clone().into_owned()).collect();
-    // A resumed session brings certificates that were not verified in this handshake.
-    let identity = if session.handshake_kind() == Some(rustls::HandshakeKind::Resumed) {
-        snapshot.tls.trust.identify(&chain)
-    } else {
-        peer::identify(chain.iter().map(AsRef::as_ref))
-    };
-    let _ = connection.client.set(Client { chain, identity, trust: snapshot.tls.trust.id() });
-    connection.idle_since.store(connection.ticker.at(clock::instant()), Ordering::Relaxed);
-    Ok(Some(tls))
 }

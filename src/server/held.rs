@@ -10,7 +10,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::Error;
-use super::connection::Connection;
 use crate::auth::Identity;
 
 /// What all clients together may make the server hold, in bytes.
@@ -33,14 +32,24 @@ pub(super) enum Client {
     Unknown(IpAddr),
 }
 
-/// What the requests of one connection hold, in bytes.
-#[derive(Debug, Default)]
-pub(super) struct Account(AtomicUsize);
+/// What the requests of one connection hold.
+#[derive(Debug)]
+pub(super) struct Account {
+    /// In bytes.
+    held: AtomicUsize,
+    /// Where it is counted with what all others hold.
+    server: Arc<Accounts>,
+}
 
 impl Account {
+    /// One of a connection that holds nothing yet.
+    pub(super) fn of(server: Arc<Accounts>) -> Arc<Self> {
+        Arc::new(Self { held: AtomicUsize::new(0), server })
+    }
+
     /// Counts `bytes` of a request that holds `own`, unless there are too many then.
     fn add(&self, bytes: usize, own: usize) -> bool {
-        let before = self.0.fetch_add(bytes, Ordering::Relaxed);
+        let before = self.held.fetch_add(bytes, Ordering::Relaxed);
         let fits = before == own || before.saturating_add(bytes) <= CONNECTION;
         if !fits {
             self.subtract(bytes);
@@ -49,7 +58,7 @@ impl Account {
     }
 
     fn subtract(&self, bytes: usize) {
-        self.0.fetch_sub(bytes, Ordering::Relaxed);
+        self.held.fetch_sub(bytes, Ordering::Relaxed);
     }
 }
 
@@ -99,14 +108,14 @@ impl Accounts {
 #[derive(Debug)]
 pub struct Held {
     /// None: it is not counted.
-    by: Option<(Arc<Connection>, Client)>,
+    by: Option<(Arc<Account>, Client)>,
     bytes: AtomicUsize,
 }
 
 impl Held {
     /// Nothing yet, of a request of this client on this connection.
-    pub(super) fn on(connection: Arc<Connection>, client: Client) -> Self {
-        Self { by: Some((connection, client)), bytes: AtomicUsize::new(0) }
+    pub(super) fn on(account: Arc<Account>, client: Client) -> Self {
+        Self { by: Some((account, client)), bytes: AtomicUsize::new(0) }
     }
 
     /// Of a request that may hold what it likes.
@@ -119,12 +128,11 @@ impl Held {
     /// # Errors
     /// When they are too many.
     pub(super) fn grow(&self, bytes: usize) -> Result<(), Error> {
-        let Some((connection, client)) = &self.by else { return Ok(()) };
-        let (here, server) = connection.accounts();
+        let Some((here, client)) = &self.by else { return Ok(()) };
         if !here.add(bytes, self.bytes.load(Ordering::Relaxed)) {
             return Err(Error::overload("this connection has too many large requests and unread replies"));
         }
-        if !server.add(bytes, client) {
+        if !here.server.add(bytes, client) {
             here.subtract(bytes);
             return Err(Error::overload("there are too many large requests and unread replies of this client"));
         }
@@ -136,26 +144,21 @@ impl Held {
 impl Drop for Held {
     fn drop(&mut self) {
         let bytes = *self.bytes.get_mut();
-        if let Some((connection, client)) = self.by.as_ref().filter(|_| bytes > 0) {
-            let (here, server) = connection.accounts();
+        if let Some((here, client)) = self.by.as_ref().filter(|_| bytes > 0) {
             here.subtract(bytes);
-            server.subtract(bytes, client);
+            here.server.subtract(bytes, client);
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Instant;
-
     use super::*;
-    use crate::clock::Ticker;
 
     const MIB: usize = 1 << 20;
 
-    fn connection(server: &Arc<Accounts>) -> Arc<Connection> {
-        let now = Instant::now();
-        Connection::new(IpAddr::from([127, 0, 0, 1]), Ticker::start(now), server.clone(), now)
+    fn connection(server: &Arc<Accounts>) -> Arc<Account> {
+        Account::of(server.clone())
     }
 
     fn client(name: &str) -> Client {

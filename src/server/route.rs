@@ -158,8 +158,8 @@ impl<S: Service> Route<S> {
     }
 
     /// Counts what a request of this client on this connection makes the server hold.
-    pub(super) fn held(&self, connection: &Arc<Connection>, client: &held::Client) -> Held {
-        if self.is_counted { Held::on(connection.clone(), client.clone()) } else { Held::uncounted() }
+    pub(super) fn held(&self, connection: &Connection, client: &held::Client) -> Held {
+        if self.is_counted { Held::on(connection.account().clone(), client.clone()) } else { Held::uncounted() }
     }
 
     /// The requirement on callers.

@@ -57,7 +57,7 @@ pub(super) async fn serve<S: Service>(
         }
         Ok(Some(found)) => {
             counted.times = shared.times.get(found.route.place()).or(counted.times);
-            let (ip, peer) = snapshot.tls.trust.peer(&connection, &head.headers);
+            let (ip, peer) = connection.sender(&snapshot.tls.trust, &head.headers);
             let (connection, arrived, asked) = (&connection, counted.arrived, Asked::default());
             let exchange =
                 Exchange { shared, connection, snapshot: &snapshot, found, ip, peer, arrived, accept, asked };

@@ -5,14 +5,13 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail, ensure};
 use secrecy::{ExposeSecret as _, SecretString};
 
-use super::session::load_holder;
 use crate::auth::enclave::ApiKey;
 use crate::cli::environment::{self, KMS_API_KEY, KMS_ENCLAVE, KMS_SERVER};
 use crate::cli::out;
 use crate::client::{Client, Endpoint, Tls, Trust};
 use crate::clock;
-use crate::config::Holder;
-use crate::keystore::Waits;
+use crate::config::{Config, Finding, Holder};
+use crate::keystore::{self, Waits};
 use crate::migrate::{Enclave, Source, Target, enclave, source, target};
 use crate::name::EnclaveName;
 
@@ -112,5 +111,35 @@ async fn connect(
 fn warn(config: &Path, warnings: &[String]) {
     for warning in warnings {
         out::note(format_args!("Warning: {}: {warning}", config.display()));
+    }
+}
+
+/// Loads the section of a key store, and shows what is odd or dangerous about it.
+pub(in crate::cli) fn load(path: &Path) -> anyhow::Result<keystore::Section> {
+    let (section, warnings) = Config::load_keystore(path)?;
+    warn_of(path, &warnings, &section);
+    Ok(section)
+}
+
+/// As [`load`], where an enclave of a key manager may stand, too.
+fn load_holder(path: &Path) -> anyhow::Result<Holder> {
+    let (holder, warnings) = Config::load_holder(path)?;
+    match &holder {
+        Holder::Store(section) => warn_of(path, &warnings, section),
+        Holder::Enclave(_) => warn_of_file(&warnings),
+    }
+    Ok(holder)
+}
+
+fn warn_of(path: &Path, warnings: &[Finding], section: &keystore::Section) {
+    warn_of_file(warnings);
+    for warning in section.encrypt.iter().flat_map(keystore::seal::Config::warnings) {
+        out::note(format_args!("Warning: {}: {warning}", path.display()));
+    }
+}
+
+fn warn_of_file(warnings: &[Finding]) {
+    for warning in warnings {
+        out::note(format_args!("Warning: {warning}"));
     }
 }

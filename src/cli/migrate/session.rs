@@ -1,7 +1,7 @@
 //! What `migrate` and `verify` share: their stores, what they print, and how they end.
 
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -15,8 +15,7 @@ use super::meter::Meter;
 use super::place::{self, Destination};
 use super::report_file::ReportFile;
 use crate::cli::out::{self, Out};
-use crate::config::{Config, Finding, Holder};
-use crate::keystore::{self, Access};
+use crate::keystore::Access;
 use crate::migrate::{Error, Glob, Malformed, Migration, Plan, Progress, Report, Selection, Verdict};
 use crate::{clock, memory};
 
@@ -170,36 +169,6 @@ impl<'a> Session<'a> {
             Verdict::Refused | Verdict::Failed => Err(anyhow::Error::msg(message)),
             Verdict::Incomplete => Err(Incomplete(message).into()),
         }
-    }
-}
-
-/// Loads the section of a key store, and shows what is odd or dangerous about it.
-pub(in crate::cli) fn load(path: &Path) -> anyhow::Result<keystore::Section> {
-    let (section, warnings) = Config::load_keystore(path)?;
-    warn(path, &warnings, &section);
-    Ok(section)
-}
-
-/// As [`load`], where an enclave of a key manager may stand, too.
-pub(super) fn load_holder(path: &Path) -> anyhow::Result<Holder> {
-    let (holder, warnings) = Config::load_holder(path)?;
-    match &holder {
-        Holder::Store(section) => warn(path, &warnings, section),
-        Holder::Enclave(_) => warn_of_file(&warnings),
-    }
-    Ok(holder)
-}
-
-fn warn(path: &Path, warnings: &[Finding], section: &keystore::Section) {
-    warn_of_file(warnings);
-    for warning in section.encrypt.iter().flat_map(keystore::seal::Config::warnings) {
-        out::note(format_args!("Warning: {}: {warning}", path.display()));
-    }
-}
-
-fn warn_of_file(warnings: &[Finding]) {
-    for warning in warnings {
-        out::note(format_args!("Warning: {warning}"));
     }
 }
 

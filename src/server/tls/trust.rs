@@ -1,7 +1,6 @@
 //! Which client certificates the server trusts: the settings `tls.auth`, `tls.ca` and `tls.proxy`.
 
 use std::collections::HashSet;
-use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,7 +14,6 @@ use rustls::server::danger::ClientCertVerifier;
 
 use super::{ClientAuth, Config, Error, Setting, load_certificates};
 use crate::auth::{Identity, peer};
-use crate::server::connection::Connection;
 use crate::server::proxy;
 
 /// Whom the server takes the other end for: the settings `tls.auth`, `tls.ca` and `tls.proxy`.
@@ -85,22 +83,15 @@ impl Trust {
         Ok(identity)
     }
 
-    /// The address and the identity of the sender of a request: the connection's peer, or the client that a listed
-    /// proxy forwards.
-    pub(in crate::server) fn peer(
-        &self,
-        connection: &Connection,
-        headers: &HeaderMap,
-    ) -> (IpAddr, Result<Identity, peer::Error>) {
-        let direct = connection.identity(self);
-        match &direct {
-            Ok(identity) if !self.proxies.is_empty() && self.proxies.contains(identity) => {
-                let ip = proxy::client_ip(headers).unwrap_or_else(|| connection.ip());
-                let certificate = proxy::certificate(headers, &self.header);
-                (ip, certificate.and_then(|certificate| self.identify(&[certificate])))
-            }
-            _ => (connection.ip(), direct),
-        }
+    /// Whether the identity is that of a proxy that speaks for its clients.
+    pub(in crate::server) fn is_proxy(&self, identity: &Identity) -> bool {
+        !self.proxies.is_empty() && self.proxies.contains(identity)
+    }
+
+    /// The identity of the client that a proxy forwards.
+    pub(in crate::server) fn forwarded(&self, headers: &HeaderMap) -> Result<Identity, peer::Error> {
+        let certificate = proxy::certificate(headers, &self.header)?;
+        self.identify(&[certificate])
     }
 }
 

@@ -7,10 +7,10 @@ use std::task::{Context, Poll};
 
 use hyper::rt::{Read, ReadBufCursor, Write};
 
-use super::Connection;
+use crate::server::connection::Connection;
 
 /// `io`, with each arrival of bytes noted in the connection.
-pub(in crate::server) struct Heard<Io> {
+pub(super) struct Heard<Io> {
     io: Io,
     connection: Arc<Connection>,
 }
