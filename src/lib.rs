@@ -21,6 +21,7 @@ pub mod crypto; //     keys, ciphertexts, secrets: no I/O, no async, no clock
 pub mod duration; //   durations as the config file writes them
 pub mod etcd; //       a client of etcd: one cluster, whichever member answers
 pub mod foreign; //    text that others wrote, made harmless
+pub mod hex; //        bytes as hexadecimal text
 pub mod http; //       outbound HTTP: one client, one loader of CAs, one limit on answers
 pub mod memory; //     the allocator, the memory lock, core dumps
 pub mod moment; //     moments that every format can write

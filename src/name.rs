@@ -9,6 +9,8 @@ use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
 
+use crate::hex;
+
 pub use page::Page;
 
 /// The longest name and the longest pattern, in bytes.
@@ -51,8 +53,7 @@ impl KeyName {
     /// `claviger-old-` and the first 16 hex digits of the SHA-256 of the name.
     pub fn kept(name: &Self) -> Self {
         let hash: [u8; 32] = Sha256::digest(name.as_str()).into();
-        let hex: String = hash[..8].iter().map(|byte| format!("{byte:02x}")).collect();
-        Self(format!("{RESERVED_PREFIX}{hex}").into())
+        Self(format!("{RESERVED_PREFIX}{}", hex::encode(&hash[..8])).into())
     }
 
     /// A reserved name, as a store's listing shows it.

@@ -14,6 +14,7 @@ use zeroize::Zeroizing;
 
 use super::api_key::{self, client_certificate};
 use crate::crypto::{NoRandom, SecretKey};
+use crate::hex;
 
 /// The prefix of an identity.
 const IDENTITY: &str = "h1:";
@@ -61,7 +62,7 @@ impl Identity {
     /// The same identity as a KES writes it: the hash in hexadecimal.
     pub fn to_hex(&self) -> String {
         let hash = URL_SAFE_NO_PAD.decode(&self.0[IDENTITY.len()..]).expect("it was encoded so");
-        hash.iter().map(|byte| format!("{byte:02x}")).collect()
+        hex::encode(&hash)
     }
 
     fn of_hash(hash: &[u8; 32]) -> Self {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
 
-use crate::name;
+use crate::{hex, name};
 
 /// The text is not an identity. `Display` is the message that clients see.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -28,14 +28,7 @@ impl Identity {
 
     /// The identity of a public key, given as DER SubjectPublicKeyInfo.
     pub fn of_public_key(spki: &[u8]) -> Self {
-        const HEX: &[u8; 16] = b"0123456789abcdef";
-        let hash = Sha256::digest(spki);
-        let hex: String = hash
-            .iter()
-            .flat_map(|byte| [HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]])
-            .map(char::from)
-            .collect();
-        Self(hex.into())
+        Self(hex::encode(&Sha256::digest(spki)).into())
     }
 
     /// Whether a client can have this identity: 64 lower-case hex digits.

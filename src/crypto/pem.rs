@@ -12,6 +12,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use zeroize::Zeroizing;
 
 use super::random::{self, NoRandom};
+use crate::hex;
 
 /// The tag of a PKCS#8 block.
 const PKCS8: &str = "PRIVATE KEY";
@@ -88,7 +89,7 @@ pub fn encrypted_pkcs8(der: &[u8], password: &SecretString) -> Result<Zeroizing<
     let mut iv = [0; 16];
     random::fill(&mut iv)?;
     let mut pem = Pem::new(PKCS8, rfc1423::encrypt(der, &iv, password.expose_secret().as_bytes()));
-    let iv: String = iv.iter().map(|byte| format!("{byte:02x}")).collect();
+    let iv = hex::encode(&iv);
     pem.headers_mut().add("Proc-Type", "4,ENCRYPTED").expect("it has no colon");
     pem.headers_mut().add("DEK-Info", &format!("{},{iv}", rfc1423::CIPHER)).expect("it has no colon");
     Ok(encode(pem))

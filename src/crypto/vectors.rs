@@ -58,6 +58,5 @@ fn keys() -> HashMap<String, Key> {
 }
 
 fn hex(text: &str) -> Vec<u8> {
-    let digit = |i| u8::from_str_radix(&text[i..i + 2], 16).expect("hex");
-    (0..text.len()).step_by(2).map(digit).collect()
+    crate::hex::decode(text).expect("hex")
 }

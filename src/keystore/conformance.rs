@@ -4,12 +4,11 @@
 //! with the fault that it finds. It is always compiled, so that the tests of the program can use it, too; the linker
 //! drops it from a release build, because nothing there calls it.
 
-use std::fmt::Write as _;
-
 use futures_util::future::join_all;
 
 use super::{Access, Error, KeyStore};
 use crate::crypto::{Blob, random};
+use crate::hex;
 use crate::name::KeyName;
 
 /// The number of callers that race for one name.
@@ -91,11 +90,7 @@ impl Names {
     fn random() -> Self {
         let mut bytes = [0; 8];
         random::fill(&mut bytes).expect("random bytes");
-        let mut prefix = "conformance-".to_owned();
-        for byte in bytes {
-            let _ = write!(prefix, "{byte:02x}"); // a string takes everything
-        }
-        Self(prefix)
+        Self(format!("conformance-{}", hex::encode(&bytes)))
     }
 
     fn next(&self, what: &str) -> KeyName {

@@ -8,11 +8,12 @@ use md5::{Digest as _, Md5};
 use zeroize::Zeroizing;
 
 use super::Error;
+use crate::hex;
 
 /// Decrypts a block whose `DEK-Info` header says `encryption`: a cipher's name and an IV in hex.
 pub(super) fn decrypt(sealed: &[u8], encryption: &str, password: &[u8]) -> Result<Zeroizing<Vec<u8>>, Error> {
     let (cipher, iv) = encryption.split_once(',').ok_or(Error::Malformed)?;
-    let iv = hex(iv.trim()).ok_or(Error::Malformed)?;
+    let iv = hex::decode(iv.trim()).ok_or(Error::Malformed)?;
     match cipher.trim() {
         "AES-128-CBC" => decrypt_with::<Aes128>(sealed, &iv, password),
         "AES-192-CBC" => decrypt_with::<Aes192>(sealed, &iv, password),
@@ -72,10 +73,4 @@ fn is_sequence(der: &[u8]) -> bool {
         [0x30, 0x82, high, low, rest @ ..] => rest.len() == usize::from(u16::from_be_bytes([*high, *low])),
         _ => false,
     }
-}
-
-fn hex(text: &str) -> Option<Vec<u8>> {
-    let digits: Option<Vec<u8>> = text.chars().map(|c| c.to_digit(16).and_then(|d| u8::try_from(d).ok())).collect();
-    let digits = digits.filter(|digits| digits.len() % 2 == 0)?;
-    Some(digits.chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect())
 }

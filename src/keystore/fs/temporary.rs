@@ -4,7 +4,6 @@
 //! file. The kernel releases the lock when the process ends, however it ends and in whatever container it ran. So a
 //! file that can be locked belongs to no process and may be removed.
 
-use std::fmt::Write as _;
 use std::os::fd::OwnedFd;
 
 use rustix::fs::{
@@ -16,6 +15,7 @@ use rustix::io::Errno;
 use super::directory::Directory;
 use super::error::Error;
 use crate::crypto::{Blob, random};
+use crate::hex;
 use crate::name::KeyName;
 
 /// How the names of temporary files begin.
@@ -153,11 +153,7 @@ impl Drop for Temporary<'_> {
 fn random_name(directory: &Directory<'_>) -> Result<String, Error> {
     let mut bytes = [0; 8];
     random::fill(&mut bytes).map_err(|_| directory.io("create", PREFIX, Errno::AGAIN))?;
-    let mut name = PREFIX.to_owned();
-    for byte in bytes {
-        let _ = write!(name, "{byte:02x}"); // a string takes everything
-    }
-    Ok(name)
+    Ok(format!("{PREFIX}{}", hex::encode(&bytes)))
 }
 
 fn has_no_locks(errno: Errno) -> bool {

@@ -7,6 +7,7 @@ use zeroize::Zeroizing;
 
 use crate::clock;
 use crate::crypto::{Blob, random};
+use crate::hex;
 use crate::keystore::Error;
 use crate::name::KeyName;
 
@@ -55,7 +56,7 @@ impl Copy {
         let value = std::str::from_utf8(old.expose()).map_err(|_| Error::Failed("the old value is no text".into()))?;
         let mut owner = [0; 8];
         random::fill(&mut owner).map_err(|error| Error::Failed(error.into()))?;
-        let (owner, new) = (hex(&owner), digest(new));
+        let (owner, new) = (hex::encode(&owner), digest(new));
         let at = clock::now().unix_timestamp();
         let copy = Wrapper { claviger_old: Draft { name: name.as_str(), value, owner: &owner, at, new: &new } };
         // Room for every character escaped: a buffer that grows leaves copies behind.
@@ -123,11 +124,7 @@ impl Copy {
 }
 
 fn digest(value: &Blob) -> String {
-    hex(&Sha256::digest(value.expose()))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    hex::encode(&Sha256::digest(value.expose()))
 }
 
 #[cfg(test)]

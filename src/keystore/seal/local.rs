@@ -10,6 +10,7 @@ use zeroize::Zeroizing;
 
 use super::{Provider, Wrapped};
 use crate::crypto::{Sealer, SecretKey, base64};
+use crate::hex;
 use crate::keystore::Error;
 use crate::name::KeyName;
 
@@ -79,7 +80,7 @@ impl Local {
 
     pub(super) fn new(key: &SecretKey) -> Self {
         let id = key.hkdf("claviger local seal id v1");
-        let id = id.expose()[..8].iter().map(|byte| format!("{byte:02x}")).collect();
+        let id = hex::encode(&id.expose()[..8]);
         Self { id, sealer: Sealer::new(key.hkdf("claviger local seal v1")) }
     }
 
