@@ -7,7 +7,6 @@ pub(crate) mod trust;
 
 use std::error::Error as StdError;
 use std::io;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,6 +29,7 @@ use tokio::sync::Semaphore;
 use zeroize::Zeroizing;
 
 use self::trust::{Verifier, system_authorities};
+use crate::certificates::{self, Fingerprint};
 use crate::crypto::buffer::Buffer;
 use crate::crypto::pem;
 use crate::telemetry::log;
@@ -130,7 +130,7 @@ struct Shared {
 #[derive(Debug)]
 struct Inner {
     client: legacy::Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
-    files: Vec<Option<Modified>>,
+    files: Fingerprint,
     setting: &'static str,
 }
 
@@ -158,7 +158,7 @@ impl Client {
 
 impl Shared {
     fn reload(&self, inner: &Inner) {
-        if self.tls.modified() == inner.files {
+        if self.tls.files() == inner.files {
             return;
         }
         match Inner::new(&self.tls) {
@@ -171,7 +171,7 @@ impl Shared {
 
 impl Inner {
     fn new(tls: &Tls) -> Result<Self, TlsError> {
-        let files = tls.modified();
+        let files = tls.files();
         let connector = tls.connector()?.enable_http1().enable_http2().wrap_connector(tcp());
         let client = legacy::Client::builder(TokioExecutor::new())
             .pool_idle_timeout(IDLE)
@@ -235,23 +235,10 @@ async fn read(response: Response<Incoming>, host: &str, max: usize) -> Result<Ze
     Ok(bytes.into_inner())
 }
 
-/// What tells a file from another one in its place: when it was written, its size and its number.
-pub(crate) type Modified = (i64, u64, u64);
-
 impl Tls {
-    /// The state of every file and directory that the settings name; none: it is not there.
-    pub(crate) fn modified(&self) -> Vec<Option<Modified>> {
-        let paths = [&self.cert, &self.key, &self.ca].into_iter().flatten();
-        let files = paths.flat_map(|path| match std::fs::read_dir(path) {
-            Ok(entries) => entries.flatten().map(|entry| entry.path()).chain([path.clone()]).collect(),
-            Err(_) => vec![path.clone()],
-        });
-        let mut files: Vec<_> = files.collect();
-        files.sort();
-        files
-            .iter()
-            .map(|file| std::fs::metadata(file).ok().map(|found| (found.mtime(), found.len(), found.ino())))
-            .collect()
+    /// A fingerprint of the files and directories that the settings name.
+    pub(crate) fn files(&self) -> Fingerprint {
+        Fingerprint::of([&self.cert, &self.key, &self.ca].into_iter().flatten().map(PathBuf::as_path))
     }
 
     /// Makes the connections of HTTP, once it is said which versions are spoken.
@@ -273,7 +260,7 @@ impl Tls {
         let builder = builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier));
         match (&self.cert, &self.key) {
             (Some(cert), Some(key)) => {
-                let chain = load_certificates(cert)?;
+                let chain = certificates::load(cert)?;
                 let file = Zeroizing::new(std::fs::read(key).map_err(|error| TlsError::Read(key.clone(), error))?);
                 let private = pem::private_key(&file, None).map_err(|error| TlsError::Pem(key.clone(), error))?;
                 let config = builder.with_client_auth_cert(chain, private);
@@ -284,26 +271,16 @@ impl Tls {
     }
 }
 
-/// The certificates of a PEM file, or of every file in a directory.
 fn load_ca(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let unreadable = |error| TlsError::Read(path.into(), error);
-    if !std::fs::metadata(path).map_err(unreadable)?.is_dir() {
-        return load_certificates(path);
-    }
-    let mut files = Vec::new();
-    for entry in std::fs::read_dir(path).map_err(unreadable)? {
-        let file = entry.map_err(unreadable)?.path();
-        if file.is_file() {
-            files.push(file);
-        }
-    }
-    files.sort();
-    let certificates: Result<Vec<_>, _> = files.iter().map(|file| load_certificates(file)).collect();
-    let certificates: Vec<_> = certificates?.into_iter().flatten().collect();
+    let certificates = certificates::load_authorities(path)?;
     if certificates.is_empty() { Err(TlsError::NoCa(path.into())) } else { Ok(certificates) }
 }
 
-fn load_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let file = std::fs::read(path).map_err(|error| TlsError::Read(path.into(), error))?;
-    pem::certificates(&file).map_err(|error| TlsError::Pem(path.into(), error))
+impl From<certificates::Error> for TlsError {
+    fn from(error: certificates::Error) -> Self {
+        match error {
+            certificates::Error::Read(path, error) => Self::Read(path, error),
+            certificates::Error::Pem(path, error) => Self::Pem(path, error),
+        }
+    }
 }

@@ -16,6 +16,7 @@ pub mod migrate; //    copies keys from one key store to another
 pub mod server; //     HTTP over mTLS and nothing more
 
 // These know nothing of ours; anybody may use them.
+pub mod certificates; // files of certificates: read, and watched for changes
 pub mod clock; //      the wall clock and a monotonic one
 pub mod crypto; //     keys, ciphertexts, secrets: no I/O, no async, no clock
 pub mod duration; //   durations as the config file writes them

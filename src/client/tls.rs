@@ -14,7 +14,7 @@ use crate::auth::Identity;
 use crate::auth::api_key::ApiKey;
 use crate::auth::certificate::Certificate;
 use crate::auth::enclave;
-use crate::crypto::pem;
+use crate::certificates;
 use crate::http::trust::{Verifier, system_authorities};
 
 /// Which server certificates a client trusts.
@@ -116,6 +116,8 @@ fn verifier(trust: &Trust, provider: Arc<CryptoProvider>) -> Result<Verifier, Er
 }
 
 fn load_file(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
-    let file = std::fs::read(path).map_err(|error| Error::Roots(path.into(), error.into()))?;
-    pem::certificates(&file).map_err(|error| Error::Roots(path.into(), error.into()))
+    certificates::load(path).map_err(|error| match error {
+        certificates::Error::Read(path, error) => Error::Roots(path, error.into()),
+        certificates::Error::Pem(path, error) => Error::Roots(path, error.into()),
+    })
 }

@@ -14,7 +14,8 @@ use tonic::{Request, Status};
 use tonic_prost::ProstCodec;
 
 use super::message::Call;
-use crate::http::{self, Modified, TlsError};
+use crate::certificates::Fingerprint;
+use crate::http::{self, TlsError};
 use crate::setting::Url;
 use crate::telemetry::log;
 
@@ -39,7 +40,7 @@ pub(super) struct Members {
 #[derive(Debug)]
 struct Connections {
     channels: Vec<Channel>,
-    files: Vec<Option<Modified>>,
+    files: Fingerprint,
 }
 
 /// The member that is asked.
@@ -73,7 +74,7 @@ impl Members {
         // Several calls may have failed at the same member: it is left once.
         let next = member.turn.wrapping_add(1);
         let _ = self.turn.compare_exchange(member.turn, next, Ordering::Relaxed, Ordering::Relaxed);
-        if self.tls.modified() == member.connections.files {
+        if self.tls.files() == member.connections.files {
             return;
         }
         match Connections::new(&self.endpoints, &self.tls) {
@@ -86,7 +87,7 @@ impl Members {
 
 impl Connections {
     fn new(endpoints: &[Url], tls: &http::Tls) -> Result<Self, TlsError> {
-        let files = tls.modified();
+        let files = tls.files();
         let connector = tls.connector()?.enable_http2().wrap_connector(http::tcp());
         let connect = |url: &Url| {
             let endpoint = Endpoint::from_shared(url.to_string()).expect("a Url is a URI");

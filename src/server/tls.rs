@@ -6,7 +6,6 @@ mod verifier;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use rustls::ServerConfig;
 use rustls::crypto::CryptoProvider;
@@ -20,8 +19,11 @@ use time::OffsetDateTime;
 use self::choice::{ByName, Named};
 use self::verifier::Verifier;
 use crate::auth::Identity;
+use crate::certificates;
 use crate::crypto::{Blob, pem};
 use crate::setting;
+
+pub use crate::certificates::Fingerprint;
 
 pub(super) use self::trust::Trust;
 
@@ -265,6 +267,14 @@ pub enum Error {
 }
 
 impl Error {
+    /// Of a file of certificates that a setting names.
+    fn of(error: certificates::Error, setting: Setting) -> Self {
+        match error {
+            certificates::Error::Read(_, source) => Self::Read { setting, source },
+            certificates::Error::Pem(path, source) => Self::Certificate { setting, path, source },
+        }
+    }
+
     /// The setting that it is about.
     pub fn setting(&self) -> Setting {
         match self {
@@ -353,23 +363,10 @@ fn assemble(
     Ok(Tls { config: Arc::new(config), trust: Arc::new(trust), not_after, files: Fingerprint::default() })
 }
 
-/// Tells one version of the TLS files from another.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Fingerprint(Vec<Option<(u64, u64, u64, SystemTime)>>);
-
-/// A fingerprint of the files that `config` names. It changes when one of them does.
+/// A fingerprint of the files that `config` names.
 pub fn fingerprint(config: &Config) -> Fingerprint {
-    use std::os::unix::fs::MetadataExt as _;
-    let in_directory = config.ca.iter().filter_map(|ca| std::fs::read_dir(ca).ok()).flatten();
-    let mut in_directory: Vec<_> = in_directory.filter_map(|entry| Some(entry.ok()?.path())).collect();
-    in_directory.sort();
     let pairs = config.certs.iter().flat_map(|pair| [&pair.key, &pair.cert]);
-    let files = pairs.chain(&config.ca).chain(&in_directory);
-    let version = |path: &PathBuf| {
-        let metadata = std::fs::metadata(path).ok()?;
-        Some((metadata.dev(), metadata.ino(), metadata.len(), metadata.modified().ok()?))
-    };
-    Fingerprint(files.map(version).collect())
+    Fingerprint::of(pairs.chain(&config.ca).map(PathBuf::as_path))
 }
 
 /// AES-128 first: a full handshake then costs a tenth less, and a request the same.
@@ -385,9 +382,5 @@ fn read(path: &Path, setting: Setting) -> Result<Blob, Error> {
 }
 
 fn load_certificates(path: &Path, setting: Setting) -> Result<Vec<CertificateDer<'static>>, Error> {
-    pem::certificates(read(path, setting)?.expose()).map_err(|source| Error::Certificate {
-        setting,
-        path: path.into(),
-        source,
-    })
+    certificates::load(path).map_err(|error| Error::of(error, setting))
 }

@@ -12,8 +12,9 @@ use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
 
-use super::{ClientAuth, Config, Error, Setting, load_certificates};
+use super::{ClientAuth, Config, Error, Setting};
 use crate::auth::{Identity, peer};
+use crate::certificates;
 use crate::server::proxy;
 
 /// Whom the server takes the other end for: the settings `tls.auth`, `tls.ca` and `tls.proxy`.
@@ -118,20 +119,6 @@ fn chain_verifier(
     Ok((verifier, certificates))
 }
 
-/// The certificates of a file, or of every file in a directory.
 pub(super) fn load_roots(path: &Path) -> Result<Roots, Error> {
-    let unreadable = |source| Error::Read { setting: Setting::Ca, source };
-    if !std::fs::metadata(path).map_err(unreadable)?.is_dir() {
-        return load_certificates(path, Setting::Ca);
-    }
-    let mut files = Vec::new();
-    for entry in std::fs::read_dir(path).map_err(unreadable)? {
-        let file = entry.map_err(unreadable)?.path();
-        if file.is_file() {
-            files.push(file);
-        }
-    }
-    files.sort();
-    let certificates: Result<Vec<_>, _> = files.iter().map(|file| load_certificates(file, Setting::Ca)).collect();
-    Ok(certificates?.into_iter().flatten().collect())
+    certificates::load_authorities(path).map_err(|error| Error::of(error, Setting::Ca))
 }
