@@ -20,7 +20,7 @@ use crate::client::{Client, link::Protocol};
 use crate::crypto::random;
 use crate::duration;
 
-/// Measure what a server carries
+/// Measure how many requests a server can answer
 ///
 /// Creates keys of its own, sends requests for them as fast as they are answered, and deletes the keys again.
 #[derive(Debug, clap::Args)]
@@ -34,13 +34,13 @@ pub(super) struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
-    /// Hold two measurements against each other, such as before and after a migration
+    /// Compare two measurements, such as from before and after a migration
     Compare(compare::Args),
 }
 
 #[derive(Debug, clap::Args)]
 struct Run {
-    /// What to ask, and how often in proportion: generate, encrypt, decrypt
+    /// Which requests to send, and in which proportion: generate, encrypt, decrypt
     #[arg(long, value_name = "OP[=WEIGHT],…", default_value = "generate,encrypt,decrypt", value_parser = Mix::parse)]
     mix: Mix,
     /// How many connections

@@ -17,10 +17,10 @@ pub(super) struct Completions {
     shell: clap_complete::Shell,
 }
 
-/// Write manual pages: the main one, or one a command into a directory
+/// Write manual pages: the main page, or a page for each command
 #[derive(Debug, clap::Args)]
 pub(super) struct Man {
-    /// Write one file a command into this directory
+    /// Write a page for each command into this directory
     directory: Option<PathBuf>,
 }
 

@@ -27,7 +27,7 @@ pub(super) struct Args {
 enum Command {
     /// Check the config file of a key server or a key manager, and the files that it names
     ///
-    /// Starts no server, and asks no key store. 'doctor' looks at those, too.
+    /// It starts no server and contacts no key store. 'doctor' checks those too.
     Check {
         /// The config file
         file: PathBuf,

@@ -19,17 +19,17 @@ const LOCAL: &str = "127.0.0.1:7373";
 #[derive(Debug, clap::Args)]
 #[group(skip)]
 pub(super) struct Connection {
-    /// The servers to ask, separated by commas; the first that answers does [default: 127.0.0.1:7373] [env:
+    /// The servers to try, separated by commas; the first that answers is used [default: 127.0.0.1:7373] [env:
     /// MINIO_KES_SERVER]
     #[arg(short, long, value_name = "HOST:PORT", help_heading = "Connection")]
     server: Option<String>,
-    /// Read the API key from a file, '-' for standard input [env, the key itself: MINIO_KES_API_KEY]
+    /// Read the API key from a file; '-' is standard input [env, the key itself: MINIO_KES_API_KEY]
     #[arg(long, value_name = "FILE", help_heading = "Connection")]
     api_key_file: Option<PathBuf>,
     /// Do not verify the server's certificate
     #[arg(short = 'k', long, help_heading = "Connection")]
     insecure: bool,
-    /// Nothing; for scripts of old
+    /// Accepted for compatibility; has no effect
     #[arg(short, long, hide = true)]
     enclave: Option<String>,
 }

@@ -31,16 +31,16 @@ use crate::text::counted as count;
 /// Find what is wrong with a server's config, files and key store
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// The config file of the server, a key server or a key manager; for a migration one with 'keystore:' is enough
+    /// The config file of a key server or key manager; for a migration, one with only 'keystore:' is enough
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
     /// What the key store is needed for
     #[arg(long = "for", value_name = "PURPOSE", value_enum, default_value_t)]
     purpose: Purpose,
-    /// Keys that must be on the key store and work: their names, or a file with a name a line ('./names')
+    /// Keys that must exist and work: their names, or a file with one name on each line ('./names')
     #[arg(long, value_name = "NAME,…|FILE", value_parser = required::Given::parse)]
     require_keys: Option<required::Given>,
-    /// A ciphertext of the running server, as 'kes key encrypt' prints it, that a key must open; may be repeated
+    /// A ciphertext that a key must decrypt, as 'kes key encrypt' printed it; may be repeated
     #[arg(long, value_name = "FILE")]
     decrypts: Vec<PathBuf>,
     /// Write JSON

@@ -18,7 +18,7 @@ use crate::config::Config;
 use crate::server::path::Path;
 use crate::server::route::Router;
 
-/// Say which rule of a config allows or denies a request
+/// Show which rule of a config allows or denies a request
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Who asks: an identity, an API key, or a file with a certificate or a private key

@@ -24,7 +24,7 @@ use crate::auth::certificate::Certificate;
 use crate::client::{self, Client};
 use crate::crypto::pem;
 
-/// Make identities, and look at them: without a command, make an API key, or show whose KEY or FILE is
+/// Make and inspect identities; without a command, make an API key or print the identity of KEY or FILE
 #[derive(Debug, clap::Args)]
 #[command(args_conflicts_with_subcommands = true)]
 pub(super) struct Args {
@@ -37,12 +37,12 @@ pub(super) struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
-    /// Make an API key, and files for it where that is asked for
+    /// Make an API key and, if asked, files with its private key and certificate
     #[command(alias = "create")]
     New(new::Args),
     /// Print the identity of an API key, a certificate or a private key
     Of(Of),
-    /// Show what a server knows of an identity
+    /// Show what a server knows about an identity
     Info(Info),
     /// List identities
     Ls(list::Args),
@@ -57,7 +57,7 @@ struct Of {
 
 #[derive(Debug, clap::Args)]
 struct Info {
-    /// Whose; your own, when left out
+    /// The identity [default: your own]
     #[arg(value_name = "ID")]
     identity: Option<String>,
     /// Write JSON

@@ -33,19 +33,19 @@ enum Command {
     Create(Names),
     /// Import a key that exists elsewhere
     Import(Import),
-    /// Show what a key is
+    /// Show the details of a key
     #[command(alias = "show", alias = "describe", alias = "stat", alias = "status")]
     Info(Info),
     /// List keys
     #[command(visible_alias = "list")]
     Ls(list::Args),
-    /// Delete keys, and with them everything that they have encrypted
+    /// Delete keys; what they encrypted can then never be decrypted
     Rm(Remove),
     /// Encrypt a message
     Encrypt(crypto::Encrypt),
     /// Decrypt a ciphertext
     Decrypt(crypto::Decrypt),
-    /// Make a data key: a random key, in plain and encrypted
+    /// Make a data key: a random key, in plaintext and encrypted
     Dek(crypto::Dek),
     /// Print a key itself, for a server that takes one raw key
     Reveal(reveal::Reveal),
@@ -53,7 +53,7 @@ enum Command {
 
 #[derive(Debug, clap::Args)]
 struct Names {
-    /// Their names
+    /// The names of the keys
     #[arg(required = true, value_name = "NAME")]
     names: Vec<String>,
     #[command(flatten)]
@@ -64,7 +64,7 @@ struct Names {
 struct Remove {
     #[command(flatten)]
     keys: Names,
-    /// Make every server that '--server' names forget the keys, not only the first that answers
+    /// Tell every server in '--server' to forget the keys, not only the first that answers
     #[arg(long)]
     everywhere: bool,
     #[command(flatten)]
@@ -73,7 +73,7 @@ struct Remove {
 
 #[derive(Debug, clap::Args)]
 struct Import {
-    /// Its name
+    /// The name of the key
     name: String,
     /// The key: base64 of 32 bytes, or '-' to read that from standard input
     #[arg(required_unless_present = "key_file")]
@@ -81,7 +81,7 @@ struct Import {
     /// Read the base64 from a file
     #[arg(long, value_name = "FILE", conflicts_with = "key")]
     key_file: Option<PathBuf>,
-    /// What it encrypts with: AES256 or ChaCha20
+    /// The key's algorithm: AES256 or ChaCha20
     #[arg(long, value_name = "NAME", default_value = "AES256")]
     cipher: String,
     #[command(flatten)]
@@ -90,7 +90,7 @@ struct Import {
 
 #[derive(Debug, clap::Args)]
 struct Info {
-    /// Its name
+    /// The name of the key
     name: String,
     /// Write JSON
     #[arg(long)]

@@ -18,11 +18,11 @@ use super::completions::{self, Completions, Man};
 use super::out::Out;
 use crate::kms::seal::HsmKey;
 
-/// Run a key manager, and work with one
+/// Run a key manager, or use one
 #[derive(Debug, clap::Args)]
 #[command(arg_required_else_help = true, disable_help_subcommand = true, subcommand_negates_reqs = true)]
 pub(super) struct Args {
-    /// Make a key that takes the place of an HSM, and print it
+    /// Make and print a key that takes the place of an HSM
     #[arg(long)]
     soft_hsm: bool,
     /// Print the version

@@ -11,7 +11,7 @@ use crate::client::{self, Client};
 #[derive(Debug, clap::Args)]
 #[group(skip)]
 pub(super) struct Args {
-    /// Only what begins like this; a '*' at the end may stand or not
+    /// List only names that begin with this text; a '*' at the end is optional
     pattern: Option<String>,
     /// Write one JSON array
     #[arg(long)]

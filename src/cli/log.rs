@@ -16,10 +16,10 @@ pub(super) struct Args {
     /// Follow the audit log: who asked for what (the default)
     #[arg(long, conflicts_with = "error")]
     audit: bool,
-    /// Follow the error log: what the server has to say
+    /// Follow the error log: the server's own messages
     #[arg(long)]
     error: bool,
-    /// Write the events as they come, one JSON object a line
+    /// Write the events as they come, one JSON object on each line
     #[arg(long)]
     json: bool,
     #[command(flatten)]

@@ -14,7 +14,7 @@ pub(super) struct Args {
     /// List policies
     #[arg(short, long)]
     policy: bool,
-    /// The API key; others can read it in the list of processes, so rather set MINIO_KES_API_KEY
+    /// The API key; other users can see it in the process list, so prefer MINIO_KES_API_KEY
     #[arg(short, long, value_name = "KEY", conflicts_with = "api_key_file", help_heading = "Connection")]
     api_key: Option<SecretString>,
     #[command(flatten)]

@@ -13,10 +13,10 @@ use super::connection::Connection;
 use super::out::Out;
 use crate::duration;
 
-/// Watch the figures of a server
+/// Watch the metrics of a server
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// How often to look
+    /// How often to refresh
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = rate)]
     rate: Duration,
     #[command(flatten)]

@@ -22,16 +22,16 @@ use crate::text::{counted, first};
 pub(super) struct Args {
     #[command(flatten)]
     scope: Scope,
-    /// Replace keys that the target holds with another value.
+    /// Replace keys that have another value on the target.
     #[arg(short, long, conflicts_with = "merge")]
     force: bool,
-    /// Copy the missing keys only, and leave those alone that the target holds.
+    /// Copy only missing keys, and leave those that the target has.
     #[arg(long)]
     merge: bool,
     /// Plan and check everything, write nothing.
     #[arg(long)]
     dry_run: bool,
-    /// Do not read written keys back.
+    /// Do not read written keys back to check them.
     #[arg(long)]
     no_verify: bool,
 }

@@ -10,7 +10,7 @@ use super::list;
 use super::out::{BAD, GOOD, LABEL, Out, moment, printable};
 use crate::api::wire::{Patterns, ReadPolicyResponse};
 
-/// Look at policies
+/// Inspect policies
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(subcommand)]
@@ -30,7 +30,7 @@ enum Command {
 
 #[derive(Debug, clap::Args)]
 struct Name {
-    /// Its name
+    /// The name of the policy
     name: String,
     /// Write JSON
     #[arg(long)]

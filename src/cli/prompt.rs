@@ -32,7 +32,7 @@ pub(super) fn password(prompt: &str) -> io::Result<SecretString> {
 #[derive(Debug, clap::Args)]
 #[group(skip)]
 pub(super) struct Consent {
-    /// Do not ask before something is destroyed; on no terminal nobody is asked
+    /// Do not ask for confirmation; without a terminal it never asks
     #[arg(short, long)]
     yes: bool,
 }
@@ -51,7 +51,11 @@ impl Consent {
         if !self.must_be_asked_for() {
             return Ok(());
         }
-        let mut terminal = File::options().read(true).write(true).open("/dev/tty").context("nobody can be asked")?;
+        let mut terminal = File::options()
+            .read(true)
+            .write(true)
+            .open("/dev/tty")
+            .context("no terminal to ask on: use '--yes' to do it without a question")?;
         terminal.write_all(format!("{question} [y/N] ").as_bytes())?;
         let answer = read_line(&mut terminal)?;
         match answer.expose_secret().trim() {

@@ -20,19 +20,19 @@ use crate::migrate::{Progress, Verdict};
 use crate::name::KeyName;
 use crate::text::{counted, first};
 
-/// Seal the keys of a key store anew, where they are
+/// Seal the keys of a key store again, in place
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// The config file by which the keys are sealed now; just `keystore:` is enough.
+    /// The config file with the seal that the keys have now; just `keystore:` is enough.
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
-    /// The config file by which they shall be: the same key store with another `encrypt:`.
+    /// The config file with their new seal: the same key store with another `encrypt:`.
     #[arg(long, visible_alias = "to", value_name = "FILE")]
     target: PathBuf,
-    /// Open, seal and open everything in memory, store nothing.
+    /// Try everything in memory, and store nothing.
     #[arg(long)]
     dry_run: bool,
-    /// How many keys are in work at once
+    /// How many keys to work on at a time
     #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=512))]
     concurrency: u16,
     /// Write a report in JSON to a file.
@@ -258,7 +258,7 @@ impl Run {
         let gone: Vec<_> = gone.map(String::as_str).collect();
         let mut said = vec![resealed];
         if !gone.is_empty() && done.copies == 0 {
-            said.push(format!("No key in this store is any more: {}.", gone.join("; ")));
+            said.push(format!("Seals that no key in this store has any more: {}.", gone.join("; ")));
         }
         if todo.readers == Readers::Old {
             let [old, new] = [&self.args.config, &self.args.target].map(|file| file.display());

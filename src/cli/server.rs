@@ -35,7 +35,7 @@ pub(super) struct Args {
     /// The address to listen on, instead of the config file's.
     #[arg(long, value_name = "IP:PORT", value_parser = config::address)]
     addr: Option<SocketAddr>,
-    /// Start for development: keys in memory, a certificate and an admin API key made on the spot.
+    /// Start for development: keys in memory, with a new certificate and admin API key.
     #[arg(long, conflicts_with = "config")]
     dev: bool,
     /// Wait for a key store that does not answer, instead of giving up at the start.

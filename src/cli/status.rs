@@ -13,17 +13,17 @@ use super::units::{bytes, span};
 use crate::api::wire::{ApiRoute, StatusResponse};
 use crate::client::{Error, Kind};
 
-/// Show how a server is
+/// Show the state of a server
 #[derive(Debug, clap::Args)]
 #[command(mut_arg("server", |arg| arg.short(None)))]
 pub(super) struct Args {
-    /// Say only whether it answers
+    /// Print only whether it answers
     #[arg(short, long)]
     short: bool,
-    /// List its API
+    /// List the paths of its API
     #[arg(long)]
     api: bool,
-    /// Say only whether it is ready, with or without an identity, also of a key manager; the exit code is 1 when it is not
+    /// Print only whether it is ready, also of a key manager; needs no identity where all may ask; exit code 1: not ready
     #[arg(long, conflicts_with_all = ["short", "api", "json"])]
     ready: bool,
     /// Write JSON

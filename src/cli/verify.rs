@@ -9,7 +9,7 @@ use crate::keystore::Access;
 use crate::migrate::{KeyReport, Report, Verdict};
 use crate::text::first;
 
-/// Check that every key of one key store is on another, and the same
+/// Check that every key of one key store is on another, unchanged
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]

@@ -80,9 +80,9 @@ impl TryFrom<Section> for Config {
             (Some(provider), None) => {
                 Ok(Self { provider, also: section.also, allow_plaintext: section.allow_plaintext })
             }
-            (None, _) => Err("names nobody who encrypts; add one of the sections 'local', 'vault', 'aws'"),
+            (None, _) => Err("has no provider; add one of the sections 'local', 'vault', 'aws'"),
             (Some(_), Some(_)) => {
-                Err("names two who encrypt; keep one, and move the other into 'also' if it is still to decrypt")
+                Err("has two providers; keep one, and move the other into 'also' if it must still open values")
             }
         }
     }

@@ -36,8 +36,8 @@ use crate::http;
 use crate::name::KeyName;
 use crate::setting::Url;
 
-/// The error for a refusal when no right is missing.
-const BAD_TOKEN: &str = "the server does not know the token: it has expired, was revoked, or is none; give another one";
+/// The error when the token itself is refused, and not for a missing right.
+const BAD_TOKEN: &str = "the server rejected the token: it is expired, revoked or malformed; give another one";
 
 #[async_trait]
 impl Backend for Config {

@@ -29,7 +29,7 @@ enum Kind {
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Reveal {
-    /// Its name
+    /// The name of the key
     name: String,
     /// A config file whose 'keystore' section says where the key is; 'kms' in it names an enclave
     #[arg(long, value_name = "FILE")]

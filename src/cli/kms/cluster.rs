@@ -20,7 +20,7 @@ pub(super) struct List {
     connection: Connection,
 }
 
-/// Show how the servers are
+/// Show the state of the servers
 #[derive(Debug, clap::Args)]
 pub(super) struct Stat {
     /// Write JSON
@@ -30,28 +30,28 @@ pub(super) struct Stat {
     connection: Connection,
 }
 
-/// Add a server; this key manager is one server and says no
+/// Add a server; this key manager is always one server and refuses it
 #[derive(Debug, clap::Args)]
 pub(super) struct Add {
-    /// Where it is
+    /// The address of the server
     host: String,
     #[command(flatten)]
     connection: Connection,
 }
 
-/// Remove a server; this key manager is one server and says no
+/// Remove a server; this key manager is always one server and refuses it
 #[derive(Debug, clap::Args)]
 pub(super) struct Remove {
-    /// Where it is
+    /// The address of the server
     host: String,
     #[command(flatten)]
     connection: Connection,
 }
 
-/// Edit what a server knows of others; this key manager is one server and says no
+/// Change what a server knows about the others; this key manager is always one server and refuses it
 #[derive(Debug, clap::Args)]
 pub(super) struct Edit {
-    /// Where it is
+    /// The address of the server
     host: String,
     #[command(flatten)]
     connection: Connection,
@@ -60,9 +60,9 @@ pub(super) struct Edit {
 /// Seal the root key with another HSM of the server's config
 #[derive(Debug, clap::Args)]
 pub(super) struct AddHsm {
-    /// Its name in the config
+    /// The name of the HSM in the config
     name: String,
-    /// Replace the seal that it has
+    /// Replace its existing seal
     #[arg(long)]
     overwrite: bool,
     #[command(flatten)]
@@ -72,7 +72,7 @@ pub(super) struct AddHsm {
 /// Remove the seal of an HSM: it can no longer open the data file
 #[derive(Debug, clap::Args)]
 pub(super) struct RemoveHsm {
-    /// Its name
+    /// The name of the HSM
     name: String,
     #[command(flatten)]
     consent: Consent,
@@ -82,7 +82,7 @@ pub(super) struct RemoveHsm {
 
 /// Encrypt all data under a new root key
 ///
-/// Old HSM keys and old backups then open nothing that is written later.
+/// Data that is written later cannot be opened with old HSM keys, nor with the root key of old backups.
 #[derive(Debug, clap::Args)]
 pub(super) struct RotateRoot {
     #[command(flatten)]
@@ -91,7 +91,7 @@ pub(super) struct RotateRoot {
 
 async fn status(client: &Client) -> anyhow::Result<ClusterStatusResponse> {
     let status = client.ask("", Action::ClusterStatus, &NameRequest::default()).await;
-    status.context("failed to look at the servers")
+    status.context("failed to get the state of the servers")
 }
 
 pub(super) async fn list(args: List, out: &mut Out) -> anyhow::Result<()> {

@@ -15,7 +15,7 @@ const LOCAL: &str = "https://localhost:7373";
 #[derive(Debug, clap::Args)]
 #[group(skip)]
 pub(super) struct Connection {
-    /// The API key; others can read it in the list of processes, so rather set the variable [env: MINIO_KMS_API_KEY]
+    /// The API key; other users can see it in the process list, so prefer the variable [env: MINIO_KMS_API_KEY]
     #[arg(short, long, value_name = "KEY", help_heading = "Connection")]
     api_key: Option<SecretString>,
     /// Do not verify the server's certificate

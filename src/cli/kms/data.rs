@@ -27,7 +27,7 @@ pub(super) struct Backup {
     connection: Connection,
 }
 
-/// Put a backup in the place of all data
+/// Replace all data with a backup
 #[derive(Debug, clap::Args)]
 pub(super) struct Restore {
     /// The backup
@@ -41,19 +41,19 @@ pub(super) struct Restore {
 /// Follow the log
 #[derive(Debug, clap::Args)]
 pub(super) struct Logs {
-    /// First what the server still has from then on: a time such as 2026-01-02T15:04:05Z, or how long ago, such as 1h30m
+    /// Begin with records since a time such as 2026-01-02T15:04:05Z, or since how long ago, such as 1h30m
     #[arg(long, value_name = "WHEN", value_parser = since)]
     since: Option<OffsetDateTime>,
-    /// From which level on
+    /// The lowest level of records to show
     #[arg(long, value_name = "LEVEL", default_value = "INFO", value_parser = level)]
     level: i32,
-    /// From which level on to say where in the server a record was made
+    /// The lowest level of records that are shown with their place in the source
     #[arg(long, value_name = "LEVEL", value_parser = level)]
     trace: Option<i32>,
     /// Only records that contain this text
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     message: String,
-    /// Write one JSON object a line
+    /// Write one JSON object on each line
     #[arg(long)]
     json: bool,
     #[command(flatten)]

@@ -12,7 +12,7 @@ use crate::kms::wire::{EnclaveStatus, ListEnclavesResponse, ListRequest, NameReq
 /// Create enclaves
 #[derive(Debug, clap::Args)]
 pub(super) struct Add {
-    /// Their names
+    /// The names of the enclaves
     #[arg(required = true, value_name = "NAME")]
     names: Vec<String>,
     #[command(flatten)]
@@ -22,7 +22,7 @@ pub(super) struct Add {
 /// List enclaves
 #[derive(Debug, clap::Args)]
 pub(super) struct List {
-    /// Only those whose names begin like this; a '*' at the end may stand or not
+    /// List only names that begin with this text; a '*' at the end is optional
     #[arg(default_value = "", hide_default_value = true, value_parser = prefix)]
     prefix: String,
     /// Write one JSON array
@@ -32,10 +32,10 @@ pub(super) struct List {
     connection: Connection,
 }
 
-/// Show what an enclave is
+/// Show the details of an enclave
 #[derive(Debug, clap::Args)]
 pub(super) struct Stat {
-    /// Its name
+    /// The name of the enclave
     name: String,
     /// Write JSON
     #[arg(long)]
@@ -47,7 +47,7 @@ pub(super) struct Stat {
 /// Delete enclaves, and with them every key, policy and identity in them
 #[derive(Debug, clap::Args)]
 pub(super) struct Remove {
-    /// Their names
+    /// The names of the enclaves
     #[arg(required = true, value_name = "NAME")]
     names: Vec<String>,
     #[command(flatten)]
@@ -84,7 +84,7 @@ pub(super) async fn stat(args: Stat, out: &mut Out) -> anyhow::Result<()> {
     let client = args.connection.client()?;
     let status = client.ask("", Action::EnclaveStatus, &NameRequest { name: args.name.clone() }).await;
     let status: EnclaveStatus =
-        status.with_context(|| format!("failed to look at enclave \"{}\"", printable(&args.name)))?;
+        status.with_context(|| format!("failed to get enclave \"{}\"", printable(&args.name)))?;
     if args.json {
         return Ok(out.json(&status)?);
     }

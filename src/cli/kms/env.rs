@@ -17,9 +17,9 @@ use crate::kms::wire::{CreateIdentityRequest, CreateKeyRequest, NameRequest};
 /// The enclave of an object store, unless somebody says otherwise.
 const ENCLAVE: &str = "minio";
 
-/// Make an enclave, a key and an admin of the enclave for an object store, and print its environment
+/// Set up an enclave with a key and an admin for an object store, and print its environment
 ///
-/// An enclave or a key that exists is used as it is. Every run makes another admin.
+/// An existing enclave or key is used as it is. Every run makes a new admin.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// The key that the object store encrypts with

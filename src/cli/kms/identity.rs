@@ -25,9 +25,9 @@ use crate::kms::Action;
 use crate::kms::seal::HsmKey;
 use crate::kms::wire::{CreateIdentityRequest, IdentityRequest, IdentityResponse, ListIdentitiesResponse, ListRequest};
 
-/// Make an API key, or show the identity of a key that there is
+/// Make an API key, or show the identity of an existing key
 ///
-/// Of an HSM key it shows the API key of the administrator, which is worked out from it.
+/// For an HSM key it shows the administrator's API key, which is derived from it.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// An HSM key, an API key, or a file with a certificate; without it, a new API key is made
@@ -50,16 +50,16 @@ pub(super) struct Args {
     config: Option<PathBuf>,
 }
 
-/// Set identities: make each of them known to an enclave
+/// Add identities to an enclave
 #[derive(Debug, clap::Args)]
 pub(super) struct Add {
-    /// Who; without it, a new API key is made and printed
+    /// The identities; without any, a new API key is made and printed
     #[arg(value_name = "IDENTITY")]
     identities: Vec<String>,
-    /// They may do everything in the enclave
+    /// Make them administrators of the enclave
     #[arg(long, conflicts_with = "service")]
     admin: bool,
-    /// They are service accounts: they have the rights of whoever adds them, and go with that one
+    /// Make them service accounts of your identity: they have its rights, and are removed with it
     #[arg(long)]
     service: bool,
     /// Labels
@@ -75,7 +75,7 @@ pub(super) struct Add {
 /// List identities
 #[derive(Debug, clap::Args)]
 pub(super) struct List {
-    /// Only those that begin like this; a '*' at the end may stand or not
+    /// List only identities that begin with this text; a '*' at the end is optional
     #[arg(default_value = "", hide_default_value = true, value_parser = prefix)]
     prefix: String,
     /// Write one JSON array
@@ -85,10 +85,10 @@ pub(super) struct List {
     connection: InEnclave,
 }
 
-/// Show what is known of an identity
+/// Show the details of an identity
 #[derive(Debug, clap::Args)]
 pub(super) struct Get {
-    /// Who [default: that of the API key]
+    /// The identity [default: that of the API key]
     identity: Option<String>,
     /// Write JSON
     #[arg(long)]
@@ -100,7 +100,7 @@ pub(super) struct Get {
 /// Remove identities, and their service accounts
 #[derive(Debug, clap::Args)]
 pub(super) struct Remove {
-    /// Who
+    /// The identities
     #[arg(required = true, value_name = "IDENTITY")]
     identities: Vec<String>,
     #[command(flatten)]
@@ -222,8 +222,7 @@ pub(super) async fn get(args: Get, out: &mut Out) -> anyhow::Result<()> {
     let (client, enclave) = args.connection.client()?;
     let identity = args.identity.or_else(|| own(&client)).unwrap_or_default();
     let known = client.ask(&enclave, Action::IdentityStatus, &IdentityRequest { identity: identity.clone() }).await;
-    let known: IdentityResponse =
-        known.with_context(|| format!("failed to look at identity {}", printable(&identity)))?;
+    let known: IdentityResponse = known.with_context(|| format!("failed to get identity {}", printable(&identity)))?;
     if args.json { Ok(out.json(&known)?) } else { Ok(print(&known, out)?) }
 }
 

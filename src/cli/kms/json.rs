@@ -4,7 +4,7 @@
 #[derive(Debug, clap::Args)]
 #[group(skip)]
 pub(super) struct Always {
-    /// Write JSON; this is what happens without it, too
+    /// Write JSON, which is the default
     #[arg(long = "json")]
     _json: bool,
 }

@@ -18,18 +18,18 @@ use crate::kms::wire::{
     ListRequest, MacRequest, MacResponse,
 };
 
-/// Create a key, rotate or import one
+/// Create, rotate or import a key
 #[derive(Debug, clap::Args)]
 pub(super) struct Add {
-    /// Its name
+    /// The name of the key
     name: String,
-    /// What it encrypts with: AES256 or ChaCha20 [default: as the server likes]
+    /// The key's algorithm: AES256 or ChaCha20 [default: the server chooses]
     #[arg(long = "type", value_name = "TYPE", default_value = "", hide_default_value = true)]
     kind: String,
-    /// Add a version to a key that exists: it encrypts from now on, the others still decrypt
+    /// Add a version to an existing key: the new version encrypts, all versions decrypt
     #[arg(long, conflicts_with = "import")]
     version: bool,
-    /// The key itself: base64 of 32 bytes, or '-' to read that from standard input
+    /// Import this key: base64 of 32 bytes, or '-' to read that from standard input
     #[arg(long, value_name = "BASE64")]
     import: Option<SecretString>,
     #[command(flatten)]
@@ -39,7 +39,7 @@ pub(super) struct Add {
 /// List keys
 #[derive(Debug, clap::Args)]
 pub(super) struct List {
-    /// Only those whose names begin like this, a '*' at the end may stand or not; with '--versions' the name of one
+    /// List only names that begin with this text, a '*' at the end is optional; with '--versions' the name of a key
     #[arg(default_value = "", hide_default_value = true, value_parser = prefix)]
     prefix: String,
     /// List the versions of one key
@@ -52,12 +52,12 @@ pub(super) struct List {
     connection: InEnclave,
 }
 
-/// Show what a key is
+/// Show the details of a key
 #[derive(Debug, clap::Args)]
 pub(super) struct Stat {
-    /// Its name
+    /// The name of the key
     name: String,
-    /// Which version [default: the latest]
+    /// The version [default: the latest]
     #[arg(long, value_name = "NUMBER", default_value_t = 0, hide_default_value = true)]
     version: u32,
     /// Write JSON
@@ -67,12 +67,12 @@ pub(super) struct Stat {
     connection: InEnclave,
 }
 
-/// Delete versions of a key, and with them everything that they have encrypted
+/// Delete versions of a key; what they encrypted can then never be decrypted
 #[derive(Debug, clap::Args)]
 pub(super) struct Remove {
-    /// Its name
+    /// The name of the key
     name: String,
-    /// Which version; without it, and without '--all', the one in use is shown on a terminal, and asked about
+    /// The version; without it and '--all', a terminal is asked whether to delete the one in use
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..))]
     version: Option<u32>,
     /// All versions
@@ -84,12 +84,12 @@ pub(super) struct Remove {
     connection: InEnclave,
 }
 
-/// Make a data key: random bytes, in plain and encrypted
+/// Make a data key: random bytes, in plaintext and encrypted
 #[derive(Debug, clap::Args)]
 pub(super) struct Keygen {
     /// The key that encrypts it
     name: String,
-    /// What the ciphertext is bound to
+    /// Associated data that the ciphertext is bound to
     #[arg(default_value = "", hide_default_value = true)]
     associated_data: String,
     /// Its length in bytes
@@ -108,7 +108,7 @@ pub(super) struct Encrypt {
     name: String,
     /// The message, or '-' to read it from standard input
     message: SecretString,
-    /// What the ciphertext is bound to
+    /// Associated data that the ciphertext is bound to
     #[arg(default_value = "", hide_default_value = true)]
     associated_data: String,
     #[command(flatten)]
@@ -124,7 +124,7 @@ pub(super) struct Decrypt {
     name: String,
     /// The ciphertext in base64, or '-' to read that from standard input
     ciphertext: String,
-    /// What the ciphertext is bound to
+    /// Associated data that the ciphertext is bound to
     #[arg(default_value = "", hide_default_value = true)]
     associated_data: String,
     #[command(flatten)]
@@ -133,7 +133,7 @@ pub(super) struct Decrypt {
     connection: InEnclave,
 }
 
-/// Sign a message: make its HMAC
+/// Compute the HMAC of a message
 #[derive(Debug, clap::Args)]
 pub(super) struct Mac {
     /// The key
@@ -162,7 +162,7 @@ pub(super) async fn add(args: Add) -> anyhow::Result<()> {
 }
 
 pub(super) async fn list(args: List, out: &mut Out) -> anyhow::Result<()> {
-    ensure!(!args.versions || !args.prefix.is_empty(), "name the key whose versions are wanted");
+    ensure!(!args.versions || !args.prefix.is_empty(), "name the key whose versions to list");
     let (client, enclave) = args.connection.client()?;
     let action = if args.versions { Action::KeyListVersions } else { Action::KeyList };
     let mut keys = Vec::new();
@@ -187,7 +187,7 @@ pub(super) async fn stat(args: Stat, out: &mut Out) -> anyhow::Result<()> {
     let (client, enclave) = args.connection.client()?;
     let request = KeyVersionRequest { name: args.name.clone(), version: args.version };
     let status = client.ask(&enclave, Action::KeyStatus, &request).await;
-    let key: KeyStatus = status.with_context(|| format!("failed to look at key \"{}\"", printable(&args.name)))?;
+    let key: KeyStatus = status.with_context(|| format!("failed to get key \"{}\"", printable(&args.name)))?;
     if args.json {
         return Ok(out.json(&key)?);
     }
@@ -213,7 +213,10 @@ pub(super) async fn remove(args: Remove, out: &mut Out) -> anyhow::Result<()> {
         (false, Some(version)) => (version, format!("version {version} of key \"{name}\"")),
         // The latest version is in use, so it is never the default.
         (false, None) => {
-            ensure!(args.consent.must_be_asked_for(), "say which: '--version NUMBER', or '--all' for the whole key");
+            ensure!(
+                args.consent.must_be_asked_for(),
+                "name what to delete: '--version NUMBER', or '--all' for the whole key"
+            );
             let request = KeyVersionRequest { name: args.name.clone(), version: 0 };
             let latest: KeyStatus = client.ask(&enclave, Action::KeyStatus, &request).await.with_context(failed)?;
             (latest.version, format!("version {} of key \"{name}\", the one that is in use", latest.version))

@@ -18,10 +18,10 @@ use crate::kms::wire::{
     RuleSet,
 };
 
-/// Set a policy
+/// Create or replace a policy
 #[derive(Debug, clap::Args)]
 pub(super) struct Add {
-    /// Its name
+    /// The name of the policy
     name: String,
     /// A JSON file: {"allow":{"KEY:CREATE":"my-key*"},"deny":{…}}; '-' for standard input
     file: PathBuf,
@@ -32,7 +32,7 @@ pub(super) struct Add {
 /// List policies
 #[derive(Debug, clap::Args)]
 pub(super) struct List {
-    /// Only those whose names begin like this; a '*' at the end may stand or not
+    /// List only names that begin with this text; a '*' at the end is optional
     #[arg(default_value = "", hide_default_value = true, value_parser = prefix)]
     prefix: String,
     /// Write one JSON array
@@ -45,7 +45,7 @@ pub(super) struct List {
 /// Print a policy, as a file for 'add-policy'
 #[derive(Debug, clap::Args)]
 pub(super) struct Get {
-    /// Its name
+    /// The name of the policy
     name: String,
     #[command(flatten)]
     _json: Always,
@@ -56,19 +56,19 @@ pub(super) struct Get {
 /// Give a policy to identities
 #[derive(Debug, clap::Args)]
 pub(super) struct Assign {
-    /// Its name
+    /// The name of the policy
     policy: String,
-    /// Who is to have it
+    /// The identities that get it
     #[arg(required = true, value_name = "IDENTITY")]
     identities: Vec<String>,
     #[command(flatten)]
     connection: InEnclave,
 }
 
-/// Delete policies; whoever had one has none then
+/// Delete policies; identities that had one are left without
 #[derive(Debug, clap::Args)]
 pub(super) struct Remove {
-    /// Their names
+    /// The names of the policies
     #[arg(required = true, value_name = "NAME")]
     names: Vec<String>,
     #[command(flatten)]
@@ -111,7 +111,7 @@ fn rules(rules: BTreeMap<String, Patterns>) -> BTreeMap<String, RuleSet> {
 
 pub(super) async fn add(args: Add) -> anyhow::Result<()> {
     let file: File = serde_json::from_slice(&input::read(&args.file)?)
-        .with_context(|| format!("'{}' is no policy", args.file.display()))?;
+        .with_context(|| format!("'{}' is not a policy", args.file.display()))?;
     let (client, enclave) = args.connection.client()?;
     let request = CreatePolicyRequest { name: args.name.clone(), allow: rules(file.allow), deny: rules(file.deny) };
     let done = client.change(&enclave, Commands::one(Action::PolicyCreate, &request)).await;

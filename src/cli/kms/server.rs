@@ -35,7 +35,7 @@ const PORT: u16 = 7373;
 /// Start a key manager
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Where the data is; made if it is missing
+    /// The directory of the data; made if it is missing
     #[arg(required_unless_present = "dev", value_name = "DIR")]
     directory: Option<PathBuf>,
     /// The address to listen on [default: 0.0.0.0:7373, with --dev 127.0.0.1:7373]
@@ -50,7 +50,7 @@ pub(super) struct Args {
     /// Serve the KES API, too: the config file of a KES whose key store is an enclave; may be given several times
     #[arg(long, value_name = "FILE")]
     kes: Vec<PathBuf>,
-    /// Start for development: data in memory, a certificate and keys made on the spot
+    /// Start for development: data in memory, with a new certificate and new keys
     #[arg(long, conflicts_with_all = ["directory", "config"])]
     dev: bool,
 }

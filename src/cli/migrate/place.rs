@@ -27,13 +27,13 @@ pub(super) struct Destination {
     /// The config file of the key store that keys go to.
     #[arg(long, visible_alias = "to", value_name = "FILE", conflicts_with_all = ["server", "enclave", "api_key", "insecure"])]
     target: Option<PathBuf>,
-    /// Or the key manager that they go to [env: MINIO_KMS_SERVER]
+    /// Or the key manager that keys go to [env: MINIO_KMS_SERVER]
     #[arg(short, long, value_name = "HOST[,HOST...]", help_heading = "Key manager as target")]
     server: Option<String>,
     /// Its enclave [env: MINIO_KMS_ENCLAVE]
     #[arg(short, long, value_name = "NAME", help_heading = "Key manager as target")]
     enclave: Option<String>,
-    /// The API key; others can read it in the list of processes, so rather set the variable [env: MINIO_KMS_API_KEY]
+    /// The API key; other users can see it in the process list, so prefer the variable [env: MINIO_KMS_API_KEY]
     #[arg(short, long, value_name = "KEY", help_heading = "Key manager as target")]
     api_key: Option<SecretString>,
     /// Do not verify the key manager's certificate

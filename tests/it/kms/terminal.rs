@@ -96,10 +96,13 @@ fn the_version_in_use_is_never_deleted_because_nobody_said_which() {
     let root = fixture.root();
     for line in [&["rm-key", "k"][..], &["rm-key", "k", "--yes"]] {
         let refused = root.run(line);
-        assert!(refused.exit == Some(1) && refused.stderr.contains("say which: '--version NUMBER'"), "{refused:?}");
+        assert!(
+            refused.exit == Some(1) && refused.stderr.contains("name what to delete: '--version NUMBER'"),
+            "{refused:?}"
+        );
     }
     let (output, _) = unasked(&root, &["rm-key", "k", "--yes"]);
-    assert!(output.contains("say which"), "{output}");
+    assert!(output.contains("name what to delete"), "{output}");
     let (output, exit) = answer(&root, &["rm-key", "k"], "n");
     assert!(exit == Some(1) && output.contains("Delete version 2 of key \"k\", the one that is in use?"), "{output}");
     assert_eq!(fixture.versions(), "[\"1\",\"2\"]\n");

@@ -292,7 +292,11 @@ fn a_rotated_transit_key_is_followed() {
     let label = |version| format!("transit key {engine}/seal, version {version}");
     assert!(run.stderr.contains(&format!("{}: 20 keys", label(1))), "{}", run.stderr);
     assert!(run.stderr.contains(&format!("as {}", label(2))), "{}", run.stderr);
-    assert!(run.stdout.contains(&format!("No key in this store is any more: {}.", label(1))), "{}", run.stdout);
+    assert!(
+        run.stdout.contains(&format!("Seals that no key in this store has any more: {}.", label(1))),
+        "{}",
+        run.stdout
+    );
     bao.ask("POST", &format!("{engine}/keys/seal/config"), json!({ "min_decryption_version": 2 }));
     assert_eq!(opened(&stores, "new.yml"), before);
 }

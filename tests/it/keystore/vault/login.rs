@@ -53,7 +53,7 @@ fn by_a_given_token() {
         bao.ask("POST", "auth/token/revoke", json!({ "token": first }));
         expect(&session, "GET", "/v1/key/describe/new", REFUSED).await;
     });
-    super::super::wait_for_log(&server, &["the server does not know the token"]);
+    super::super::wait_for_log(&server, &["the server rejected the token"]);
 
     let directory = tempfile::tempdir().expect("a directory");
     let file = directory.path().join("token");
