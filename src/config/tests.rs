@@ -110,7 +110,10 @@ mod example {
             assert_eq!(settings(&full), settings(&required), "{block}");
             names.insert(config(&full).keystore.store.name());
         }
-        let all = ["aws", "azure", "entrust", "etcd", "fortanix", "fs", "gcp", "gemalto", "static", "vault"];
+        let all = [
+            "aws", "azure", "dynamodb", "entrust", "etcd", "fortanix", "fs", "gcp", "gemalto", "postgres", "static",
+            "vault",
+        ];
         assert_eq!(names.into_iter().collect::<Vec<_>>(), all);
     }
 
@@ -138,7 +141,10 @@ mod example {
         let expected = [
             ("cache.max_entries", false),
             ("keystore.aws.secretsmanager.fips", false),
+            ("keystore.dynamodb", true),
             ("keystore.encrypt", true),
+            ("keystore.etcd", true),
+            ("keystore.postgres", true),
             ("keystore.static", true),
             ("keystore.vault.tls.insecure_skip_verify", false),
             ("keystore.vault.token", true),
@@ -226,6 +232,14 @@ keystore:
             ),
             format!(
                 "etcd: {{ endpoints: [ 'https://h' ], prefix: p/, credentials: {{ username: u, password: {SECRET} }}, \
+                 tls: {{ key: k, cert: c, ca: d }} }}"
+            ),
+            format!(
+                "dynamodb: {{ table: tab, partition: p, endpoint: e, region: r, \
+                 credentials: {{ accesskey: {SECRET}, secretkey: {SECRET}, token: {SECRET} }}, tls: {{ ca: c }} }}"
+            ),
+            format!(
+                "postgres: {{ hosts: [ h ], database: d, user: u, password: {SECRET}, table: t, \
                  tls: {{ key: k, cert: c, ca: d }} }}"
             ),
         ];

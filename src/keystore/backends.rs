@@ -15,7 +15,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde::Deserialize;
 
-use super::{Error, KeyStore, aws, azure, enclave, entrust, etcd, fixed, fortanix, fs, gcp, gemalto, vault};
+use super::{
+    Error, KeyStore, aws, azure, dynamodb, enclave, entrust, etcd, fixed, fortanix, fs, gcp, gemalto, postgres, vault,
+};
 
 /// The section of a key store in the config file.
 #[async_trait]
@@ -139,6 +141,10 @@ backends! {
     Entrust(entrust::Config): "entrust", built: true;
     /// etcd.
     Etcd(etcd::Config): "etcd", built: true;
+    /// PostgreSQL.
+    Postgres(postgres::Config): "postgres", built: true;
+    /// Amazon DynamoDB.
+    DynamoDb(dynamodb::Config): "dynamodb", built: cfg!(feature = "aws");
     /// An enclave of the key manager that is the same process: no store at all, and the key manager looks for it first.
     Enclave(enclave::Config): "enclave", built: true;
 }

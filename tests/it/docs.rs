@@ -1,11 +1,15 @@
 //! The examples in `docs/` are run: each document in a directory of its own, beside a development server.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use crate::support::TestServer;
+use crate::support::certs;
 use crate::support::console;
+use crate::support::dynamodb::DynamoDb;
+use crate::support::etcd::Etcd;
 use crate::support::moto::Moto;
-use crate::support::openbao::OpenBao;
+use crate::support::openbao::{OpenBao, unique};
 use crate::support::server::PROGRAM;
 
 #[test]
@@ -69,9 +73,12 @@ fn sealing() {
     run_beside_peers("docs/sealing.md");
 }
 
-/// With a Vault of its own, and with AWS.
+/// With a Vault of its own, with AWS, and with etcd.
 fn run_beside_peers(document: &str) {
-    let (bao, moto) = (OpenBao::start(), Moto::start());
+    let (bao, moto, etcd) = (OpenBao::start(), Arc::new(Moto::start()), Etcd::shared());
+    let table = DynamoDb::new(moto.clone()).table;
+    let [first, second, third] = etcd.endpoints().try_into().expect("three members");
+    let file = |name| certs(name).display().to_string();
     let path = format!("{}:{}", OpenBao::directory().display(), std::env::var("PATH").expect("there is one"));
     let variables = [
         ("BAO_ADDR", bao.endpoint()),
@@ -83,6 +90,14 @@ fn run_beside_peers(document: &str) {
         ("AWS_ENDPOINT", moto.endpoint()),
         ("AWS_ACCESS_KEY_ID", "anybody".into()),
         ("AWS_SECRET_ACCESS_KEY", "whatever".into()),
+        ("DYNAMODB_TABLE", table),
+        ("ETCD_1", first),
+        ("ETCD_2", second),
+        ("ETCD_3", third),
+        ("ETCD_PREFIX", format!("{}/", unique("docs"))),
+        ("ETCD_CA", file("ca.crt")),
+        ("ETCD_CERT", file("app.crt")),
+        ("ETCD_KEY", file("app.key")),
         ("PATH", path),
     ];
     run_with(document, variables.map(|(name, value)| (name.to_owned(), value)).into());

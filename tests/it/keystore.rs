@@ -3,8 +3,10 @@
 mod aws;
 pub mod clouds;
 mod crash;
+mod dynamodb;
 mod etcd;
 mod order;
+mod postgres;
 mod race;
 mod seal;
 mod trouble;

@@ -10,10 +10,12 @@ use claviger::name::KeyName;
 use claviger::telemetry::log::causes;
 
 use crate::support::client::Request;
+use crate::support::dynamodb::DynamoDb;
 use crate::support::etcd::Etcd;
 use crate::support::gate::Gate;
 use crate::support::moto::{Moto, REGION};
 use crate::support::openbao::{OpenBao, unique};
+use crate::support::postgres::Postgres;
 use crate::support::server::dev_config;
 use crate::support::{Client, Identity, Protocol, TestServer, block_on};
 
@@ -22,23 +24,45 @@ struct Places {
     bao: Arc<OpenBao>,
     moto: Arc<Moto>,
     etcd: Arc<Etcd>,
+    postgres: Arc<Postgres>,
     directory: tempfile::TempDir,
 }
 
 impl Places {
     fn new() -> Self {
         let directory = tempfile::tempdir().expect("a directory");
-        Self { bao: OpenBao::shared(), moto: Moto::shared(), etcd: Etcd::shared(), directory }
+        Self {
+            bao: OpenBao::shared(),
+            moto: Moto::shared(),
+            etcd: Etcd::shared(),
+            postgres: Postgres::shared(),
+            directory,
+        }
     }
 
     /// Every kind of store, each empty.
-    fn stores(&self) -> [Value; 4] {
+    fn stores(&self) -> [Value; 6] {
         let keys = self.directory.path().join(unique("keys"));
-        [json!({ "fs": { "path": keys } }), self.vault(), self.secrets_manager(), self.etcd()]
+        [
+            json!({ "fs": { "path": keys } }),
+            self.vault(),
+            self.secrets_manager(),
+            self.dynamodb(),
+            self.etcd(),
+            self.postgres(),
+        ]
     }
 
     fn etcd(&self) -> Value {
         json!({ "etcd": self.etcd.section(&format!("{}/", unique("sealed"))) })
+    }
+
+    fn dynamodb(&self) -> Value {
+        json!({ "dynamodb": DynamoDb::new(self.moto.clone()).section("sealed") })
+    }
+
+    fn postgres(&self) -> Value {
+        json!({ "postgres": self.postgres.section(&self.postgres.table("SELECT, INSERT, UPDATE, DELETE")) })
     }
 
     fn vault(&self) -> Value {

@@ -21,7 +21,9 @@ fn keys_go_a_long_way_one_by_one_and_many_at_once() {
     let places = [
         (Kind::Vault(2), peers.bao.address()),
         (Kind::SecretsManager, peers.moto.address()),
+        (Kind::DynamoDb, peers.moto.address()),
         (Kind::Etcd, peers.etcd.address(0)),
+        (Kind::Postgres, peers.postgres.address(0)),
     ];
     for (kind, peer) in places {
         let delay = Delay::new(peer, LATENCY);
@@ -54,6 +56,7 @@ fn move_away(section: &mut Value, delay: &Delay) {
     let section = section.as_object_mut().expect("a section").values_mut().next().expect("a store");
     let section = if section.get("secretsmanager").is_some() { &mut section["secretsmanager"] } else { section };
     match section.get("endpoints") {
+        _ if section.get("hosts").is_some() => section["hosts"] = json!([delay.address().to_string()]),
         Some(_) => section["endpoints"] = json!([format!("https://{}", delay.address())]),
         None => section["endpoint"] = delay.endpoint().into(),
     }

@@ -8,9 +8,11 @@ use serde_json::{Value, json};
 
 use super::interruption::random;
 use super::support::Stores;
+use crate::support::dynamodb;
 use crate::support::etcd;
 use crate::support::moto::{Moto, REGION};
 use crate::support::openbao::{OpenBao, unique};
+use crate::support::postgres;
 
 /// A kind of key store.
 #[derive(Debug, Clone, Copy)]
@@ -19,9 +21,11 @@ pub enum Kind {
     Vault(u8),
     SecretsManager,
     Etcd,
+    Postgres,
+    DynamoDb,
 }
 
-use Kind::{Directory, Etcd, SecretsManager, Vault};
+use Kind::{Directory, DynamoDb, Etcd, Postgres, SecretsManager, Vault};
 
 /// Each of the twelve ways between two of four kinds, one after the other.
 const WAY: [Kind; 13] = [
@@ -42,23 +46,33 @@ const WAY: [Kind; 13] = [
 
 /// The same for a store that has no peer of its own in that list: to it and from it, a directory and a Vault.
 const WAY_BY_ETCD: [Kind; 5] = [Directory, Etcd, Vault(2), Etcd, Directory];
+const WAY_BY_DYNAMODB: [Kind; 6] = [Directory, DynamoDb, Vault(2), DynamoDb, Etcd, Directory];
+const WAY_BY_POSTGRES: [Kind; 6] = [Directory, Postgres, Vault(2), Postgres, Etcd, Postgres];
 
 /// The servers of other programs.
 pub struct Peers {
     pub bao: Arc<OpenBao>,
     pub moto: Arc<Moto>,
     pub etcd: Arc<etcd::Etcd>,
+    pub postgres: Arc<postgres::Postgres>,
 }
 
 impl Peers {
     pub fn shared() -> Self {
-        Self { bao: OpenBao::shared(), moto: Moto::shared(), etcd: etcd::Etcd::shared() }
+        Self {
+            bao: OpenBao::shared(),
+            moto: Moto::shared(),
+            etcd: etcd::Etcd::shared(),
+            postgres: postgres::Postgres::shared(),
+        }
     }
 }
 
 /// A new and empty store of a kind: its section of a config file, and the directory, if it is one.
-pub fn place(kind: Kind, Peers { bao, moto, etcd }: &Peers) -> (Value, Option<String>) {
+pub fn place(kind: Kind, Peers { bao, moto, etcd, postgres }: &Peers) -> (Value, Option<String>) {
     match kind {
+        DynamoDb => (json!({ "dynamodb": dynamodb::DynamoDb::new(moto.clone()).section("moved") }), None),
+        Postgres => (json!({ "postgres": postgres.section(&postgres.table("SELECT, INSERT, UPDATE, DELETE")) }), None),
         Etcd => (json!({ "etcd": etcd.section(&format!("{}/", unique("moved"))) }), None),
         Directory => {
             let directory = unique("keys");
@@ -102,6 +116,18 @@ fn keys_go_from_every_store_to_every_other_through_kills_and_are_the_same() {
 #[ignore = "runs etcd: tests/run"]
 fn keys_go_to_etcd_and_back_through_kills_and_are_the_same() {
     go(&WAY_BY_ETCD);
+}
+
+#[test]
+#[ignore = "runs moto: tests/run"]
+fn keys_go_to_dynamodb_and_on_to_etcd_through_kills_and_are_the_same() {
+    go(&WAY_BY_DYNAMODB);
+}
+
+#[test]
+#[ignore = "runs PostgreSQL: tests/run"]
+fn keys_go_to_postgres_and_back_through_kills_and_are_the_same() {
+    go(&WAY_BY_POSTGRES);
 }
 
 /// Every run is killed once, at a random moment, and another one goes on. `KEYS` in the environment is how many keys:

@@ -78,10 +78,15 @@ impl Moto {
 
     /// Asks Secrets Manager for something that must work, as somebody whom nobody checks.
     pub fn ask(&self, action: &str, body: &Value) -> Value {
-        let target = format!("X-Amz-Target: secretsmanager.{action}");
-        let json = "Content-Type: application/x-amz-json-1.1";
-        let answer = self.send("secretsmanager", &["-H", &target, "-H", json, "-d", &body.to_string()]);
-        assert_eq!(answer.status, 200, "{action}: {answer:?}");
+        self.ask_service("secretsmanager", &format!("secretsmanager.{action}"), "1.1", body)
+    }
+
+    /// Asks a service whose requests are JSON of this version.
+    pub fn ask_service(&self, service: &str, target: &str, version: &str, body: &Value) -> Value {
+        let json = format!("Content-Type: application/x-amz-json-{version}");
+        let header = format!("X-Amz-Target: {target}");
+        let answer = self.send(service, &["-H", &header, "-H", &json, "-d", &body.to_string()]);
+        assert_eq!(answer.status, 200, "{target}: {answer:?}");
         answer.json()
     }
 

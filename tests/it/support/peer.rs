@@ -61,6 +61,8 @@ pub struct Peer {
     child: Child,
     address: SocketAddr,
     directory: tempfile::TempDir,
+    /// What stops it.
+    signal: Signal,
 }
 
 impl Peer {
@@ -90,13 +92,19 @@ impl Peer {
             .process_group(0)
             .spawn()
             .expect("the peer starts");
-        let mut peer = Self { child, address, directory };
+        let mut peer = Self { child, address, directory, signal: Signal::TERM };
         super::eventually("the peer listens", || {
             let ended = peer.child.try_wait().expect("our child");
             assert!(ended.is_none(), "{} does not start:\n{}", program.display(), peer.log());
             TcpStream::connect(address).is_ok()
         });
         peer
+    }
+
+    /// The same peer, which this signal stops.
+    pub fn stopped_by(mut self, signal: Signal) -> Self {
+        self.signal = signal;
+        self
     }
 
     pub fn address(&self) -> SocketAddr {
@@ -117,7 +125,7 @@ impl Peer {
 impl Drop for Peer {
     fn drop(&mut self) {
         // A process group of its own: the program, and the timeout that started it.
-        let _ = kill_process_group(Pid::from_child(&self.child), Signal::TERM);
+        let _ = kill_process_group(Pid::from_child(&self.child), self.signal);
         let _ = self.child.wait();
         if std::thread::panicking() {
             eprintln!("--- log of the peer\n{}", self.log());
