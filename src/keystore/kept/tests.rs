@@ -1,5 +1,7 @@
 //! Replacements that go well, and those that do not.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use super::*;
 use crate::keystore::{conformance, mem};
 
@@ -48,6 +50,64 @@ async fn interrupt(store: &Kept<mem::Store>, steps: usize) {
 async fn intrude(store: &Kept<mem::Store>) {
     let _ = store.store.delete(&name()).await;
     store.store.create(&name(), &blob("another")).await.expect("created");
+}
+
+/// A store that cannot read the key so many times, as one does in which it is half deleted.
+struct HalfDeleted(mem::Store, AtomicUsize);
+
+impl fmt::Display for HalfDeleted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+#[async_trait]
+impl KeyStore for HalfDeleted {
+    async fn create(&self, name: &KeyName, value: &Blob) -> Result<(), Error> {
+        self.0.create(name, value).await
+    }
+    async fn get(&self, asked: &KeyName) -> Result<Blob, Error> {
+        let left = self.1.load(Ordering::Relaxed);
+        if *asked == name() && left > 0 {
+            self.1.store(left - 1, Ordering::Relaxed);
+            return Err(failed("it was deleted, and can be recovered"));
+        }
+        self.0.get(asked).await
+    }
+    async fn replace(&self, name: &KeyName, expected: &Blob, value: &Blob) -> Result<(), Error> {
+        self.0.replace(name, expected, value).await
+    }
+    async fn delete(&self, name: &KeyName) -> Result<(), Error> {
+        self.0.delete(name).await
+    }
+    async fn list(&self, prefix: &str) -> Result<Listing, Error> {
+        self.0.list(prefix).await
+    }
+    async fn status(&self) -> Result<Duration, Error> {
+        self.0.status().await
+    }
+    fn behind(&self) -> Option<&dyn KeyStore> {
+        None
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_read_waits_while_a_key_with_a_copy_is_half_deleted_and_not_for_ever() {
+    for (refusals, has_copy) in [(5, true), (usize::MAX, true), (1, false)] {
+        let store = Kept::new(HalfDeleted(mem::Store::default(), AtomicUsize::new(0)));
+        store.create(&name(), &blob("old")).await.expect("created");
+        if has_copy {
+            let copy = Copy::encode(&name(), &blob("old"), &blob("new")).expect("text");
+            store.store.create(&kept(), &copy).await.expect("kept");
+        }
+        store.store.1.store(refusals, Ordering::Relaxed);
+        let (asked, got) = (Instant::now(), store.get(&name()).await);
+        match (refusals, has_copy) {
+            (5, true) => assert!(got.expect("it passes").is_same(&blob("old"))),
+            _ => assert!(matches!(got, Err(Error::Failed(_))), "{got:?}"),
+        }
+        assert_eq!(asked.elapsed() >= HALF_DELETED, refusals == usize::MAX);
+    }
 }
 
 #[tokio::test]

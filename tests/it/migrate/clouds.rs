@@ -56,6 +56,22 @@ fn keys_go_there_and_come_back_through_a_kill() {
     }
 }
 
+/// As a migration or a server leaves it that is killed between the two steps of a create: listed, and not there.
+#[test]
+#[ignore = "runs the stub of tests/peers/clouds: tests/run"]
+fn a_secret_that_was_begun_and_never_completed_is_a_missing_key() {
+    let vendor = &VENDORS[0];
+    let clouds = Clouds::start();
+    let stores = stores(2, vendor, &clouds);
+    let path = format!("/v1/projects/{}/secrets?secretId=key-00001", clouds.fact("GOOGLE_PROJECT"));
+    assert_eq!(clouds.as_google("POST", &path, &json!({ "replication": { "automatic": {} } })).status, 200);
+    let said = run(&stores, vendor, &clouds, &[&BACK[..], &["--quiet"]].concat()).expect(1).stderr;
+    assert!(said.contains("'key-00001' on the source: it is listed, and not there"), "{said}");
+    run(&stores, vendor, &clouds, &[&THERE[..], &["--quiet"]].concat()).expect(0);
+    run(&stores, vendor, &clouds, &[&BACK[..], &["--quiet"]].concat()).expect(0);
+    assert!(stores.keys("back") == stores.keys("src"));
+}
+
 #[test]
 #[ignore = "runs the stub of tests/peers/clouds: tests/run"]
 fn a_rehearsal_changes_nothing_and_says_what_the_run_costs() {

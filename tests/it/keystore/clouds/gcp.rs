@@ -270,6 +270,27 @@ fn logs_in_in_every_way() {
             clouds.reset();
         });
     }
+    // Google's other clouds exchange what the account has signed; and a token of a cluster may be in a file of JSON.
+    let read = |path: &str| -> Value { serde_json::from_slice(&std::fs::read(path).expect("readable")).expect("JSON") };
+    let mut elsewhere = read(clouds.fact("GOOGLE_SERVICE_ACCOUNT"));
+    elsewhere["universe_domain"] = "example.cloud".into();
+    let directory = tempfile::tempdir().expect("a directory");
+    let at = |name: &str| directory.path().join(name).to_str().expect("UTF-8").to_owned();
+    let token = std::fs::read_to_string(clouds.file("cluster-token")).expect("readable");
+    std::fs::write(at("token.json"), json!({ "id_token": token, "other": "x" }).to_string()).expect("written");
+    let mut external = read(clouds.fact("GOOGLE_EXTERNAL_ACCOUNT"));
+    let format = json!({ "type": "json", "subject_token_field_name": "id_token" });
+    external["credential_source"] = json!({ "file": at("token.json"), "format": format });
+    for (key, credentials, exchange) in [("elsewhere", elsewhere, "/token"), ("json", external, "/v1/token")] {
+        std::fs::write(at(key), credentials.to_string()).expect("written");
+        clouds.forget();
+        block_on(async {
+            let variables = [("GOOGLE_APPLICATION_CREDENTIALS", at(key))];
+            let store = connect(&section, &variables).await.unwrap_or_else(|error| panic!("{key}: {}", causes(&error)));
+            store.create(&name(key), &b"value".to_vec().into()).await.expect("created");
+        });
+        assert_eq!(clouds.count("POST", exchange), 1, "{key}");
+    }
     // Of 50 that find the token expired, one logs in.
     block_on(async {
         let store = connect(&section, &ways[1].1).await.expect("connects");
