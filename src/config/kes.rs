@@ -51,15 +51,15 @@ keystore:
 ";
 
 /// What it does without a setting that keys depend on.
-const LOST: [(&str, &str); 5] = [
+const LOST: [(&str, &str); 4] = [
     ("keystore.encrypt", "KES does not know this setting and cannot read keys that are sealed"),
     ("keystore.openbao", "KES knows this key store as 'vault' only; write that, which means the same"),
     ("keystore.vault.token", LOGIN),
     ("keystore.vault.userpass", LOGIN),
-    ("keystore.aws.secretsmanager.prefix", "KES does not know this setting and looks for every key without the prefix"),
 ];
 
 const LOGIN: &str = "KES logs in to Vault by 'approle' or 'kubernetes' only, and does not start";
+const PREFIX: &str = "KES does not know this setting and looks for every key without the prefix";
 const STORE: &str = "KES does not have this key store, and does not start";
 const IGNORED: &str = "KES does not know this setting and ignores it";
 
@@ -124,8 +124,10 @@ fn says_nothing(node: &Node) -> bool {
 
 fn without(way: &Way) -> Problem {
     let lost = LOST.iter().find(|(key, _)| *key == way.general).map(|(_, message)| *message);
-    let is_store = way.general.strip_prefix("keystore.").is_some_and(|rest| !rest.contains('.'));
-    let (message, weight) = match lost.or(is_store.then_some(STORE)) {
+    let below = way.general.strip_prefix("keystore.");
+    let store = below.filter(|below| !below.contains('.')).map(|_| STORE);
+    let prefix = below.filter(|below| below.ends_with(".prefix")).map(|_| PREFIX);
+    let (message, weight) = match lost.or(store).or(prefix) {
         Some(message) => (message, Weight::Danger),
         None => (IGNORED, Weight::Plain),
     };

@@ -719,6 +719,7 @@ fn what_keeps_the_archived_server_from_keys_is_a_danger() {
             "keystore.aws.secretsmanager.prefix",
             "without the",
         ),
+        ("keystore: { gcp: { secretmanager: { prefix: kes- } } }", "keystore.gcp.secretmanager.prefix", "without the"),
         ("keystore: { openbao: { endpoint: x } }", "keystore.openbao", "'vault'"),
         ("api: { /v1/ready: { skip_auth: '${X}' } }", "api./v1/ready.skip_auth", "variables"),
         ("policy: { p: { allow: [ a, '${X}' ] } }", "policy.p.allow[1]", "variables"),
