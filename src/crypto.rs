@@ -5,6 +5,7 @@ pub mod handover;
 pub mod json;
 pub mod key;
 pub mod pem;
+pub mod transit;
 
 mod aead;
 mod algorithm;

@@ -40,6 +40,7 @@ mod status;
 pub mod store;
 #[cfg(test)]
 mod tests;
+pub mod transit;
 mod turn;
 pub mod wire;
 mod writer;

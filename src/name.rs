@@ -93,6 +93,37 @@ impl fmt::Debug for KeyName {
     }
 }
 
+/// The name of a transit key, as Vault has them. Unlike other names it may hold dots. Cheap to clone.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TransitName(Arc<str>);
+
+impl TransitName {
+    /// Parses the name of a transit key.
+    pub fn parse(text: &str) -> Result<Self, Error> {
+        let is_word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+        let ends_in_words = text.bytes().next().is_some_and(is_word) && text.bytes().last().is_some_and(is_word);
+        let is_valid = ends_in_words && text.bytes().all(|byte| is_word(byte) || matches!(byte, b'-' | b'.'));
+        if is_valid && text.len() <= MAX_LEN { Ok(Self(text.into())) } else { Err(Error::Key(text.into())) }
+    }
+
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::borrow::Borrow<str> for TransitName {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for TransitName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 /// The name of a policy. Cheap to clone.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PolicyName(Arc<str>);
@@ -249,6 +280,17 @@ mod tests {
         let too_long = "k".repeat(81);
         for bad in ["", "_", "-x", "x-", "a.b", "a/b", "a b", "ä", "a*", too_long.as_str()] {
             assert_eq!(KeyName::parse(bad), Err(Error::Key(bad.into())), "{bad}");
+        }
+    }
+
+    #[test]
+    fn names_of_transit_keys_may_hold_dots() {
+        for good in ["a", "_", "my-key", "3f2a.1.2", "a..b", "a.-b"] {
+            assert_eq!(TransitName::parse(good).expect(good).as_str(), good);
+        }
+        let too_long = "k".repeat(81);
+        for bad in ["", "-a", "a-", ".a", "a.", "a/b", "a b", "ä", &too_long] {
+            assert!(TransitName::parse(bad).is_err(), "{bad}");
         }
     }
 

@@ -51,6 +51,7 @@ enum Command {
     #[command(alias = "get-key", alias = "info-key", alias = "show-key")]
     StatKey(key::Stat),
     RmKey(key::Remove),
+    ExportKey(key::Export),
     #[command(alias = "generate-key", alias = "gen-key")]
     Keygen(key::Keygen),
     Encrypt(key::Encrypt),
@@ -124,6 +125,7 @@ async fn ask(command: Command, out: &mut Out) -> anyhow::Result<()> {
         Command::LsKey(args) => key::list(args, out).await,
         Command::StatKey(args) => key::stat(args, out).await,
         Command::RmKey(args) => key::remove(args, out).await,
+        Command::ExportKey(args) => key::export(args, out).await,
         Command::Keygen(args) => key::keygen(args, out).await,
         Command::Encrypt(args) => key::encrypt(args, out).await,
         Command::Decrypt(args) => key::decrypt(args, out).await,

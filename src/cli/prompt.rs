@@ -43,6 +43,17 @@ impl Consent {
         !self.yes && io::stdin().is_terminal() && io::stderr().is_terminal()
     }
 
+    /// Asks on a terminal. Where there is none, '--yes' must have been given.
+    ///
+    /// # Errors
+    /// When nobody has agreed.
+    pub(super) fn insist(&self, question: &str) -> anyhow::Result<()> {
+        if !self.yes && !self.must_be_asked_for() {
+            bail!("there is no terminal to ask on; say '--yes' to agree");
+        }
+        self.ask(question)
+    }
+
     /// Asks on a terminal, unless '--yes' was given.
     ///
     /// # Errors

@@ -5,12 +5,12 @@ use std::fmt;
 
 use prost::Message;
 
-use super::Error;
 use super::wire::{
     AssignPolicyRequest, CreateIdentityRequest, CreateKeyRequest, CreatePolicyRequest, DecryptRequest,
     DeleteKeyRequest, EncryptRequest, ExportKeysRequest, Frame, GenerateKeyRequest, HsmRequest, IdentityRequest,
     ImportKeyRequest, KeyVersionRequest, ListRequest, MacRequest, NameRequest, frames,
 };
+use super::{Error, transit};
 use crate::telemetry::audit::{Commands, shown};
 
 /// Makes the list of all actions: variant, number, name in policies.
@@ -147,6 +147,8 @@ pub enum Write {
     KeyCreate(CreateKeyRequest),
     KeyDelete(DeleteKeyRequest),
     KeyImport(ImportKeyRequest),
+    /// A change that no command of the protocol asks for.
+    Transit(transit::Change),
     PolicyCreate(CreatePolicyRequest),
     PolicyDelete(NameRequest),
     PolicyAssign(AssignPolicyRequest),
@@ -198,6 +200,7 @@ impl Write {
             Self::KeyCreate(request) => &request.name,
             Self::KeyDelete(request) => &request.name,
             Self::KeyImport(request) => &request.name,
+            Self::Transit(change) => &change.name,
             Self::PolicyCreate(request) => &request.name,
             Self::PolicyAssign(request) => &request.identity,
             Self::IdentityCreate(request) => &request.identity,
@@ -212,6 +215,8 @@ impl Write {
             Self::KeyDelete(request) if request.all_versions => "all versions".into(),
             Self::KeyDelete(request) if request.version == 0 => "latest version".into(),
             Self::KeyDelete(request) => format!("version {}", request.version).into(),
+            Self::KeyImport(ImportKeyRequest { transit: Some(_), .. }) => "transit".into(),
+            Self::Transit(change) => change.what.detail(),
             Self::PolicyAssign(request) => format!("policy {}", shown(&request.policy)).into(),
             Self::IdentityCreate(request) if request.is_service_account => "service account".into(),
             Self::IdentityCreate(request) => shown(&request.privilege).into(),

@@ -13,14 +13,16 @@ use super::ring::{Ring, Version};
 use super::seal::{ENVIRONMENT, Providers};
 use super::snapshot::{Enclave, Snapshot, Standing};
 use super::store::Seals;
+use super::transit::{self, What};
 use super::wire::{
     AssignPolicyRequest, CreateIdentityRequest, CreateKeyRequest, CreatePolicyRequest, DeleteKeyRequest, HsmRequest,
-    ImportKeyRequest,
+    ImportKeyRequest, TransitKey,
 };
 use super::{Action, Error};
 use crate::auth::enclave::Identity;
+use crate::crypto::transit::Kind;
 use crate::crypto::{Algorithm, Key, SecretKey, random};
-use crate::name::{EnclaveName, KeyName, PolicyName};
+use crate::name::{EnclaveName, KeyName, PolicyName, TransitName};
 
 /// How much work one request may cause in the writer thread, in steps of about a microsecond. A request that needs more
 /// is refused, unless it is a single command.
@@ -151,9 +153,11 @@ impl<'a> Draft<'a> {
     fn delete_enclave(&mut self, name: &str) -> Result<(), Error> {
         let enclave = self.snapshot.enclaves.get(name).ok_or(Error::NoEnclave)?.clone();
         let keys = enclave.keys.keys().map(|name| Place::key(&enclave, name));
+        let transit = enclave.transit.keys().map(|name| Place::transit(&enclave, name));
         let policies = enclave.policies.keys().map(|name| Place::policy(&enclave, name));
         let identities = enclave.identities.keys().map(|identity| Place::identity(&enclave, identity));
-        let places = [Place::enclave(&enclave.name)].into_iter().chain(keys).chain(policies).chain(identities);
+        let places =
+            [Place::enclave(&enclave.name)].into_iter().chain(keys).chain(transit).chain(policies).chain(identities);
         let places: Vec<_> = places.collect();
         self.steps += places.len();
         self.changed.extend(places.into_iter().map(|place| (place, None)));
@@ -216,6 +220,7 @@ impl Inside<'_, '_> {
             Write::KeyCreate(request) => self.create_key(request)?,
             Write::KeyImport(request) => self.import_key(request)?,
             Write::KeyDelete(request) => self.delete_key(request)?,
+            Write::Transit(change) => self.change_transit(change)?,
             Write::PolicyCreate(request) => self.create_policy(request)?,
             Write::PolicyDelete(request) => self.delete_policy(&request.name)?,
             Write::PolicyAssign(request) => self.assign_policy(request)?,
@@ -247,6 +252,9 @@ impl Inside<'_, '_> {
             Ok(Version { key: Key::generate(algorithm, now, &caller.to_hex())?, imported: false })
         };
         let ring = match (existing, request.add_version) {
+            (None, _) if self.enclave.transit.contains_key(name.as_str()) => {
+                return Err(if request.add_version { Error::Transit } else { Error::KeyExists });
+            }
             (None, false) => Ring::new(name, version()?),
             (Some(ring), true) => ring.with(version()?)?,
             (Some(_), false) => return Err(Error::KeyExists),
@@ -258,8 +266,11 @@ impl Inside<'_, '_> {
 
     fn import_key(&mut self, request: &ImportKeyRequest) -> Result<(), Error> {
         self.authorize(&request.name)?;
+        if let Some(key) = &request.transit {
+            return self.import_transit(request, key);
+        }
         let name = key_name(&request.name)?;
-        if self.enclave.keys.contains_key(&name) {
+        if self.enclave.has_key(name.as_str()) {
             return Err(Error::KeyExists);
         }
         let ring = match request.versions.is_empty() {
@@ -283,8 +294,76 @@ impl Inside<'_, '_> {
         Ok(Key::import(secret, algorithm, now, &caller.to_hex())?.without_hmac())
     }
 
+    fn import_transit(&mut self, request: &ImportKeyRequest, key: &TransitKey) -> Result<(), Error> {
+        let name = transit_name(&request.name)?;
+        if self.enclave.has_key(name.as_str()) {
+            return Err(Error::KeyExists);
+        }
+        let is_alone = request.key.is_empty() && request.kind.is_empty() && request.versions.is_empty();
+        if !is_alone || request.next != 0 {
+            return Err(Error::invalid("a transit key comes without another key or type beside it"));
+        }
+        let key = transit::Key::of_message(name, key).map_err(|malformed| Error::invalid(malformed.to_string()))?;
+        self.put_transit(key);
+        Ok(())
+    }
+
+    fn change_transit(&mut self, change: &transit::Change) -> Result<(), Error> {
+        self.authorize(&change.name)?;
+        let existing = self.enclave.transit(&change.name).cloned();
+        let changed = match &change.what {
+            What::Create { .. } if existing.is_ok() => return Ok(()),
+            What::Create { kind, derived } => self.new_transit(&change.name, *kind, *derived)?,
+            What::Rotate => existing?.rotated(self.draft.author)?,
+            What::Configure(config) => existing?.configured(*config)?,
+            What::Trim(first) => existing?.trimmed(*first)?,
+            What::Delete if !existing?.settings().deletion_allowed => {
+                return Err(Error::invalid("deletion is not allowed for this key"));
+            }
+            What::Delete => {
+                self.remove_transit(&change.name);
+                return Ok(());
+            }
+        };
+        self.put_transit(changed);
+        Ok(())
+    }
+
+    fn new_transit(&self, name: &str, kind: Kind, derived: bool) -> Result<transit::Key, Error> {
+        let name = transit_name(name)?;
+        if self.enclave.keys.contains_key(name.as_str()) {
+            return Err(Error::KeyExists);
+        }
+        let Author { caller, now } = self.draft.author;
+        Ok(transit::Key::new(name, derived, transit::Version::generate(kind, now, caller.to_string())?))
+    }
+
+    fn put_transit(&mut self, key: transit::Key) {
+        let (name, key) = (key.name().clone(), Arc::new(key));
+        let record = Record::Transit(self.enclave.id, key.clone());
+        let before = self.draft.changed.insert(Place::transit(&self.enclave, &name), Some(record));
+        self.draft.steps += if before.is_none() { 1 + key.versions_from(0).count() } else { 1 };
+        self.enclave.transit.insert(name, key);
+    }
+
+    fn remove_transit(&mut self, name: &str) {
+        if let Some(key) = self.enclave.transit.get(name) {
+            self.draft.changed.insert(Place::transit(&self.enclave, key.name()), None);
+            self.enclave.transit.remove(name);
+        }
+    }
+
     fn delete_key(&mut self, request: &DeleteKeyRequest) -> Result<(), Error> {
         self.authorize(&request.name)?;
+        if self.enclave.transit.contains_key(request.name.as_str()) {
+            if request.version != 0 || !request.all_versions {
+                return Err(Error::invalid(
+                    "a transit key is deleted with all its versions; trim it to remove old ones",
+                ));
+            }
+            self.remove_transit(&request.name);
+            return Ok(());
+        }
         let ring = self.enclave.key(&request.name)?;
         if request.all_versions && request.version != 0 {
             return Err(Error::invalid("either all versions are deleted, or one"));
@@ -457,6 +536,10 @@ impl Inside<'_, '_> {
 
 fn key_name(name: &str) -> Result<KeyName, Error> {
     KeyName::parse(name).map_err(|error| Error::invalid(error.to_string()))
+}
+
+fn transit_name(name: &str) -> Result<TransitName, Error> {
+    TransitName::parse(name).map_err(|error| Error::invalid(error.to_string()))
 }
 
 fn identity(text: &str) -> Result<Identity, Error> {

@@ -31,6 +31,9 @@ pub enum Error {
     /// No such key, or no such version of it.
     #[error("key does not exist")]
     NoKey,
+    /// The key is a transit key, which serves no other construction.
+    #[error("the key is a transit key: only clients of the Vault-compatible API encrypt and decrypt with it")]
+    Transit,
     /// No such policy.
     #[error("policy does not exist")]
     NoPolicy,
@@ -90,7 +93,7 @@ impl Error {
                 StatusCode::CONFLICT
             }
             Self::NoEnclave | Self::NoKey | Self::NoPolicy | Self::NoIdentity => StatusCode::NOT_FOUND,
-            Self::InvalidCiphertext | Self::Invalid(_) => StatusCode::BAD_REQUEST,
+            Self::InvalidCiphertext | Self::Invalid(_) | Self::Transit => StatusCode::BAD_REQUEST,
             Self::Unsupported(_) => StatusCode::NOT_IMPLEMENTED,
             Self::Unavailable(_) | Self::NotSealed(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Defect | Self::NoRandom(_) => StatusCode::INTERNAL_SERVER_ERROR,

@@ -214,6 +214,14 @@ impl Eq for Sortable {}
 
 fn put(enclaves: &mut HashMap<[u8; 16], Enclave>, record: Record) -> Option<()> {
     match record {
+        Record::Transit(id, key) => {
+            let enclave = enclaves.get_mut(&id)?;
+            // Both kinds share the names.
+            if enclave.keys.contains_key(key.name().as_str()) {
+                return None;
+            }
+            enclave.transit.insert(key.name().clone(), key);
+        }
         Record::Policy(id, policy) => enclaves.get_mut(&id)?.policies.insert(policy.name.clone(), policy),
         Record::Identity(id, account) => {
             let Account { identity, .. } = *account;

@@ -13,11 +13,12 @@ use super::map::Map;
 use super::policy::{self, Policy};
 use super::ring::{Ring, Version};
 use super::snapshot::{Enclave, Snapshot, Standing};
+use super::transit;
 use super::turn::Turn;
 use super::wire::{
     DecryptRequest, DecryptResponse, EnclaveStatus, Encoding, EncryptRequest, EncryptResponse, ExportKeysRequest,
-    ExportKeysResponse, ExportedKeys, GenerateKeyRequest, GenerateKeyResponse, IdentityResponse, KeyStatus,
-    KeyVersionRequest, ListEnclavesResponse, ListIdentitiesResponse, ListKeysResponse, ListPoliciesResponse,
+    ExportKeysResponse, ExportedKeys, GenerateKeyRequest, GenerateKeyResponse, IdentityResponse, ImportKeyRequest,
+    KeyStatus, KeyVersionRequest, ListEnclavesResponse, ListIdentitiesResponse, ListKeysResponse, ListPoliciesResponse,
     ListRequest, MacRequest, MacResponse, PolicyResponse, PolicyStatus, Response,
 };
 use super::{Action, Error};
@@ -74,8 +75,7 @@ impl Reader<'_> {
             }
             Read::EnclaveList(request) => {
                 let show = |_: &EnclaveName, enclave: &Arc<Enclave>| Some(enclave_status(enclave));
-                let (enclaves, next) = page(&self.snapshot.enclaves, request, turn, show).await;
-                let continue_at = next.map(EnclaveName::to_string).unwrap_or_default();
+                let (enclaves, continue_at) = page(&self.snapshot.enclaves, request, turn, show).await;
                 Ok(self.encoding.encode(&ListEnclavesResponse { enclaves, continue_at }))
             }
             _ => unreachable!("the server itself answers what is about itself"),
@@ -128,7 +128,12 @@ impl Inside<'_> {
     }
 
     fn key_status(&self, request: &KeyVersionRequest) -> Result<KeyStatus, Error> {
-        let ring = self.key(&request.name)?;
+        self.authorize(&request.name)?;
+        if let Ok(key) = self.enclave.transit(&request.name) {
+            let (number, version) = key.version(request.version).ok_or(Error::NoKey)?;
+            return Ok(transit_status(key, number, version));
+        }
+        let ring = self.enclave.key(&request.name)?;
         let (number, version) = ring.version(request.version)?;
         Ok(key_status(ring, number, version))
     }
@@ -176,28 +181,31 @@ impl Inside<'_> {
 
     async fn list_keys(&self, request: &ListRequest, turn: &mut Turn) -> Result<ListKeysResponse, Error> {
         self.authorize(&request.prefix)?;
-        let show = |_: &_, ring: &Arc<Ring>| {
-            let (number, version) = ring.latest();
-            self.shows(ring.name.as_str()).then(|| key_status(ring, number, version))
-        };
-        let (keys, next) = page(&self.enclave.keys, request, turn, show).await;
-        Ok(ListKeysResponse { keys, continue_at: next.map(ToString::to_string).unwrap_or_default() })
+        let show = |name: &str, key: &AnyKey<'_>| self.shows(name).then(|| key.status());
+        let (keys, continue_at) = page_of(keys_from(self.enclave, begin(request)), request, turn, show).await;
+        Ok(ListKeysResponse { keys, continue_at })
     }
 
     async fn list_versions(&self, request: &ListRequest, turn: &mut Turn) -> Result<ListKeysResponse, Error> {
-        let ring = self.key(&request.prefix)?;
+        self.authorize(&request.prefix)?;
         let first = match request.continue_at.as_str() {
             "" => 0,
             number => number.parse().map_err(|_| Error::invalid("'continue_at' is no number of a version"))?,
         };
+        let versions: Box<dyn Iterator<Item = KeyStatus> + Send> = match self.enclave.transit(&request.prefix) {
+            Ok(key) => Box::new(key.versions_from(first).map(|(number, version)| transit_status(key, number, version))),
+            Err(_) => {
+                let ring = self.enclave.key(&request.prefix)?;
+                Box::new(ring.versions_from(first).map(|(number, version)| key_status(ring, number, version)))
+            }
+        };
         let mut pager = Pager::new(request.limit);
         let mut response = ListKeysResponse::default();
-        for (number, version) in ring.versions_from(first) {
+        for status in versions {
             if !pager.has_room() {
-                response.continue_at = number.to_string();
+                response.continue_at = status.version.to_string();
                 break;
             }
-            let status = key_status(ring, number, version);
             pager.add(&status);
             response.keys.push(status);
             turn.step().await;
@@ -209,7 +217,10 @@ impl Inside<'_> {
         self.authorize("")?;
         let (mut keys, mut len) = (ExportedKeys::default(), 0);
         for name in &request.names {
-            let key = self.enclave.key(name)?.to_request();
+            let key = match self.enclave.transit(name) {
+                Ok(key) => ImportKeyRequest::transit(name.clone(), key.to_message()),
+                Err(_) => self.enclave.key(name)?.to_request(),
+            };
             len += key.encoded_len();
             keys.keys.push(key);
             if len > EXPORT {
@@ -231,8 +242,8 @@ impl Inside<'_> {
     async fn list_policies(&self, request: &ListRequest, turn: &mut Turn) -> Result<ListPoliciesResponse, Error> {
         self.authorize(&request.prefix)?;
         let show = |name: &PolicyName, policy: &Arc<Policy>| self.shows(name.as_str()).then(|| policy_status(policy));
-        let (policies, next) = page(&self.enclave.policies, request, turn, show).await;
-        Ok(ListPoliciesResponse { policies, continue_at: next.map(PolicyName::to_string).unwrap_or_default() })
+        let (policies, continue_at) = page(&self.enclave.policies, request, turn, show).await;
+        Ok(ListPoliciesResponse { policies, continue_at })
     }
 
     async fn identity(&self, text: &str, turn: &mut Turn) -> Result<IdentityResponse, Error> {
@@ -266,8 +277,8 @@ impl Inside<'_> {
             let of_this = || service_accounts.get(identity).cloned().unwrap_or_default();
             self.shows(identity.as_str()).then(|| self.show_account(account, of_this()))
         };
-        let (identities, next) = page(&self.enclave.identities, request, turn, show).await;
-        Ok(ListIdentitiesResponse { identities, continue_at: next.map(Identity::to_string).unwrap_or_default() })
+        let (identities, continue_at) = page(&self.enclave.identities, request, turn, show).await;
+        Ok(ListIdentitiesResponse { identities, continue_at })
     }
 
     /// Whether a listing may show this name. The rules may allow the prefix and deny single names.
@@ -317,32 +328,81 @@ impl Pager {
     }
 }
 
-/// The elements of a page, and the name of the first one of the next.
-async fn page<'m, K: Ord + Clone + Borrow<str>, V, T: prost::Message>(
-    map: &'m Map<K, V>,
+/// A key of any kind.
+enum AnyKey<'a> {
+    Ring(&'a Ring),
+    Transit(&'a transit::Key),
+}
+
+impl AnyKey<'_> {
+    /// The status of the latest version.
+    fn status(&self) -> KeyStatus {
+        match self {
+            Self::Ring(ring) => {
+                let (number, version) = ring.latest();
+                key_status(ring, number, version)
+            }
+            Self::Transit(key) => {
+                let (number, version) = key.version(0).expect("a key has a latest version");
+                transit_status(key, number, version)
+            }
+        }
+    }
+}
+
+/// The keys of every kind in the order of their names, from a name on.
+fn keys_from<'a>(enclave: &'a Enclave, first: &str) -> impl Iterator<Item = (&'a str, AnyKey<'a>)> {
+    let rings = enclave.keys.range_from(first).map(|(name, ring)| (name.as_str(), AnyKey::Ring(ring)));
+    let transit = enclave.transit.range_from(first).map(|(name, key)| (name.as_str(), AnyKey::Transit(key)));
+    let (mut rings, mut transit) = (rings.peekable(), transit.peekable());
+    std::iter::from_fn(move || match (rings.peek(), transit.peek()) {
+        (Some((ring, _)), Some((key, _))) if key < ring => transit.next(),
+        (Some(_), _) => rings.next(),
+        (None, _) => transit.next(),
+    })
+}
+
+/// The name that a page begins with, or may.
+fn begin(request: &ListRequest) -> &str {
+    if request.continue_at.is_empty() { &request.prefix } else { &request.continue_at }
+}
+
+/// The elements of a page, and the name of the first one of the next, if there is one.
+async fn page<K: Ord + Clone + Borrow<str>, V, T: prost::Message>(
+    map: &Map<K, V>,
     request: &ListRequest,
     turn: &mut Turn,
     show: impl Fn(&K, &Arc<V>) -> Option<T>,
-) -> (Vec<T>, Option<&'m K>) {
-    let (prefix, first) = (request.prefix.as_str(), request.continue_at.as_str());
-    if !first.is_empty() && !first.starts_with(prefix) {
-        return (Vec::new(), None);
+) -> (Vec<T>, String) {
+    let entries = map.range_from(begin(request)).map(|(name, value)| (name.borrow(), (name, value)));
+    page_of(entries, request, turn, |_, (name, value)| show(name, value)).await
+}
+
+/// The same of entries that begin where the page may.
+async fn page_of<'m, E, T: prost::Message>(
+    entries: impl Iterator<Item = (&'m str, E)>,
+    request: &ListRequest,
+    turn: &mut Turn,
+    show: impl Fn(&str, &E) -> Option<T>,
+) -> (Vec<T>, String) {
+    if !begin(request).starts_with(&request.prefix) {
+        return (Vec::new(), String::new());
     }
     let mut pager = Pager::new(request.limit);
     let mut elements = Vec::new();
-    for (name, value) in map.range_from(if first.is_empty() { prefix } else { first }) {
-        if !Borrow::<str>::borrow(name).starts_with(prefix) {
+    for (name, entry) in entries {
+        if !name.starts_with(&request.prefix) {
             break;
         }
         turn.step().await;
-        let Some(element) = show(name, value) else { continue };
+        let Some(element) = show(name, &entry) else { continue };
         if !pager.has_room() {
-            return (elements, Some(name));
+            return (elements, name.to_owned());
         }
         pager.add(&element);
         elements.push(element);
     }
-    (elements, None)
+    (elements, String::new())
 }
 
 fn enclave_status(enclave: &Arc<Enclave>) -> EnclaveStatus {
@@ -360,6 +420,16 @@ fn key_status(ring: &Ring, number: u32, version: &Version) -> KeyStatus {
         kind: version.algorithm().to_string(),
         created_at: Some(version.key.created_at().into()),
         created_by: version.created_by(),
+    }
+}
+
+fn transit_status(key: &transit::Key, number: u32, version: &transit::Version) -> KeyStatus {
+    KeyStatus {
+        name: key.name().to_string(),
+        version: number,
+        kind: key.settings().kind.as_str().to_owned(),
+        created_at: Some(version.created_at().into()),
+        created_by: version.created_by().to_owned(),
     }
 }
 

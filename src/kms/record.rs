@@ -12,10 +12,11 @@ use super::account::{Account, Privilege};
 use super::policy::{self, Policy};
 use super::ring::Ring;
 use super::snapshot::Enclave;
-use super::wire::{RuleSet, StoredVersion, Timestamp};
+use super::transit;
+use super::wire::{RuleSet, StoredVersion, Timestamp, TransitKey};
 use crate::auth::enclave::Identity;
 use crate::crypto::{NoRandom, Sealer, SecretKey};
-use crate::name::{EnclaveName, KeyName, PolicyName};
+use crate::name::{EnclaveName, KeyName, PolicyName, TransitName};
 
 /// The place of a record: its kind, its enclave and its name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -33,6 +34,7 @@ enum Table {
     Key = 2,
     Policy = 3,
     Identity = 4,
+    Transit = 5,
 }
 
 /// A place as it is written. Without the root key it reveals nothing.
@@ -57,6 +59,11 @@ impl Place {
         Self { table: Table::Key, enclave: enclave.id, name: name.to_string() }
     }
 
+    /// The place of a transit key.
+    pub(super) fn transit(enclave: &Enclave, name: &TransitName) -> Self {
+        Self { table: Table::Transit, enclave: enclave.id, name: name.to_string() }
+    }
+
     /// The place of a policy.
     pub(super) fn policy(enclave: &Enclave, name: &PolicyName) -> Self {
         Self { table: Table::Policy, enclave: enclave.id, name: name.to_string() }
@@ -77,6 +84,8 @@ pub enum Record {
     Enclave(Arc<Enclave>),
     /// A key of the enclave with this id.
     Key([u8; 16], Arc<Ring>),
+    /// A transit key of the enclave with this id.
+    Transit([u8; 16], Arc<transit::Key>),
     /// A policy of the enclave with this id.
     Policy([u8; 16], Arc<Policy>),
     /// An identity of the enclave with this id.
@@ -175,6 +184,7 @@ impl Record {
             Self::State(_) => Place::state(),
             Self::Enclave(enclave) => Place::enclave(&enclave.name),
             Self::Key(enclave, ring) => of(Table::Key, enclave, ring.name.to_string()),
+            Self::Transit(enclave, key) => of(Table::Transit, enclave, key.name().to_string()),
             Self::Policy(enclave, policy) => of(Table::Policy, enclave, policy.name.to_string()),
             Self::Identity(enclave, account) => of(Table::Identity, enclave, account.identity.to_string()),
         }
@@ -192,6 +202,7 @@ impl Record {
             Self::State(state) => write(Table::State, &StateMessage::from(state)),
             Self::Enclave(enclave) => write(Table::Enclave, &EnclaveMessage::from(&**enclave)),
             Self::Key(enclave, ring) => write(Table::Key, &KeyMessage::new(enclave, ring)),
+            Self::Transit(enclave, key) => write(Table::Transit, &TransitMessage::new(enclave, key)),
             Self::Policy(enclave, policy) => write(Table::Policy, &PolicyMessage::new(enclave, policy)),
             Self::Identity(enclave, account) => write(Table::Identity, &IdentityMessage::new(enclave, account)),
         }
@@ -205,6 +216,7 @@ impl Record {
             2 => KeyMessage::decode(message).ok()?.read(),
             3 => PolicyMessage::decode(message).ok()?.read(),
             4 => IdentityMessage::decode(message).ok()?.read(),
+            5 => TransitMessage::decode(message).ok()?.read(),
             _ => None,
         }
     }
@@ -282,6 +294,27 @@ impl KeyMessage {
     fn read(self) -> Option<Record> {
         let ring = Ring::of_stored(KeyName::parse(&self.name).ok()?, self.next, self.versions).ok()?;
         Some(Record::Key(self.enclave.try_into().ok()?, Arc::new(ring)))
+    }
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct TransitMessage {
+    #[prost(bytes = "vec", tag = "1")]
+    enclave: Vec<u8>,
+    #[prost(string, tag = "2")]
+    name: String,
+    #[prost(message, optional, tag = "3")]
+    key: Option<TransitKey>,
+}
+
+impl TransitMessage {
+    fn new(enclave: &[u8; 16], key: &transit::Key) -> Self {
+        Self { enclave: enclave.to_vec(), name: key.name().to_string(), key: Some(key.to_message()) }
+    }
+
+    fn read(self) -> Option<Record> {
+        let key = transit::Key::of_message(TransitName::parse(&self.name).ok()?, &self.key?).ok()?;
+        Some(Record::Transit(self.enclave.try_into().ok()?, Arc::new(key)))
     }
 }
 

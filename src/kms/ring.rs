@@ -18,7 +18,7 @@ use crate::name::KeyName;
 pub(super) const VERSIONS: usize = 4_000;
 
 /// The longest text that says who made a version of a key that is imported, in bytes. Identities have at most 80.
-const MAKER: usize = 256;
+pub(super) const MAKER: usize = 256;
 
 /// A key as clients see it: one name, and a master key for each version.
 #[derive(Debug)]

@@ -10,9 +10,10 @@ use super::known::Known;
 use super::map::Map;
 use super::policy::Policy;
 use super::ring::Ring;
+use super::transit;
 use super::{Action, Error};
 use crate::auth::enclave::Identity;
-use crate::name::{EnclaveName, KeyName, PolicyName};
+use crate::name::{EnclaveName, KeyName, PolicyName, TransitName};
 
 /// Everything that the key manager knows.
 #[derive(Debug, Clone)]
@@ -37,6 +38,8 @@ pub struct Enclave {
     pub(super) created_at: OffsetDateTime,
     pub(super) created_by: String,
     pub(super) keys: Map<KeyName, Ring>,
+    /// No name is one of a key, too.
+    pub(super) transit: Map<TransitName, transit::Key>,
     pub(super) policies: Map<PolicyName, Policy>,
     pub(super) identities: Map<Identity, Account>,
 }
@@ -155,8 +158,8 @@ impl Snapshot {
 impl Enclave {
     /// An enclave with nothing in it.
     pub(super) fn new(id: [u8; 16], name: EnclaveName, created_at: OffsetDateTime, created_by: String) -> Self {
-        let (keys, policies, identities) = (Map::default(), Map::default(), Map::default());
-        Self { id, name, created_at, created_by, keys, policies, identities }
+        let (keys, transit, policies, identities) = (Map::default(), Map::default(), Map::default(), Map::default());
+        Self { id, name, created_at, created_by, keys, transit, policies, identities }
     }
 
     /// The key with this name.
@@ -164,7 +167,20 @@ impl Enclave {
     /// # Errors
     /// When there is none.
     pub(super) fn key(&self, name: &str) -> Result<&Arc<Ring>, Error> {
-        self.keys.get(name).ok_or(Error::NoKey)
+        self.keys.get(name).ok_or_else(|| if self.transit.contains_key(name) { Error::Transit } else { Error::NoKey })
+    }
+
+    /// The transit key with this name.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub(super) fn transit(&self, name: &str) -> Result<&Arc<transit::Key>, Error> {
+        self.transit.get(name).ok_or(Error::NoKey)
+    }
+
+    /// Whether a key of any kind has this name.
+    pub(super) fn has_key(&self, name: &str) -> bool {
+        self.keys.contains_key(name) || self.transit.contains_key(name)
     }
 
     /// The policy with this name.

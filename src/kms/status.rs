@@ -6,7 +6,7 @@ use std::time::Duration;
 use hyper::StatusCode;
 
 use super::snapshot::Snapshot;
-use super::wire::{ClusterStatusResponse, EXPORT, Encoding, ServerStatus, VersionResponse, WHOLE_KEYS};
+use super::wire::{ClusterStatusResponse, EXPORT, Encoding, ServerStatus, TRANSIT_KEYS, VersionResponse, WHOLE_KEYS};
 use super::{Error, State};
 use crate::memory;
 use crate::server::{self, Call, Reply};
@@ -31,7 +31,7 @@ pub(super) async fn version(call: Call<State>) -> Result<Reply, Error> {
         api_version: API.into(),
         host: call.state().host(),
         fips140: false,
-        extensions: [WHOLE_KEYS, EXPORT].map(String::from).to_vec(),
+        extensions: [WHOLE_KEYS, EXPORT, TRANSIT_KEYS].map(String::from).to_vec(),
     };
     let encoding = Encoding::of(call.accept());
     Ok(Reply::bytes(encoding.content_type(), encoding.encode(&response)))

@@ -6,6 +6,7 @@ mod matrix;
 mod power;
 mod rotation;
 mod semantics;
+mod transit;
 mod writing;
 
 use std::sync::Arc;

@@ -1,11 +1,11 @@
 //! The wire format: messages as protobuf or JSON, and the frames around them.
 
-/// Declares that a field of a message is secret: it is wiped on drop, and the message prints nothing.
+/// Declares that fields of a message are secret: they are wiped on drop, and the message prints nothing.
 macro_rules! secret {
-    ($message:ident, $field:ident) => {
+    ($message:ident, $($field:ident),+) => {
         impl Drop for $message {
             fn drop(&mut self) {
-                zeroize::Zeroize::zeroize(&mut self.$field);
+                $(zeroize::Zeroize::zeroize(&mut self.$field);)+
             }
         }
 

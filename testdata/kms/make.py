@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Writes formats.json: what docs/formats.md says of the key manager's data, worked out by another program than the one that is
-tested. Needs the package 'cryptography'. usage: make.py > formats.json"""
+"""Writes formats.json and transit.json: what docs/formats.md says of the key manager's data, worked out by another program than the one that is
+tested. Needs the package 'cryptography'. usage: make.py > formats.json; make.py transit > transit.json"""
 
-import base64, hashlib, hmac, json
+import base64, hashlib, hmac, json, sys
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -71,6 +71,15 @@ contents = {
 }
 
 
+transit = sys.argv[1:] == ["transit"]
+if transit:
+    keys = [bytes([n] * 32) for n in (21, 22)]
+    hmac_keys = [bytes([n] * 32) for n in (31, 32)]
+    versions = b"".join(field(7, field(1, k) + field(2, h) + field(3, time) + field(4, user)) for k, h in zip(keys, hmac_keys))
+    key = field(1, "aes256-gcm96") + field(2, 1) + field(3, 1) + field(4, 2) + field(5, 3) + field(6, 2) + versions
+    contents[(5, enclave, "3f2a.1")] = field(1, enclave) + field(2, "3f2a.1") + field(3, key)
+
+
 def record(table, enclave, name, message):
     id = mac(names, bytes([table]), enclave, name.encode())
     return id, seal(records, bytes([table]) + message, id, name)
@@ -85,6 +94,23 @@ written.append(record(0, bytes(16), "", field(1, 7) + field(2, len(contents)) + 
 sealed = seal(derive(hsm, "claviger kms seal v1"), root, b"env", "seal")
 part = lambda kind, name, value: bytes([kind]) + b"".join(len(x).to_bytes(4, "big") + x for x in (name, value))
 backup = b"claviger kms backup v1\n" + part(1, b"env", sealed) + b"".join(part(2, *r) for r in written) + b"\x03"
+
+if transit:
+    derived = HKDF(hashes.SHA256(), 32, None, b"my context").derive(keys[0])
+    nonce = bytes(range(12))
+    body = nonce + AESGCM(derived).encrypt(nonce, b"hello", b"bound")
+    print(json.dumps({
+        "hsm_key": "hsm:aes256:" + b64(hsm),
+        "root_identity": identity(api_key),
+        "backup": b64(backup),
+        "name": "3f2a.1",
+        "context": "my context",
+        "associated_data": "bound",
+        "plaintext": "hello",
+        "ciphertext": "vault:v2:" + b64(body),
+        "hmac": "vault:v3:" + b64(mac(hmac_keys[1], b"hello")),
+    }, indent=2))
+    sys.exit()
 
 iv_nonce = bytes(range(28))
 print(json.dumps({

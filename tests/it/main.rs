@@ -31,4 +31,5 @@ mod replay;
 mod replicas;
 mod support;
 mod telemetry;
+mod vault;
 mod vectors;

@@ -1,6 +1,10 @@
 //! Commands that manage the keys of an enclave, and encrypt and decrypt with them.
 
+use std::io::Write as _;
+use std::path::PathBuf;
+
 use anyhow::{Context as _, ensure};
+use prost::Message as _;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::json;
 
@@ -11,10 +15,12 @@ use crate::cli::out::{Out, moment, printable};
 use crate::cli::prompt::Consent;
 use crate::client::kms::Commands;
 use crate::crypto::base64;
+use crate::crypto::handover::{Handed, Recipient};
 use crate::kms::Action;
+use crate::kms::transit::backup;
 use crate::kms::wire::{
     CreateKeyRequest, DecryptRequest, DecryptResponse, DeleteKeyRequest, EncryptRequest, EncryptResponse,
-    GenerateKeyRequest, GenerateKeyResponse, ImportKeyRequest, KeyStatus, KeyVersionRequest, ListKeysResponse,
+    ExportKeysRequest, ExportKeysResponse, ExportedKeys, GenerateKeyRequest, GenerateKeyResponse, ImportKeyRequest, KeyStatus, KeyVersionRequest, ListKeysResponse,
     ListRequest, MacRequest, MacResponse,
 };
 
@@ -27,11 +33,29 @@ pub(super) struct Add {
     #[arg(long = "type", value_name = "TYPE", default_value = "", hide_default_value = true)]
     kind: String,
     /// Add a version to an existing key: the new version encrypts, all versions decrypt
-    #[arg(long, conflicts_with = "import")]
+    #[arg(long, conflicts_with_all = ["import", "import_vault"])]
     version: bool,
     /// Import this key: base64 of 32 bytes, or '-' to read that from standard input
     #[arg(long, value_name = "BASE64")]
     import: Option<SecretString>,
+    /// A transit key of a Vault, for the Vault-compatible API: what 'GET transit/backup/KEY' answers, or '-' to read that
+    /// from standard input
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["import", "kind"])]
+    import_vault: Option<PathBuf>,
+    #[command(flatten)]
+    connection: InEnclave,
+}
+
+/// Write a transit key in plain text, as a Vault takes it: only for system administrators
+#[derive(Debug, clap::Args)]
+pub(super) struct Export {
+    /// The name of the key
+    name: String,
+    /// For whom: 'vault' writes the backup that 'POST transit/restore/KEY' of a Vault or an OpenBao takes
+    #[arg(long = "as", value_name = "FORMAT", value_parser = ["vault"])]
+    format: String,
+    #[command(flatten)]
+    consent: Consent,
     #[command(flatten)]
     connection: InEnclave,
 }
@@ -148,8 +172,13 @@ pub(super) struct Mac {
 
 pub(super) async fn add(args: Add) -> anyhow::Result<()> {
     let (client, enclave) = args.connection.client()?;
-    let Add { name, kind, version: add_version, import, .. } = args;
+    let Add { name, kind, version: add_version, import, import_vault, .. } = args;
     let failed = |what| format!("failed to {what} key \"{}\"", printable(&name));
+    if let Some(file) = import_vault {
+        let (_, key) = backup::parse(&input::read(&file)?).with_context(|| failed("import"))?;
+        let done = client.change(&enclave, Commands::one(Action::KeyImport, &ImportKeyRequest::transit(name.clone(), key)));
+        return done.await.with_context(|| failed("import"));
+    }
     if let Some(key) = import {
         let key = input::base64(key.expose_secret(), "key")?.to_vec();
         let request = ImportKeyRequest::bare(name.clone(), kind, key);
@@ -226,6 +255,23 @@ pub(super) async fn remove(args: Remove, out: &mut Out) -> anyhow::Result<()> {
     let request = DeleteKeyRequest { name: args.name.clone(), version, all_versions: args.all };
     client.change(&enclave, Commands::one(Action::KeyDelete, &request)).await.with_context(failed)?;
     Ok(out.done(format_args!("Deleted {what}."))?)
+}
+
+/// The key arrives sealed to a key pair of this process, so that only its output holds it in plain text.
+pub(super) async fn export(args: Export, out: &mut Out) -> anyhow::Result<()> {
+    let (client, enclave) = args.connection.client()?;
+    let name = printable(&args.name);
+    args.consent.insist(&format!("Write key \"{name}\" in plain text? Whoever reads it can decrypt all that it encrypts."))?;
+    let recipient = Recipient::generate()?;
+    let request = ExportKeysRequest { names: vec![args.name.clone()], recipient: recipient.public().to_vec() };
+    let exported = client.ask(&enclave, Action::KeyExport, &request).await;
+    let ExportKeysResponse { encapsulated, sealed } =
+        exported.with_context(|| format!("failed to export key \"{name}\""))?;
+    let opened = recipient.open(Handed { encapsulated, sealed }, enclave.as_bytes()).ok();
+    let keys = opened.and_then(|bytes| ExportedKeys::decode(bytes.as_slice()).ok()).context("the export cannot be read")?;
+    let transit = keys.keys.first().and_then(|key| key.transit.as_ref());
+    let transit = transit.with_context(|| format!("key \"{name}\" is not a transit key: no Vault can take it"))?;
+    Ok(writeln!(out, "{}", *backup::write(&args.name, transit))?)
 }
 
 pub(super) async fn keygen(args: Keygen, out: &mut Out) -> anyhow::Result<()> {

@@ -106,7 +106,7 @@ fn data_keys_have_the_length_that_was_asked_for() {
 fn import(name: &str, kind: &str, key: &[u8], versions: &[(u32, &str)], next: u32) -> (Action, Write) {
     let stored = |(number, key): &(u32, &str)| StoredVersion { number: *number, key: (*key).into(), imported: true };
     let (name, kind, key, versions) = (name.into(), kind.into(), key.to_vec(), versions.iter().map(stored).collect());
-    (Action::KeyImport, Write::KeyImport(ImportKeyRequest { name, kind, key, versions, next }))
+    (Action::KeyImport, Write::KeyImport(ImportKeyRequest { name, kind, key, versions, next, transit: None }))
 }
 
 /// A key as old servers store it.

@@ -4,10 +4,13 @@
 use prost::Message;
 use serde::Serialize;
 
-use super::json;
+use super::{Timestamp, json};
 
 /// The extension for importing keys with all versions: `ImportKeyRequest::versions`.
 pub const WHOLE_KEYS: &str = "claviger/whole-keys";
+
+/// The extension for importing transit keys: `ImportKeyRequest::transit`.
+pub const TRANSIT_KEYS: &str = "claviger/transit-keys";
 
 /// The extension for exporting keys with all versions: [`ExportKeysRequest`].
 pub const EXPORT: &str = "claviger/export";
@@ -31,21 +34,78 @@ pub struct ImportKeyRequest {
     /// The number of the next version; 0: the number after the last version.
     #[prost(uint32, tag = "1001")]
     pub next: u32,
+    /// The transit key, by another extension; nothing else stands beside it.
+    #[prost(message, optional, tag = "1002")]
+    pub transit: Option<TransitKey>,
 }
 
 impl ImportKeyRequest {
     /// A key of which only the bytes are known, and maybe the type.
     pub fn bare(name: String, kind: String, key: Vec<u8>) -> Self {
-        Self { name, kind, key, versions: Vec::new(), next: 0 }
+        Self { name, kind, key, versions: Vec::new(), next: 0, transit: None }
     }
 
     /// A key with all of its versions.
     pub fn whole(name: String, versions: Vec<StoredVersion>, next: u32) -> Self {
-        Self { name, kind: String::new(), key: Vec::new(), versions, next }
+        Self { name, kind: String::new(), key: Vec::new(), versions, next, transit: None }
+    }
+}
+
+impl ImportKeyRequest {
+    /// A transit key.
+    pub fn transit(name: String, transit: TransitKey) -> Self {
+        let (kind, key, versions) = (String::new(), Vec::new(), Vec::new());
+        Self { name, kind, key, versions, next: 0, transit: Some(transit) }
     }
 }
 
 secret!(ImportKeyRequest, key);
+
+/// A transit key with all of its versions: in order, without a gap, from the first available one on.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct TransitKey {
+    /// What it encrypts with, as Vault names it.
+    #[prost(string, tag = "1")]
+    pub kind: String,
+    /// Whether each context has a key of its own.
+    #[prost(bool, tag = "2")]
+    pub derived: bool,
+    /// Whether clients of the Vault-compatible API may delete it.
+    #[prost(bool, tag = "3")]
+    pub deletion_allowed: bool,
+    /// The first version that decrypts.
+    #[prost(uint32, tag = "4")]
+    pub min_decryption: u32,
+    /// The first version that encrypts; 0: none is excluded.
+    #[prost(uint32, tag = "5")]
+    pub min_encryption: u32,
+    /// The number of the first version; 0: 1, and none was trimmed.
+    #[prost(uint32, tag = "6")]
+    pub min_available: u32,
+    /// The versions.
+    #[prost(message, repeated, tag = "7")]
+    pub versions: Vec<TransitVersion>,
+}
+
+/// A version of a transit key.
+#[derive(Clone, PartialEq, Eq, Message)]
+#[prost(skip_debug)]
+pub struct TransitVersion {
+    /// The key.
+    #[prost(bytes = "vec", tag = "1")]
+    pub key: Vec<u8>,
+    /// The HMAC key.
+    #[prost(bytes = "vec", tag = "2")]
+    pub hmac_key: Vec<u8>,
+    /// When it was made.
+    #[prost(message, optional, tag = "3")]
+    pub created_at: Option<Timestamp>,
+    /// The identity that made it; empty: not known.
+    #[prost(string, tag = "4")]
+    pub created_by: String,
+}
+
+secret!(TransitVersion, key, hmac_key);
 
 /// A complete version of a key: also its HMAC key, who made it and when, and whether its type is known.
 #[derive(Clone, PartialEq, Message)]

@@ -1,0 +1,3 @@
+//! The Vault-compatible API of the key manager, and the formats that it shares with Vault and OpenBao.
+
+mod formats;
