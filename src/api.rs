@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use crate::auth::{Access, Caller, Denied, Identity, Requirement, peer};
 use crate::keys::Keys;
 use crate::server::route::RouteConfig;
-use crate::server::{Handle, Route, Router, Service};
+use crate::server::{Asked, Decision, Handle, Route, Router, Service};
 use crate::setting;
 use crate::telemetry::Telemetry;
 
@@ -83,6 +83,13 @@ impl State {
 }
 
 impl Service for State {
+    type Access = ();
+
+    fn decide(&self, asked: Asked<'_>) -> Decision<()> {
+        let outcome = self.authorize(asked.peer.clone(), asked.requirement, asked.path);
+        Decision::of(asked.peer, outcome)
+    }
+
     fn router(&self) -> &Router<Self> {
         &self.router
     }

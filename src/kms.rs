@@ -20,6 +20,7 @@ mod backup;
 mod command;
 mod door;
 mod draft;
+mod entry;
 mod error;
 mod keeper;
 mod known;
@@ -55,15 +56,18 @@ use hyper::header::HeaderValue;
 use self::wire::{Encoding, ErrResponse};
 use self::writer::Writer;
 use crate::auth::{Caller, Denied, Identity, Requirement, admit, enclave, peer};
-use crate::server::{self, Handle, Reply, Route, Router, Service};
+use crate::server::{self, Asked, Decision, Handle, Reply, Route, Router, Service};
 use crate::telemetry::Telemetry;
+use crate::telemetry::metrics::Text;
 
-pub use self::command::{Action, actions};
+pub use self::command::{Action, Revocation, actions};
 pub use self::door::Door;
+pub use self::entry::{Entry, NoEntry};
 pub use self::error::{Error, Refusal};
 pub use self::keeper::{Admin, Error as OpenError, Keeper};
 pub use self::log::HISTORY;
 pub use self::rotation::Rules as RotationRules;
+pub use self::turn::Turn;
 pub use self::writer::Failed;
 
 /// A megabyte as clients count.
@@ -95,6 +99,9 @@ pub fn routes() -> Vec<Route<State>> {
 /// How long the server waits at its end for the log to accept the last changes.
 const LAST_LINES: Duration = Duration::from_secs(5);
 
+/// Writes metrics of somebody else.
+type WriteMetrics = Box<dyn Fn(&mut Text) + Send + Sync>;
+
 /// Everything the handlers need.
 pub struct State {
     router: Router<Self>,
@@ -104,6 +111,8 @@ pub struct State {
     rotated: rotation::Rotated,
     /// The server that serves this, once it is bound.
     server: OnceLock<Handle<Self>>,
+    /// Writes the operations of another listener behind those of that server.
+    beside: OnceLock<WriteMetrics>,
     /// Where clients reach that server, as `host:port`.
     host: OnceLock<String>,
 }
@@ -115,9 +124,14 @@ impl State {
     /// When the system cannot start a thread.
     pub fn new(keeper: Keeper, telemetry: Arc<Telemetry>, started: Instant) -> std::io::Result<Arc<Self>> {
         let (router, writer) = (Router::new(routes(), &BTreeMap::new()), Writer::start(keeper)?);
-        let (server, host) = (OnceLock::new(), OnceLock::new());
+        let (server, beside, host) = (OnceLock::new(), OnceLock::new(), OnceLock::new());
         let rotated = rotation::Rotated::default();
-        Ok(Arc::new(Self { router, writer, telemetry, started, rotated, server, host }))
+        Ok(Arc::new(Self { router, writer, telemetry, started, rotated, server, beside, host }))
+    }
+
+    /// Shows the operations of another listener among the metrics. Only the first call counts.
+    pub fn show_beside(&self, write: impl Fn(&mut Text) + Send + Sync + 'static) {
+        let _ = self.beside.set(Box::new(write));
     }
 
     /// Sets the `host:port` at which clients reach the server. Only the first call counts.
@@ -161,6 +175,13 @@ impl State {
 }
 
 impl Service for State {
+    type Access = ();
+
+    fn decide(&self, asked: Asked<'_>) -> Decision<()> {
+        let outcome = self.authorize(asked.peer.clone(), asked.requirement, asked.path);
+        Decision::of(asked.peer, outcome)
+    }
+
     fn router(&self) -> &Router<Self> {
         &self.router
     }
@@ -190,7 +211,7 @@ impl Service for State {
     fn denied(denied: Denied) -> server::Error {
         match denied {
             Denied::NoIdentity(error) => server::Error::bad_request(error),
-            Denied::NotAllowed { .. } => Error::Denied.into(),
+            Denied::NotAllowed { .. } | Denied::Refused(_) => Error::Denied.into(),
         }
     }
 

@@ -14,6 +14,7 @@ pub mod keystore; //   durable storage of opaque values under names
 pub mod kms; //        the key manager: its route table, enclaves, their storage
 pub mod migrate; //    copies keys from one key store to another
 pub mod server; //     HTTP over mTLS and nothing more
+pub mod vault; //      the Vault-compatible API of the key manager
 
 // These know nothing of ours; anybody may use them.
 pub mod certificates; // files of certificates: read, and watched for changes

@@ -41,6 +41,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use hyper::header::HeaderValue;
+use hyper::{HeaderMap, Method};
 use rustix::net::sockopt::set_ipv6_v6only;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
@@ -50,6 +51,7 @@ use self::connection::{Connection, End};
 use self::connections::Connections;
 use self::denials::{Denials, Summary};
 use self::held::Accounts;
+use self::path::Path;
 use self::tls::Tls;
 use crate::auth::{Caller, Denied, Identity, Requirement, peer};
 use crate::clock::{self, Ticker};
@@ -71,15 +73,31 @@ const BACKLOG: u32 = 4_096;
 /// How long to wait at shutdown for connections that were cut off.
 const CUT_OFF: Duration = Duration::from_secs(2);
 
+/// The metric that tells operations apart.
+const BY_OPERATION: &str = "claviger_http_request_duration_seconds";
+
 /// How often idle connections are looked for.
 const SWEEP: Duration = Duration::from_secs(1);
 
 /// A program that a [`Server`] serves: its routes, and who may call them.
 pub trait Service: Sized + Send + Sync + 'static {
+    /// What the service finds out about an authorised request beside its caller, for the handler.
+    type Access: Send + Sync + 'static;
+
     /// The route table.
     fn router(&self) -> &Router<Self>;
 
-    /// Decides who calls, and whether the caller may send a request for the decoded `path`.
+    /// The route for a request, the path as policies see it, and where in it the name begins. By default the table says
+    /// it.
+    fn find<'p>(&self, method: &Method, path: Path<'p>, query: &str) -> Option<(&Route<Self>, Cow<'p, str>, usize)> {
+        let _ = query;
+        self.router().find(method, path)
+    }
+
+    /// Decides about a request for the decoded `path`, before its body is read.
+    fn decide(&self, asked: Asked<'_>) -> Decision<Self::Access>;
+
+    /// Decides whether the reader of a stream may still read it.
     ///
     /// # Errors
     /// When the caller may not.
@@ -109,6 +127,39 @@ pub trait Service: Sized + Send + Sync + 'static {
     /// Tells the service which server serves it, before the first request.
     fn served_by(&self, server: Handle<Self>) {
         let _ = server;
+    }
+}
+
+/// A request that is to be decided about.
+#[derive(Debug)]
+pub struct Asked<'a> {
+    /// The identity of the client's certificate.
+    pub peer: Result<Identity, peer::Error>,
+    /// What the route requires.
+    pub requirement: Requirement,
+    /// The method.
+    pub method: &'a Method,
+    /// The decoded path.
+    pub path: &'a str,
+    /// What follows the `?`.
+    pub query: &'a str,
+    /// The headers.
+    pub headers: &'a HeaderMap,
+}
+
+/// What was decided about a request.
+#[derive(Debug)]
+pub struct Decision<A> {
+    /// Who asks, for the log and the audit event: also where that is not enough.
+    pub identity: Result<Identity, peer::Error>,
+    /// The caller, and what else was found out.
+    pub outcome: Result<(Caller, A), Denied>,
+}
+
+impl Decision<()> {
+    /// The decision where certificates say who asks.
+    pub fn of(peer: Result<Identity, peer::Error>, outcome: Result<Caller, Denied>) -> Self {
+        Self { identity: peer, outcome: outcome.map(|caller| (caller, ())) }
     }
 }
 
@@ -304,15 +355,19 @@ impl<S: Service> Handle<S> {
 
     /// The same by operation, as the route table has them; "other" is none of those.
     pub fn write_operations(&self, text: &mut Text) {
-        let name = "claviger_http_request_duration_seconds";
-        text.family(name, "histogram", "Time from a request's arrival to its answer, by operation.");
+        text.family(BY_OPERATION, "histogram", "Time from a request's arrival to its answer, by operation.");
+        self.write_more_operations(text);
+    }
+
+    /// The operations of a further listener, behind those of the first.
+    pub fn write_more_operations(&self, text: &mut Text) {
         let state = self.state();
         let operations = state.router().iter().map(|route| {
             let (method, path, ..) = route.describe();
             format!("{method} {path}")
         });
         for (operation, times) in operations.chain(["other".into()]).zip(&self.0.times) {
-            times.write(text, name, "operation", &operation);
+            times.write(text, BY_OPERATION, "operation", &operation);
         }
     }
 

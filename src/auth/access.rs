@@ -43,6 +43,9 @@ pub enum Denied {
         /// The policy that denied it; none when the identity has no policy.
         policy: Option<PolicyName>,
     },
+    /// What it shows instead of a certificate proves no identity, or one that cannot be admitted. The text is for the log.
+    #[error("permission denied")]
+    Refused(&'static str),
 }
 
 /// Admits callers that meet the requirement. If the requirement is a policy, `check` decides.

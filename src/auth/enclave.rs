@@ -65,7 +65,16 @@ impl Identity {
         hex::encode(&hash)
     }
 
-    fn of_hash(hash: &[u8; 32]) -> Self {
+    /// The SHA-256 of the public key.
+    pub(crate) fn to_hash(self) -> [u8; 32] {
+        let mut hash = [0; 32];
+        let len = URL_SAFE_NO_PAD.decode_slice(&self.0[IDENTITY.len()..], &mut hash).expect("it was encoded so");
+        debug_assert_eq!(len, hash.len());
+        hash
+    }
+
+    /// The identity of the public key with this SHA-256.
+    pub(crate) fn of_hash(hash: &[u8; 32]) -> Self {
         let mut text = [0; LEN];
         let (header, rest) = text.split_at_mut(IDENTITY.len());
         header.copy_from_slice(IDENTITY.as_bytes());

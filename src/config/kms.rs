@@ -19,6 +19,7 @@ use crate::kms::RotationRules;
 use crate::kms::seal::ENVIRONMENT;
 use crate::server::tls::{self, Pair, Setting, Tls};
 use crate::telemetry::log;
+use crate::vault;
 
 /// The file. Everything may be left out but the version.
 #[derive(Debug, Default, Deserialize)]
@@ -33,6 +34,9 @@ pub struct Config {
     /// What is logged: to standard error, and the audit events to standard output, both unless it says otherwise.
     #[serde(default)]
     pub log: Log,
+    /// The listener of the Vault-compatible API; none: there is none.
+    #[serde(default)]
+    pub vault: Option<vault::Config>,
     /// What else the root key may be sealed with, by name.
     #[serde(default)]
     pub hsm: BTreeMap<String, Hsm>,
@@ -269,10 +273,14 @@ mod tests {
              admin: { identity: h1:l4AoVm6xKAVGsfo8J_ttCOC6Odgq3GJLHg5NtAdOAr0 }\n\
              tls: { certs: [ { key: server.key, cert: server.crt }, { key: b.key, cert: b.crt, password: p } ], auth: on, ca: clients.crt }\n\
              log: { error: warn, audit: off, audit_file: audit.log }\n\
+             vault: { address: '0.0.0.0:8200', enclave: main, transit: keys }\n\
              hsm: { second: { file: second.hsm } }\n\
              rotation: { prod: { after: 2160h, keys: { often: 24h, never: off } } }\n",
         );
         let config = config.expect("a config");
+        let vault = config.vault.as_ref().expect("a listener");
+        assert_eq!((vault.address.port(), vault.transit.as_str()), (8200, "keys"));
+        assert_eq!(vault.enclave.as_ref().map(ToString::to_string).as_deref(), Some("main"));
         let tls = config.tls().config;
         let pairs: Vec<_> = tls.certs.iter().map(|pair| (pair.key.to_str(), pair.cert.to_str())).collect();
         assert_eq!(pairs, [(Some("server.key"), Some("server.crt")), (Some("b.key"), Some("b.crt"))]);
@@ -330,6 +338,10 @@ mod tests {
             "version: v2",
             "version: v1\nadmn: {}",
             "version: v1\nadmin: { identity: kes:v1:AD9E7FSY }",
+            "version: v1\nvault: {}",
+            "version: v1\nvault: { address: nowhere }",
+            "version: v1\nvault: { address: '[::]:8200', transit: sys }",
+            "version: v1\nvault: { address: '[::]:8200', transit: a/b }",
             "version: v1\nhsm: { env: { file: x } }",
             "version: v1\nhsm: { x: {} }",
             "version: v1\nrotation: { prod: { after: 59m } }",

@@ -13,27 +13,31 @@ use super::wire::{
 use super::{Error, transit};
 use crate::telemetry::audit::{Commands, shown};
 
-/// Makes the list of all actions: variant, number, name in policies.
+/// Makes the list of all actions: variant, number, name in policies. Those behind the semicolon have no command in the
+/// protocol.
 macro_rules! actions {
-    ($($action:ident = $number:literal $name:literal,)*) => {
+    ($($action:ident = $number:literal $name:literal,)*; $($other:ident = $other_number:literal $other_name:literal,)*) => {
         /// What a command does. The numbers are those of the wire format.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
         #[repr(u16)]
         #[expect(missing_docs, reason = "their names say it")]
-        pub enum Action { $($action = $number,)* }
+        pub enum Action { $($action = $number,)* $($other = $other_number,)* }
 
         impl Action {
-            /// All actions.
+            /// All actions that have a command.
             pub const ALL: &[Self] = &[$(Self::$action),*];
 
-            /// The action with this number.
+            /// The actions of the Vault-compatible API that have none.
+            pub const OTHERS: &[Self] = &[$(Self::$other),*];
+
+            /// The action of the command with this number.
             pub fn of_number(number: u16) -> Option<Self> {
                 match number { $($number => Some(Self::$action),)* _ => None }
             }
 
             /// The name in policies.
             pub fn as_str(self) -> &'static str {
-                match self { $(Self::$action => $name,)* }
+                match self { $(Self::$action => $name,)* $(Self::$other => $other_name,)* }
             }
         }
     };
@@ -71,12 +75,18 @@ actions! {
     IdentityDelete = 402 "IDENTITY:DELETE",
     IdentityStatus = 403 "IDENTITY:STATUS",
     IdentityList = 404 "IDENTITY:LIST",
+    ;
+    SecretRead = 1001 "SECRET:READ",
+    SecretWrite = 1002 "SECRET:WRITE",
+    SecretDelete = 1003 "SECRET:DELETE",
+    SecretList = 1004 "SECRET:LIST",
+    SessionRevoke = 1005 "SESSION:REVOKE",
 }
 
 impl Action {
     /// The action with this name.
     pub fn parse(name: &str) -> Option<Self> {
-        Self::ALL.iter().copied().find(|action| action.as_str() == name)
+        Self::ALL.iter().chain(Self::OTHERS).copied().find(|action| action.as_str() == name)
     }
 
     /// The number in the wire format.
@@ -149,6 +159,8 @@ pub enum Write {
     KeyImport(ImportKeyRequest),
     /// A change that no command of the protocol asks for.
     Transit(transit::Change),
+    /// The same: the session with the token of this hash ends.
+    RevokeSession(Revocation),
     PolicyCreate(CreatePolicyRequest),
     PolicyDelete(NameRequest),
     PolicyAssign(AssignPolicyRequest),
@@ -201,6 +213,7 @@ impl Write {
             Self::KeyDelete(request) => &request.name,
             Self::KeyImport(request) => &request.name,
             Self::Transit(change) => &change.name,
+            Self::RevokeSession(_) => "",
             Self::PolicyCreate(request) => &request.name,
             Self::PolicyAssign(request) => &request.identity,
             Self::IdentityCreate(request) => &request.identity,
@@ -228,6 +241,15 @@ impl Write {
     pub(super) fn tell(&self, action: Action, commands: &mut Commands) {
         commands.add(action.as_str(), self.name(), self.detail());
     }
+}
+
+/// The end of a session that its client does not want any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Revocation {
+    /// The SHA-256 of its token.
+    pub hash: [u8; 32],
+    /// When it would have ended by itself, in seconds since 1970. Then the revocation is dropped.
+    pub end: i64,
 }
 
 /// The most keys that one request may export: each is named in the audit event.
@@ -344,6 +366,11 @@ fn decode(action: Action, frame: Frame<'_>) -> Result<Command, Error> {
         Action::IdentityDelete => write(Write::IdentityDelete, frame),
         Action::IdentityStatus => read(Read::IdentityStatus, frame),
         Action::IdentityList => read(Read::IdentityList, frame),
+        Action::SecretRead
+        | Action::SecretWrite
+        | Action::SecretDelete
+        | Action::SecretList
+        | Action::SessionRevoke => Err(Error::invalid("there is no such command")),
     }
 }
 
@@ -364,6 +391,10 @@ mod tests {
     fn numbers_and_names_lead_to_the_same_action() {
         for action in Action::ALL {
             assert_eq!(Action::of_number(action.number()), Some(*action));
+            assert_eq!(Action::parse(action.as_str()), Some(*action));
+        }
+        for action in Action::OTHERS {
+            assert_eq!(Action::of_number(action.number()), None, "no command is for it");
             assert_eq!(Action::parse(action.as_str()), Some(*action));
         }
         assert_eq!((Action::of_number(0), Action::parse("KEY:NONE")), (None, None));

@@ -81,7 +81,8 @@ impl Door {
     fn as_store(&self, error: Error) -> keystore::Error {
         match error {
             Error::KeyExists => keystore::Error::Exists,
-            Error::NoKey => keystore::Error::NotFound,
+            // Transit keys are no keys for these clients.
+            Error::NoKey | Error::Transit => keystore::Error::NotFound,
             // It may come, or come back from a backup. Until then no client must believe that its key is missing.
             Error::NoEnclave => keystore::Error::Unreachable(self.to_missing().into()),
             // These may pass by themselves.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use time::OffsetDateTime;
 
 use super::account::{Account, Privilege};
-use super::command::Write;
+use super::command::{Revocation, Write};
 use super::policy::{self, Policy};
 use super::record::{Place, Record};
 use super::ring::{Ring, Version};
@@ -36,6 +36,9 @@ const PATTERNS: usize = 4_000;
 
 /// The total length of an identity's tags, at most, in bytes.
 const TAGS: usize = 8_192;
+
+/// The most revoked sessions of an enclave that have not ended.
+const REVOKED: usize = 10_000;
 
 /// Who changes something, when, and by which right.
 #[derive(Debug, Clone, Copy)]
@@ -154,6 +157,8 @@ impl<'a> Draft<'a> {
         let enclave = self.snapshot.enclaves.get(name).ok_or(Error::NoEnclave)?.clone();
         let keys = enclave.keys.keys().map(|name| Place::key(&enclave, name));
         let transit = enclave.transit.keys().map(|name| Place::transit(&enclave, name));
+        let revoked = enclave.revoked.keys().map(|hash| Place::revoked(&enclave, hash));
+        let transit = transit.chain(revoked);
         let policies = enclave.policies.keys().map(|name| Place::policy(&enclave, name));
         let identities = enclave.identities.keys().map(|identity| Place::identity(&enclave, identity));
         let places =
@@ -221,6 +226,7 @@ impl Inside<'_, '_> {
             Write::KeyImport(request) => self.import_key(request)?,
             Write::KeyDelete(request) => self.delete_key(request)?,
             Write::Transit(change) => self.change_transit(change)?,
+            Write::RevokeSession(revocation) => self.revoke_session(*revocation)?,
             Write::PolicyCreate(request) => self.create_policy(request)?,
             Write::PolicyDelete(request) => self.delete_policy(&request.name)?,
             Write::PolicyAssign(request) => self.assign_policy(request)?,
@@ -334,8 +340,33 @@ impl Inside<'_, '_> {
         if self.enclave.keys.contains_key(name.as_str()) {
             return Err(Error::KeyExists);
         }
-        let Author { caller, now } = self.draft.author;
+        let Author { caller, now, .. } = self.draft.author;
         Ok(transit::Key::new(name, derived, transit::Version::generate(kind, now, caller.to_string())?))
+    }
+
+    /// Whoever has the token may end its session. Revocations of sessions that have ended by themselves are dropped.
+    fn revoke_session(&mut self, revocation: Revocation) -> Result<(), Error> {
+        if matches!(self.standing, Standing::Stranger) {
+            return Err(Error::Denied);
+        }
+        let now = self.draft.author.now.unix_timestamp();
+        let (mut count, revoked) = (0, &self.enclave.revoked);
+        let ended: Vec<_> = revoked.iter().inspect(|_| count += 1).filter(|(_, end)| ***end <= now).collect();
+        let ended: Vec<_> = ended.into_iter().map(|(hash, _)| *hash).collect();
+        self.draft.steps += count / LOOKED_THROUGH + ended.len();
+        if count - ended.len() >= REVOKED {
+            return Err(Error::Conflict(
+                "too many sessions are revoked that have not ended yet; try again later".into(),
+            ));
+        }
+        for hash in ended {
+            self.draft.changed.insert(Place::revoked(&self.enclave, &hash), None);
+            self.enclave.revoked.remove(&hash);
+        }
+        let record = Record::Revoked(self.enclave.id, revocation);
+        self.draft.changed.insert(Place::revoked(&self.enclave, &revocation.hash), Some(record));
+        self.enclave.revoked.insert(revocation.hash, Arc::new(revocation.end));
+        Ok(())
     }
 
     fn put_transit(&mut self, key: transit::Key) {
@@ -356,6 +387,10 @@ impl Inside<'_, '_> {
     fn delete_key(&mut self, request: &DeleteKeyRequest) -> Result<(), Error> {
         self.authorize(&request.name)?;
         if self.enclave.transit.contains_key(request.name.as_str()) {
+            // The rules of another listener are not about keys of this kind.
+            if self.draft.author.right == Right::Listener {
+                return Err(Error::NoKey);
+            }
             if request.version != 0 || !request.all_versions {
                 return Err(Error::invalid(
                     "a transit key is deleted with all its versions; trim it to remove old ones",

@@ -267,6 +267,7 @@ impl Keeper {
         (self.store, self.state) = (written.store, written.state);
         self.unsealed.root = root;
         (self.cipher, self.seals) = (cipher, seals);
+        self.snapshot.sessions = self.cipher.sessions();
         self.snapshot.commit = self.state.commit;
         Ok(self.store.settle()?)
     }

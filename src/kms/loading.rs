@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, ScopedJoinHandle};
 
 use super::account::Account;
+use super::command::Revocation;
 use super::map::Map;
 use super::record::{Cipher, Damaged, Id, Record, State};
 use super::ring::Ring;
@@ -66,7 +67,7 @@ pub(super) fn load(
     })?;
     let mut whole = parts.pop().unwrap_or_default();
     parts.into_iter().for_each(|part| whole.join(part));
-    whole.finish(admin).map_err(Error::Damaged)
+    whole.finish(Snapshot::empty(admin, cipher.sessions())).map_err(Error::Damaged)
 }
 
 /// Records, still encrypted.
@@ -148,7 +149,7 @@ impl Part {
         self.damage = self.damage.or(other.damage);
     }
 
-    fn finish(mut self, admin: Identity) -> Result<(Snapshot, State), Damaged> {
+    fn finish(mut self, mut snapshot: Snapshot) -> Result<(Snapshot, State), Damaged> {
         if let Some(damage) = self.damage {
             return Err(damage);
         }
@@ -164,7 +165,6 @@ impl Part {
         for record in self.rest {
             put(&mut self.enclaves, record).ok_or(Damaged::Malformed)?;
         }
-        let mut snapshot = Snapshot::empty(admin);
         snapshot.commit = written.commit;
         self.enclaves.into_values().for_each(|enclave| snapshot.add_enclave(enclave));
         Ok((snapshot, written))
@@ -221,6 +221,9 @@ fn put(enclaves: &mut HashMap<[u8; 16], Enclave>, record: Record) -> Option<()> 
                 return None;
             }
             enclave.transit.insert(key.name().clone(), key);
+        }
+        Record::Revoked(id, Revocation { hash, end }) => {
+            enclaves.get_mut(&id)?.revoked.insert(hash, Arc::new(end));
         }
         Record::Policy(id, policy) => enclaves.get_mut(&id)?.policies.insert(policy.name.clone(), policy),
         Record::Identity(id, account) => {

@@ -9,6 +9,7 @@ use prost::Message;
 use zeroize::Zeroizing;
 
 use super::account::{Account, Privilege};
+use super::command::Revocation;
 use super::policy::{self, Policy};
 use super::ring::Ring;
 use super::snapshot::Enclave;
@@ -16,6 +17,7 @@ use super::transit;
 use super::wire::{RuleSet, StoredVersion, Timestamp, TransitKey};
 use crate::auth::enclave::Identity;
 use crate::crypto::{NoRandom, Sealer, SecretKey};
+use crate::hex;
 use crate::name::{EnclaveName, KeyName, PolicyName, TransitName};
 
 /// The place of a record: its kind, its enclave and its name.
@@ -35,6 +37,7 @@ enum Table {
     Policy = 3,
     Identity = 4,
     Transit = 5,
+    Revoked = 7,
 }
 
 /// A place as it is written. Without the root key it reveals nothing.
@@ -64,6 +67,11 @@ impl Place {
         Self { table: Table::Transit, enclave: enclave.id, name: name.to_string() }
     }
 
+    /// The place of a revoked session.
+    pub(super) fn revoked(enclave: &Enclave, hash: &[u8; 32]) -> Self {
+        Self { table: Table::Revoked, enclave: enclave.id, name: hex::encode(hash) }
+    }
+
     /// The place of a policy.
     pub(super) fn policy(enclave: &Enclave, name: &PolicyName) -> Self {
         Self { table: Table::Policy, enclave: enclave.id, name: name.to_string() }
@@ -86,6 +94,8 @@ pub enum Record {
     Key([u8; 16], Arc<Ring>),
     /// A transit key of the enclave with this id.
     Transit([u8; 16], Arc<transit::Key>),
+    /// A revoked session of the enclave with this id.
+    Revoked([u8; 16], Revocation),
     /// A policy of the enclave with this id.
     Policy([u8; 16], Arc<Policy>),
     /// An identity of the enclave with this id.
@@ -130,6 +140,7 @@ pub(super) struct Cipher {
     names: Sealer,
     records: Sealer,
     marks: Sealer,
+    sessions: Arc<Sealer>,
 }
 
 impl Cipher {
@@ -140,7 +151,13 @@ impl Cipher {
             names: part("claviger kms name v1"),
             records: part("claviger kms record v1"),
             marks: part("claviger kms mark v1"),
+            sessions: Arc::new(part("claviger kms vault session v1")),
         }
+    }
+
+    /// What signs the tokens of sessions.
+    pub(super) fn sessions(&self) -> Arc<Sealer> {
+        self.sessions.clone()
     }
 
     /// The id of a place in the store.
@@ -185,6 +202,7 @@ impl Record {
             Self::Enclave(enclave) => Place::enclave(&enclave.name),
             Self::Key(enclave, ring) => of(Table::Key, enclave, ring.name.to_string()),
             Self::Transit(enclave, key) => of(Table::Transit, enclave, key.name().to_string()),
+            Self::Revoked(enclave, revocation) => of(Table::Revoked, enclave, hex::encode(&revocation.hash)),
             Self::Policy(enclave, policy) => of(Table::Policy, enclave, policy.name.to_string()),
             Self::Identity(enclave, account) => of(Table::Identity, enclave, account.identity.to_string()),
         }
@@ -203,6 +221,7 @@ impl Record {
             Self::Enclave(enclave) => write(Table::Enclave, &EnclaveMessage::from(&**enclave)),
             Self::Key(enclave, ring) => write(Table::Key, &KeyMessage::new(enclave, ring)),
             Self::Transit(enclave, key) => write(Table::Transit, &TransitMessage::new(enclave, key)),
+            Self::Revoked(enclave, revocation) => write(Table::Revoked, &RevokedMessage::new(enclave, *revocation)),
             Self::Policy(enclave, policy) => write(Table::Policy, &PolicyMessage::new(enclave, policy)),
             Self::Identity(enclave, account) => write(Table::Identity, &IdentityMessage::new(enclave, account)),
         }
@@ -217,6 +236,7 @@ impl Record {
             3 => PolicyMessage::decode(message).ok()?.read(),
             4 => IdentityMessage::decode(message).ok()?.read(),
             5 => TransitMessage::decode(message).ok()?.read(),
+            7 => RevokedMessage::decode(message).ok()?.read(),
             _ => None,
         }
     }
@@ -315,6 +335,27 @@ impl TransitMessage {
     fn read(self) -> Option<Record> {
         let key = transit::Key::of_message(TransitName::parse(&self.name).ok()?, &self.key?).ok()?;
         Some(Record::Transit(self.enclave.try_into().ok()?, Arc::new(key)))
+    }
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct RevokedMessage {
+    #[prost(bytes = "vec", tag = "1")]
+    enclave: Vec<u8>,
+    #[prost(bytes = "vec", tag = "2")]
+    hash: Vec<u8>,
+    #[prost(int64, tag = "3")]
+    end: i64,
+}
+
+impl RevokedMessage {
+    fn new(enclave: &[u8; 16], Revocation { hash, end }: Revocation) -> Self {
+        Self { enclave: enclave.to_vec(), hash: hash.to_vec(), end }
+    }
+
+    fn read(self) -> Option<Record> {
+        let revocation = Revocation { hash: self.hash.try_into().ok()?, end: self.end };
+        Some(Record::Revoked(self.enclave.try_into().ok()?, revocation))
     }
 }
 

@@ -13,6 +13,7 @@ use super::ring::Ring;
 use super::transit;
 use super::{Action, Error};
 use crate::auth::enclave::Identity;
+use crate::crypto::Sealer;
 use crate::name::{EnclaveName, KeyName, PolicyName, TransitName};
 
 /// Everything that the key manager knows.
@@ -27,6 +28,8 @@ pub struct Snapshot {
     pub(super) known: Known,
     /// Names of the providers that have sealed the root key.
     pub(super) seals: Vec<String>,
+    /// Signs the tokens of sessions.
+    pub(super) sessions: Arc<Sealer>,
 }
 
 /// A part of the key manager with keys, policies and identities of its own.
@@ -40,6 +43,8 @@ pub struct Enclave {
     pub(super) keys: Map<KeyName, Ring>,
     /// No name is one of a key, too.
     pub(super) transit: Map<TransitName, transit::Key>,
+    /// When revoked sessions would have ended, by the hash of their tokens.
+    pub(super) revoked: Map<[u8; 32], i64>,
     pub(super) policies: Map<PolicyName, Policy>,
     pub(super) identities: Map<Identity, Account>,
 }
@@ -90,8 +95,9 @@ impl Standing {
 
 impl Snapshot {
     /// A state without any enclave.
-    pub fn empty(admin: Identity) -> Self {
-        Self { admin, commit: 0, enclaves: Map::default(), known: Known::default(), seals: Vec::new() }
+    pub fn empty(admin: Identity, sessions: Arc<Sealer>) -> Self {
+        let (enclaves, known, seals) = (Map::default(), Known::default(), Vec::new());
+        Self { admin, commit: 0, enclaves, known, seals, sessions }
     }
 
     /// Whether the identity may do everything: it is the administrator, or an account in any enclave makes it one.
@@ -158,8 +164,9 @@ impl Snapshot {
 impl Enclave {
     /// An enclave with nothing in it.
     pub(super) fn new(id: [u8; 16], name: EnclaveName, created_at: OffsetDateTime, created_by: String) -> Self {
-        let (keys, transit, policies, identities) = (Map::default(), Map::default(), Map::default(), Map::default());
-        Self { id, name, created_at, created_by, keys, transit, policies, identities }
+        let (keys, transit, revoked) = (Map::default(), Map::default(), Map::default());
+        let (policies, identities) = (Map::default(), Map::default());
+        Self { id, name, created_at, created_by, keys, transit, revoked, policies, identities }
     }
 
     /// The key with this name.

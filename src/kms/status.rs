@@ -104,6 +104,9 @@ pub(super) async fn metrics(call: Call<State>) -> Result<Reply, Error> {
         if let Some(server) = state.server.get() {
             server.write_operations(&mut text);
         }
+        if let Some(write) = state.beside.get() {
+            write(&mut text);
+        }
     }
     Ok(Reply::text(Text::CONTENT_TYPE, text.finish()))
 }

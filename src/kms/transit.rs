@@ -99,8 +99,8 @@ pub enum Refused {
     #[error("invalid ciphertext length")]
     TooShort,
     /// The tag does not fit.
-    #[error("cipher: message authentication failed")]
-    NotAuthentic,
+    #[error("{0}: message authentication failed")]
+    NotAuthentic(&'static str),
     /// A derived key needs a context.
     #[error(
         "missing 'context' for key derivation; the key was created using a derived key, which means additional, \
@@ -116,17 +116,37 @@ pub enum Refused {
     /// The version is older than `min_encryption`.
     #[error("requested version for encryption is less than the minimum encryption key version")]
     NoMore,
+    /// There is no such version yet to sign with.
+    #[error("key version does not exist; latest key version is {0}")]
+    NoVersion(u32),
+    /// What should be an HMAC is none, or of a version that must not be used.
+    #[error("{0}")]
+    Hmac(&'static str),
     /// The operating system gave no random bytes.
     #[error("internal server error")]
     NoRandom(#[from] NoRandom),
 }
 
-impl From<NotOpened> for Refused {
-    fn from(not_opened: NotOpened) -> Self {
+impl Refused {
+    fn opening(kind: Kind, not_opened: NotOpened) -> Self {
         match not_opened {
             NotOpened::TooShort => Self::TooShort,
-            NotOpened::NotAuthentic => Self::NotAuthentic,
+            NotOpened::NotAuthentic if kind == Kind::ChaCha20Poly1305 => Self::NotAuthentic("chacha20poly1305"),
+            NotOpened::NotAuthentic => Self::NotAuthentic("cipher"),
         }
+    }
+
+    /// The same about an HMAC.
+    fn of_hmac(self) -> Self {
+        Self::Hmac(match self {
+            Self::Malformed(transit::Malformed::Prefix) => "invalid HMAC to verify: no prefix",
+            Self::Malformed(transit::Malformed::Fields) => "invalid HMAC: wrong number of fields",
+            Self::Malformed(transit::Malformed::Version) => "invalid HMAC: version number could not be decoded",
+            Self::TooNew => "invalid HMAC: version is too new",
+            Self::TooOld => "cannot verify HMAC: version is too old (disallowed by policy)",
+            Self::NoBase64 => "invalid base64 value",
+            refused => return refused,
+        })
     }
 }
 
@@ -308,7 +328,8 @@ impl Key {
         let version = self.decrypting(number)?;
         let context = self.context(context)?;
         let body = base64::decode(body.as_bytes()).ok_or(Refused::NoBase64)?;
-        Ok(version.secrets.open(context, associated, &body)?)
+        let opened = version.secrets.open(context, associated, &body);
+        opened.map_err(|not_opened| Refused::opening(self.settings.kind, not_opened))
     }
 
     fn decrypting(&self, number: i64) -> Result<&Version, Refused> {
@@ -327,7 +348,10 @@ impl Key {
     /// # Errors
     /// When that version must not be used.
     pub fn hmac(&self, version: i64, message: &[u8]) -> Result<String, Refused> {
-        let (number, version) = self.encrypting(version)?;
+        let (number, version) = self.encrypting(version).map_err(|refused| match refused {
+            Refused::NoMore => Refused::Hmac("cannot generate HMAC: version is too old (disallowed by policy)"),
+            _ => Refused::NoVersion(self.latest()),
+        })?;
         Ok(transit::join(number, &version.secrets.hmac(message)))
     }
 
@@ -336,10 +360,13 @@ impl Key {
     /// # Errors
     /// When it is none, or of a version that must not be used.
     pub fn verify_hmac(&self, hmac: &str, message: &[u8]) -> Result<bool, Refused> {
-        let (number, tag) = transit::split(hmac)?;
-        let version = self.decrypting(number)?;
-        let tag = base64::decode(tag.as_bytes()).ok_or(Refused::NoBase64)?;
-        Ok(version.secrets.verify_hmac(message, &tag))
+        let verify = || {
+            let (number, tag) = transit::split(hmac)?;
+            let version = self.decrypting(number)?;
+            let tag = base64::decode(tag.as_bytes()).ok_or(Refused::NoBase64)?;
+            Ok(version.secrets.verify_hmac(message, &tag))
+        };
+        verify().map_err(Refused::of_hmac)
     }
 
     /// The context that counts: none of a key that is not derived, whatever a client sends.
@@ -393,7 +420,7 @@ mod tests {
             assert_eq!(key.decrypt(ciphertext, None, b"bound").expect("decrypted").as_slice(), b"message");
             // The context of a key that is not derived is passed over.
             assert_eq!(key.decrypt(ciphertext, Some(b"any"), b"bound").expect("decrypted").as_slice(), b"message");
-            assert!(matches!(key.decrypt(ciphertext, None, b""), Err(Refused::NotAuthentic)));
+            assert!(matches!(key.decrypt(ciphertext, None, b""), Err(Refused::NotAuthentic(_))));
         }
         assert_eq!(key.encrypt(2, None, b"", b"").expect("encrypted").0, 2);
         assert!(matches!(key.encrypt(5, None, b"", b""), Err(Refused::NotYet)));
@@ -412,7 +439,7 @@ mod tests {
         assert!(matches!(key.encrypt(0, Some(b""), b"", b"m"), Err(Refused::NoContext)));
         let (_, ciphertext) = key.encrypt(0, Some(b"one"), b"", b"m").expect("encrypted");
         assert_eq!(key.decrypt(&ciphertext, Some(b"one"), b"").expect("decrypted").as_slice(), b"m");
-        assert!(matches!(key.decrypt(&ciphertext, Some(b"two"), b""), Err(Refused::NotAuthentic)));
+        assert!(matches!(key.decrypt(&ciphertext, Some(b"two"), b""), Err(Refused::NotAuthentic(_))));
     }
 
     #[test]
@@ -423,7 +450,7 @@ mod tests {
         assert!(!key.verify_hmac(&old, b"other").expect("an HMAC"));
         assert!(!key.verify_hmac(&old.replace(":v1:", ":v2:"), b"input").expect("an HMAC"));
         assert!(!key.verify_hmac("vault:v1:AAAA", b"input").expect("an HMAC"));
-        assert!(matches!(key.verify_hmac("AAAA", b"input"), Err(Refused::Malformed(_))));
+        assert!(matches!(key.verify_hmac("AAAA", b"input"), Err(Refused::Hmac(_))));
     }
 
     #[test]

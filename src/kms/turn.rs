@@ -11,15 +11,21 @@ const SHARE: Duration = Duration::from_millis(1);
 const STEPS: u32 = 64;
 
 /// Measures the time since the work last yielded.
-pub(super) struct Turn {
+pub struct Turn {
     since: Instant,
     steps: u32,
     share: Duration,
 }
 
+impl Default for Turn {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Turn {
     /// Starts a turn now.
-    pub(super) fn new() -> Self {
+    pub fn new() -> Self {
         Self { since: clock::instant(), steps: 0, share: SHARE }
     }
 
@@ -30,7 +36,7 @@ impl Turn {
     }
 
     /// Notes a step of less than ten microseconds.
-    pub(super) async fn step(&mut self) {
+    pub async fn step(&mut self) {
         self.steps += 1;
         if self.steps >= STEPS {
             self.pass().await;
@@ -38,7 +44,7 @@ impl Turn {
     }
 
     /// Yields to others, if this turn has been long enough.
-    pub(super) async fn pass(&mut self) {
+    pub async fn pass(&mut self) {
         self.steps = 0;
         if clock::instant().saturating_duration_since(self.since) >= self.share {
             tokio::task::yield_now().await;

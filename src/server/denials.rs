@@ -96,6 +96,7 @@ impl Request {
     pub(super) fn because(self, denied: &Denied) -> Self {
         let (policy, advice) = match denied {
             Denied::NoIdentity(error) => (String::new(), error.advice()),
+            Denied::Refused(advice) => (String::new(), *advice),
             Denied::NotAllowed { policy: None } => (String::new(), "the identity has no policy"),
             Denied::NotAllowed { policy: Some(policy) } => (policy.to_string(), "the policy does not allow it"),
         };

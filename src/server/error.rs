@@ -75,7 +75,7 @@ impl From<Denied> for Error {
     fn from(denied: Denied) -> Self {
         match denied {
             Denied::NoIdentity(error) => Self::bad_request(error),
-            Denied::NotAllowed { .. } => Self::new(StatusCode::FORBIDDEN, denied.to_string()),
+            Denied::NotAllowed { .. } | Denied::Refused(_) => Self::new(StatusCode::FORBIDDEN, denied.to_string()),
         }
     }
 }

@@ -117,7 +117,8 @@ impl Reply {
     }
 
     /// Adds a header.
-    pub(super) fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+    #[must_use]
+    pub fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.headers.insert(name, value);
         self
     }
@@ -140,6 +141,7 @@ impl Reply {
         // hyper says how long a body is, unless there is none; then it may stand for one, or clients count on the 0.
         if let Content::Full(bytes) = &self.content
             && (method == Method::HEAD || bytes.is_empty())
+            && self.status != StatusCode::NO_CONTENT
         {
             self.headers.insert(CONTENT_LENGTH, bytes.len().into());
         }

@@ -43,13 +43,14 @@ pub struct RouteConfig {
 }
 
 /// A method and path that clients may request, with its limits and its handler.
-pub struct Route<S> {
+pub struct Route<S: Service> {
     method: &'static Method,
     path: &'static str,
     max_body: u64,
     timeout: Option<Duration>,
     requirement: Requirement,
     is_listing: bool,
+    takes_all_methods: bool,
     patience: Patience,
     is_counted: bool,
     overdue: fn() -> Error,
@@ -81,6 +82,7 @@ impl<S: Service> Route<S> {
             timeout: Some(Duration::from_secs(15)),
             requirement: Requirement::Policy,
             is_listing: false,
+            takes_all_methods: false,
             patience: Patience::Ordinary,
             is_counted: true,
             overdue,
@@ -123,6 +125,12 @@ impl<S: Service> Route<S> {
     #[must_use]
     pub fn listing(self) -> Self {
         Self { is_listing: true, ..self }
+    }
+
+    /// Answers every method: the service has looked at it when it chose the route.
+    #[must_use]
+    pub fn all_methods(self) -> Self {
+        Self { takes_all_methods: true, ..self }
     }
 
     /// Answers even when audit events cannot be written and other requests wait for that: it shows the server's health.
@@ -169,7 +177,7 @@ impl<S: Service> Route<S> {
 
     /// Whether the route accepts `method`.
     pub fn accepts(&self, method: &Method) -> bool {
-        method == self.method || (*self.method == Method::PUT && method == Method::POST)
+        self.takes_all_methods || method == self.method || (*self.method == Method::PUT && method == Method::POST)
     }
 
     /// Parses name and body, and lets the handler answer.
@@ -194,7 +202,7 @@ impl<S: Service> Route<S> {
 }
 
 /// The route table.
-pub struct Router<S> {
+pub struct Router<S: Service> {
     routes: Vec<Route<S>>,
     audited_open: Vec<&'static str>,
 }
@@ -240,9 +248,10 @@ impl<S: Service> Router<S> {
 pub(super) type Asked = Arc<OnceLock<Commands>>;
 
 /// A request on its way to a handler: authorised, its name parsed.
-pub struct Call<S, N = ()> {
+pub struct Call<S: Service, N = ()> {
     state: Arc<S>,
     caller: Caller,
+    access: S::Access,
     name: N,
     accept: Option<HeaderValue>,
     query: String,
@@ -251,26 +260,26 @@ pub struct Call<S, N = ()> {
     held: Held,
 }
 
-impl<S> Call<S> {
+impl<S: Service> Call<S> {
     /// A call by `caller` from `ip`, which accepts the content types `accept`. A call proves that the request is
     /// authorised.
     pub(super) fn new(
         state: Arc<S>,
-        (caller, ip): (Caller, IpAddr),
+        (caller, access, ip): (Caller, S::Access, IpAddr),
         accept: Option<HeaderValue>,
         query: String,
         (asked, held): (Asked, Held),
     ) -> Self {
-        Self { state, caller, name: (), accept, query, ip, asked, held }
+        Self { state, caller, access, name: (), accept, query, ip, asked, held }
     }
 
     fn naming<N>(self, name: N) -> Call<S, N> {
-        let Self { state, caller, name: (), accept, query, ip, asked, held } = self;
-        Call { state, caller, name, accept, query, ip, asked, held }
+        let Self { state, caller, access, name: (), accept, query, ip, asked, held } = self;
+        Call { state, caller, access, name, accept, query, ip, asked, held }
     }
 }
 
-impl<S, N> Call<S, N> {
+impl<S: Service, N> Call<S, N> {
     /// The state that the server serves. It stays the same for the whole request.
     pub fn state(&self) -> &Arc<S> {
         &self.state
@@ -279,6 +288,11 @@ impl<S, N> Call<S, N> {
     /// Who calls.
     pub fn caller(&self) -> &Caller {
         &self.caller
+    }
+
+    /// What the service found out when it authorised the request.
+    pub fn access(&self) -> &S::Access {
+        &self.access
     }
 
     /// Notes the commands in the body. The audit event of the request names them, also when the request fails.
@@ -328,7 +342,7 @@ pub fn names(accept: Option<&HeaderValue>, content_type: &str) -> bool {
 
 /// Functions that can answer a route: `async fn(Call<S, Name>) -> Result<Reply, Error>`, or the same with
 /// a request body as second argument.
-pub trait IntoHandler<S, A> {
+pub trait IntoHandler<S: Service, A> {
     #[doc(hidden)]
     fn into_handler(self) -> Handler<S>;
 }

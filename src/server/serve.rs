@@ -27,6 +27,7 @@ use super::{Error, Service, Shared, Snapshot};
 use crate::auth::{Caller, Denied, Identity, Requirement, peer};
 use crate::clock;
 use crate::foreign::cut;
+use crate::server;
 use crate::telemetry::audit::MAX_PATH;
 use crate::telemetry::histogram::Histogram;
 use crate::telemetry::metrics::{Active, Metrics};
@@ -119,7 +120,7 @@ impl Drop for Counted<'_> {
 }
 
 /// The route that a request is for.
-struct Found<'a, S> {
+struct Found<'a, S: Service> {
     route: &'a Route<S>,
     /// The decoded path that policies are matched against.
     path: Cow<'a, str>,
@@ -134,12 +135,12 @@ fn find<'a, S: Service>(
     uri: &'a Uri,
 ) -> Result<Option<Found<'a, S>>, path::Invalid> {
     let path = Path::parse(uri.path())?;
-    let found = snapshot.state.router().find(method, path);
+    let found = snapshot.state.find(method, path, uri.query().unwrap_or_default());
     Ok(found.map(|(route, path, name_at)| Found { route, path, name_at }))
 }
 
 /// A request that has found its route.
-struct Exchange<'a, S> {
+struct Exchange<'a, S: Service> {
     shared: &'a Arc<Shared<S>>,
     connection: &'a Arc<Connection>,
     snapshot: &'a Snapshot<S>,
@@ -153,8 +154,8 @@ struct Exchange<'a, S> {
 
 impl<S: Service> Exchange<'_, S> {
     /// Answers, and leaves an audit event, whatever happens.
-    async fn run(&self, head: &Parts, mut body: Arriving) -> Reply {
-        let Found { route, path, .. } = &self.found;
+    async fn run(mut self, head: &Parts, mut body: Arriving) -> Reply {
+        let route = self.found.route;
         let (telemetry, state) = (&self.shared.telemetry, &self.snapshot.state);
         let is_audited = state.router().is_audited(route);
         if is_audited {
@@ -162,7 +163,16 @@ impl<S: Service> Exchange<'_, S> {
             telemetry.audit.ready(route.patience()).await;
         }
         let has_method = route.accepts(&head.method);
-        let (caller, is_counted_only) = match state.authorize(self.peer.clone(), route.requirement(), path) {
+        let decision = state.decide(server::Asked {
+            peer: self.peer.clone(),
+            requirement: route.requirement(),
+            method: &head.method,
+            path: &self.found.path,
+            query: head.uri.query().unwrap_or_default(),
+            headers: &head.headers,
+        });
+        self.peer = decision.identity;
+        let (caller, is_counted_only) = match decision.outcome {
             Ok(caller) => (Ok(caller), false),
             Err(denied) => self.deny(denied, has_method),
         };
@@ -215,13 +225,13 @@ impl<S: Service> Exchange<'_, S> {
     /// The rest of the steps.
     async fn answer(
         &self,
-        caller: Result<Caller, Error>,
+        caller: Result<(Caller, S::Access), Error>,
         client: &Client,
         head: &Parts,
         mut body: Arriving,
     ) -> Result<Reply, Error> {
         let started = clock::instant();
-        let caller = match caller {
+        let (caller, access) = match caller {
             Ok(caller) => caller,
             Err(error) => {
                 body.discard().await;
@@ -231,12 +241,13 @@ impl<S: Service> Exchange<'_, S> {
         let Found { route, path, name_at } = &self.found;
         let query = head.uri.query().unwrap_or_default().to_owned();
         let counted = (self.asked.clone(), route.held(self.connection, client));
-        let call = Call::new(self.snapshot.state.clone(), (caller, self.ip), self.accept.cloned(), query, counted);
+        let call =
+            Call::new(self.snapshot.state.clone(), (caller, access, self.ip), self.accept.cloned(), query, counted);
         route.answer(call, &path[*name_at..], body, started).await
     }
 
     /// Who is charged for the memory that the request takes.
-    fn client(&self, caller: &Result<Caller, Error>) -> Client {
+    fn client<T>(&self, caller: &Result<T, Error>) -> Client {
         let is_known = caller.is_ok() && self.found.route.requirement() == Requirement::Policy;
         match self.identity().filter(|_| is_known) {
             Some(identity) => Client::Known(identity.clone()),

@@ -35,6 +35,13 @@ struct Tiny {
 }
 
 impl Service for Tiny {
+    type Access = ();
+
+    fn decide(&self, asked: Asked<'_>) -> Decision<()> {
+        let outcome = self.authorize(asked.peer.clone(), asked.requirement, asked.path);
+        Decision::of(asked.peer, outcome)
+    }
+
     fn router(&self) -> &Router<Self> {
         &self.router
     }

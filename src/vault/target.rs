@@ -212,6 +212,9 @@ fn login(verb: Verb, path: &str) -> Operation {
 }
 
 fn transit(verb: Verb, path: &str) -> Operation {
+    if verb == Verb::List && !matches!(path, "keys" | "keys/") {
+        return Operation::Unsupported;
+    }
     if matches!(path, "keys" | "keys/") {
         let right = Right::Rule(Action::KeyList);
         return if verb == Verb::List { Operation::ListKeys } else { Operation::WrongMethod(right) };

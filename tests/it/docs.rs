@@ -58,6 +58,23 @@ fn migration() {
 }
 
 #[test]
+#[ignore = "runs curl: tests/run"]
+fn vault_clients() {
+    let door = crate::vault::door::Door::start(", enclave: main");
+    let address = format!("https://{}", door.server.address());
+    let ca = crate::support::certs("ca.crt").display().to_string();
+    let variables = [
+        ("MINIO_KMS_SERVER", address),
+        ("MINIO_KMS_API_KEY", crate::kms::root().expose().to_owned()),
+        ("SSL_CERT_FILE", ca.clone()),
+        ("VAULT_CACERT", ca),
+        ("VAULT_ADDR", format!("https://{}", door.address)),
+    ];
+    let variables = variables.map(|(name, value)| (name.to_owned(), value)).into();
+    run_with_variables("docs/vault-clients.md", variables);
+}
+
+#[test]
 fn operation() {
     run("docs/operation.md");
 }
@@ -112,6 +129,10 @@ fn run_with(document: &str, variables: Vec<(String, String)>) {
 }
 
 fn run_beside(document: &str, variables: Vec<(String, String)>, server: &TestServer) {
+    run_with_variables(document, [exports(server), variables].concat());
+}
+
+fn run_with_variables(document: &str, variables: Vec<(String, String)>) {
     let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(document)).expect(document);
     let steps = console::of_markdown(&text);
     assert!(!steps.is_empty(), "{document} has no examples");
@@ -119,7 +140,6 @@ fn run_beside(document: &str, variables: Vec<(String, String)>, server: &TestSer
     for (name, content) in console::files(&text) {
         std::fs::write(directory.path().join(name), content).expect("the file is written");
     }
-    let variables = [exports(server), variables].concat();
     let outputs = console::run(&steps, directory.path(), &variables);
     let failures: Vec<_> = steps
         .iter()

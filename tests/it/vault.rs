@@ -1,3 +1,7 @@
 //! The Vault-compatible API of the key manager, and the formats that it shares with Vault and OpenBao.
 
+mod credentials;
+pub mod door;
 mod formats;
+mod oracle;
+mod sessions;

@@ -20,8 +20,8 @@ use crate::kms::Action;
 use crate::kms::transit::backup;
 use crate::kms::wire::{
     CreateKeyRequest, DecryptRequest, DecryptResponse, DeleteKeyRequest, EncryptRequest, EncryptResponse,
-    ExportKeysRequest, ExportKeysResponse, ExportedKeys, GenerateKeyRequest, GenerateKeyResponse, ImportKeyRequest, KeyStatus, KeyVersionRequest, ListKeysResponse,
-    ListRequest, MacRequest, MacResponse,
+    ExportKeysRequest, ExportKeysResponse, ExportedKeys, GenerateKeyRequest, GenerateKeyResponse, ImportKeyRequest,
+    KeyStatus, KeyVersionRequest, ListKeysResponse, ListRequest, MacRequest, MacResponse,
 };
 
 /// Create, rotate or import a key
@@ -176,7 +176,8 @@ pub(super) async fn add(args: Add) -> anyhow::Result<()> {
     let failed = |what| format!("failed to {what} key \"{}\"", printable(&name));
     if let Some(file) = import_vault {
         let (_, key) = backup::parse(&input::read(&file)?).with_context(|| failed("import"))?;
-        let done = client.change(&enclave, Commands::one(Action::KeyImport, &ImportKeyRequest::transit(name.clone(), key)));
+        let done =
+            client.change(&enclave, Commands::one(Action::KeyImport, &ImportKeyRequest::transit(name.clone(), key)));
         return done.await.with_context(|| failed("import"));
     }
     if let Some(key) = import {
@@ -261,14 +262,16 @@ pub(super) async fn remove(args: Remove, out: &mut Out) -> anyhow::Result<()> {
 pub(super) async fn export(args: Export, out: &mut Out) -> anyhow::Result<()> {
     let (client, enclave) = args.connection.client()?;
     let name = printable(&args.name);
-    args.consent.insist(&format!("Write key \"{name}\" in plain text? Whoever reads it can decrypt all that it encrypts."))?;
+    args.consent
+        .insist(&format!("Write key \"{name}\" in plain text? Whoever reads it can decrypt all that it encrypts."))?;
     let recipient = Recipient::generate()?;
     let request = ExportKeysRequest { names: vec![args.name.clone()], recipient: recipient.public().to_vec() };
     let exported = client.ask(&enclave, Action::KeyExport, &request).await;
     let ExportKeysResponse { encapsulated, sealed } =
         exported.with_context(|| format!("failed to export key \"{name}\""))?;
     let opened = recipient.open(Handed { encapsulated, sealed }, enclave.as_bytes()).ok();
-    let keys = opened.and_then(|bytes| ExportedKeys::decode(bytes.as_slice()).ok()).context("the export cannot be read")?;
+    let keys =
+        opened.and_then(|bytes| ExportedKeys::decode(bytes.as_slice()).ok()).context("the export cannot be read")?;
     let transit = keys.keys.first().and_then(|key| key.transit.as_ref());
     let transit = transit.with_context(|| format!("key \"{name}\" is not a transit key: no Vault can take it"))?;
     Ok(writeln!(out, "{}", *backup::write(&args.name, transit))?)

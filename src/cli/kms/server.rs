@@ -2,6 +2,7 @@
 
 mod certificate;
 mod rotation;
+mod vault;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -83,11 +84,17 @@ async fn start(args: Args, daemon: Daemon) -> anyhow::Result<()> {
     logging.apply(&daemon.telemetry);
 
     let telemetry = daemon.telemetry.clone();
+    let vault =
+        config.vault.clone().map(|settings| (args.config.clone(), settings, source.with(&config), state.clone()));
     let rotation = Rotation::start(state.clone(), config.rotation.clone());
     let program = KeyManager { telemetry, file: args.config, config, source, state: state.clone(), rotation };
     let address = args.address.unwrap_or_else(|| SocketAddr::new(listening(args.dev), PORT));
     let listener =
         daemon.listen("the key manager", address, config::Limits::default(), program, (state.clone(), tls)).await?;
+    let vault = match vault {
+        Some((file, settings, source, state)) => Some(vault::listen(&daemon, file, settings, source, state).await?),
+        None => None,
+    };
     let address = listener.address();
     let host = args.host.unwrap_or_else(|| host(address));
     listener.state().set_host(host.clone());
@@ -103,6 +110,9 @@ async fn start(args: Args, daemon: Daemon) -> anyhow::Result<()> {
     message.line("Host", &format_args!("https://{host}"));
     if host != address.to_string() {
         message.line("Address", &format_args!("https://{address}"));
+    }
+    if let Some(vault) = &vault {
+        message.line("Vault API", &format_args!("https://{}", vault.address()));
     }
     message.line("Admin", &identity);
     if root.is_some() && !args.dev {
@@ -130,6 +140,9 @@ async fn start(args: Args, daemon: Daemon) -> anyhow::Result<()> {
     message.print(&exports)?;
     let mut listeners: Vec<Box<dyn Listen>> = vec![Box::new(listener)];
     listeners.extend(doors.into_iter().map(|door| Box::new(door) as _));
+    if let Some(vault) = vault {
+        listeners.push(Box::new(vault));
+    }
     daemon.serve(listeners).await
 }
 

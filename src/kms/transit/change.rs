@@ -101,7 +101,7 @@ impl Key {
             return Err(Error::invalid("min encryption version should not be less than min available version"));
         }
         if settings.min_available > decryption {
-            return Err(Error::invalid("min decryption version should not be less than min available version"));
+            return Err(Error::invalid("min decryption version should not be less then min available version"));
         }
         Ok(key)
     }
@@ -113,20 +113,17 @@ impl Key {
     pub(in crate::kms) fn trimmed(&self, first: i64) -> Result<Self, Error> {
         let settings = &self.settings;
         let refuse = |why: &'static str| Err(Error::invalid(why));
-        if first < 0 {
-            return refuse("minimum available version cannot be negative");
-        }
         if first < i64::from(settings.min_available) {
             return refuse("minimum available version cannot be decremented");
         }
         if settings.min_encryption == 0 {
             return refuse("minimum available version cannot be set when minimum encryption version is not set");
         }
-        if first > i64::from(settings.min_encryption) || first > i64::from(settings.min_decryption) {
-            return refuse(
-                "minimum available version cannot be higher than minimum encryption version and minimum decryption \
-                 version",
-            );
+        if first > i64::from(settings.min_encryption) {
+            return refuse("minimum available version cannot be greater than minimum encryption version");
+        }
+        if first > i64::from(settings.min_decryption) {
+            return refuse("minimum available version cannot be greater than minimum decryption version");
         }
         let mut key = self.clone();
         key.settings.min_available = u32::try_from(first).expect("it is not higher than a version");

@@ -127,7 +127,7 @@ fn commands(program: &Program) -> BTreeSet<String> {
 }
 
 /// Commands whose result is a change, and that print nothing.
-const SILENT: [&str; 15] = [
+const SILENT: [&str; 16] = [
     "add",
     "add-enclave",
     "add-hsm",
@@ -135,6 +135,7 @@ const SILENT: [&str; 15] = [
     "add-policy",
     "assign-policy",
     "edit",
+    "export-key",
     "restore",
     "rm",
     "rm-enclave",

@@ -1,0 +1,149 @@
+//! A caller in an enclave, for a listener that speaks another protocol: what it may do there, and the transit keys.
+
+use std::sync::Arc;
+
+use super::command::Write;
+use super::draft::{Author, Right};
+use super::policy::Policy;
+use super::snapshot::{Enclave, Standing};
+use super::transit::{Change, Key};
+use super::turn::Turn;
+use super::writer::Order;
+use super::{Action, Error, Revocation, State};
+use crate::auth::enclave::Identity;
+use crate::clock;
+use crate::crypto::Sealer;
+use crate::name::PolicyName;
+
+/// A user that was admitted to an enclave, and the enclave as it was then.
+#[derive(Debug)]
+pub struct Entry {
+    enclave: Arc<Enclave>,
+    caller: Identity,
+    /// Always a user's.
+    standing: Standing,
+}
+
+/// Why a caller is not admitted. Clients must not learn which it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoEntry {
+    /// The enclave does not know the caller, or there is no such enclave.
+    Stranger,
+    /// The caller may do more than a user.
+    Privileged,
+}
+
+impl State {
+    /// Admits a user to an enclave.
+    ///
+    /// # Errors
+    /// When the caller is not a user there.
+    pub fn enter(&self, enclave: &str, caller: &Identity) -> Result<Entry, NoEntry> {
+        let snapshot = self.writer.snapshot();
+        if snapshot.is_sysadmin(caller) {
+            return Err(NoEntry::Privileged);
+        }
+        match snapshot.enter(enclave, caller) {
+            Ok((enclave, standing @ Standing::User(_))) => {
+                Ok(Entry { enclave: enclave.clone(), caller: *caller, standing })
+            }
+            Ok((_, Standing::SysAdmin | Standing::Admin)) => Err(NoEntry::Privileged),
+            Ok((_, Standing::Stranger)) | Err(_) => Err(NoEntry::Stranger),
+        }
+    }
+
+    /// Has a transit key changed, by this right of the caller. Waits until the change is on disk.
+    ///
+    /// # Errors
+    /// When the change is refused, or could not be written.
+    pub async fn change_transit(&self, entry: &Entry, action: Action, change: Change) -> Result<(), Error> {
+        let size = change.name.len();
+        self.write(entry, action, Write::Transit(change), size).await
+    }
+
+    /// Ends a session of the caller. Waits until that is on disk.
+    ///
+    /// # Errors
+    /// When too many are revoked, or it could not be written.
+    pub async fn revoke_session(&self, entry: &Entry, revocation: Revocation) -> Result<(), Error> {
+        self.write(entry, Action::SessionRevoke, Write::RevokeSession(revocation), 64).await
+    }
+
+    async fn write(&self, entry: &Entry, action: Action, write: Write, size: usize) -> Result<(), Error> {
+        let author = Author { caller: entry.caller, now: clock::now(), right: Right::Account };
+        let (enclave, commands) = (entry.enclave.name.to_string(), vec![(action, write)]);
+        self.writer.apply(Order { author, enclave, commands, size }).await
+    }
+
+    /// What signs the tokens of sessions, with a key that is derived from the root key.
+    pub fn sessions(&self) -> Arc<Sealer> {
+        self.writer.snapshot().sessions.clone()
+    }
+
+    /// Whether the last change could be written.
+    pub fn writes(&self) -> bool {
+        self.writer.works()
+    }
+}
+
+impl Entry {
+    /// The name of the enclave.
+    pub fn enclave(&self) -> &str {
+        self.enclave.name.as_str()
+    }
+
+    /// The id of the enclave, which no other one ever has.
+    pub fn enclave_id(&self) -> &[u8; 16] {
+        &self.enclave.id
+    }
+
+    /// Whether the session with the token of this hash was revoked.
+    pub fn is_revoked(&self, hash: &[u8; 32]) -> bool {
+        self.enclave.revoked.contains_key(hash)
+    }
+
+    /// Who was admitted.
+    pub fn caller(&self) -> &Identity {
+        &self.caller
+    }
+
+    /// Whether the caller may do this with something of this name.
+    pub fn allows(&self, action: Action, name: &str) -> bool {
+        self.standing.allows(action, name)
+    }
+
+    /// Whether the policy has any rule that allows this action.
+    pub fn has_rule(&self, action: Action) -> bool {
+        self.rules().is_some_and(|policy| policy.allow.get(&action).is_some_and(|rules| !rules.is_empty()))
+    }
+
+    /// The policy of the caller.
+    pub fn policy(&self) -> Option<&PolicyName> {
+        self.rules().map(|policy| &policy.name)
+    }
+
+    fn rules(&self) -> Option<&Policy> {
+        if let Standing::User(policy) = &self.standing { policy.as_deref() } else { None }
+    }
+
+    /// The transit key with this name.
+    pub fn key(&self, name: &str) -> Option<&Arc<Key>> {
+        self.enclave.transit.get(name)
+    }
+
+    /// At most `limit` names of transit keys behind `after`, in order: those that the caller may list.
+    pub async fn names(&self, after: &str, limit: usize) -> Vec<&str> {
+        let (mut names, mut turn) = (Vec::new(), Turn::new());
+        for (name, _) in self.enclave.transit.range_from(after) {
+            if names.len() == limit {
+                break;
+            }
+            turn.step().await;
+            let name = name.as_str();
+            if name != after && self.allows(Action::KeyList, name) {
+                names.push(name);
+            }
+        }
+        names
+    }
+}

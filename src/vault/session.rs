@@ -1,0 +1,172 @@
+//! Sessions: what a client gets that logs in. A token says everything itself and is signed with a key that is derived from
+//! the root key, so it needs no store, and is valid after a restart, too.
+
+use std::collections::HashMap;
+use std::sync::{PoisonError, RwLock};
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use sha2::{Digest as _, Sha256};
+use subtle::ConstantTimeEq as _;
+use zeroize::Zeroizing;
+
+use crate::auth::enclave::Identity;
+use crate::crypto::{NoRandom, Sealer, random};
+
+/// What a session token begins with.
+pub(super) const PREFIX: &str = "cvs.";
+
+/// Bytes of the signed part, and of the whole.
+const SIGNED: usize = 16 + 32 + 8 + 8 + 16;
+const LEN: usize = SIGNED + 32;
+
+/// How many renewals are remembered. Each is that of a valid session.
+const MOST: usize = 100_000;
+
+/// The SHA-256 of a token.
+pub(super) type Hash = [u8; 32];
+
+/// A session, as its token says it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Session {
+    /// The id of the enclave: a later one of the same name is another one.
+    pub(super) enclave: [u8; 16],
+    pub(super) identity: Identity,
+    /// When it began, in seconds since 1970.
+    pub(super) issued: i64,
+    /// When it ends for good.
+    pub(super) end: i64,
+    pub(super) hash: Hash,
+}
+
+impl Session {
+    /// Begins a session; returns its token.
+    ///
+    /// # Errors
+    /// When the operating system gives no random bytes.
+    pub(super) fn begin(
+        sealer: &Sealer,
+        enclave: [u8; 16],
+        identity: Identity,
+        (issued, end): (i64, i64),
+    ) -> Result<(Self, Zeroizing<String>), NoRandom> {
+        let mut bytes = Zeroizing::new([0; LEN]);
+        bytes[..16].copy_from_slice(&enclave);
+        bytes[16..48].copy_from_slice(&identity.to_hash());
+        bytes[48..56].copy_from_slice(&issued.to_be_bytes());
+        bytes[56..64].copy_from_slice(&end.to_be_bytes());
+        random::fill(&mut bytes[64..SIGNED])?;
+        let tag = sealer.sign(&[&bytes[..SIGNED]]);
+        bytes[SIGNED..].copy_from_slice(&tag);
+        let mut token = Zeroizing::new(String::with_capacity(PREFIX.len() + LEN * 4 / 3 + 4));
+        token.push_str(PREFIX);
+        URL_SAFE_NO_PAD.encode_string(bytes.as_slice(), &mut token);
+        let hash = Sha256::digest(token.as_bytes()).into();
+        Ok((Self { enclave, identity, issued, end, hash }, token))
+    }
+
+    /// The session of a token; none when it was not signed here.
+    pub(super) fn of(sealer: &Sealer, token: &str) -> Option<Self> {
+        let mut bytes = Zeroizing::new([0; LEN]);
+        let len = URL_SAFE_NO_PAD.decode_slice(token.strip_prefix(PREFIX)?, &mut *bytes).ok()?;
+        let tag = sealer.sign(&[&bytes[..SIGNED]]);
+        if len != LEN || !bool::from(tag.ct_eq(&bytes[SIGNED..])) {
+            return None;
+        }
+        let time = |at: usize| i64::from_be_bytes(bytes[at..at + 8].try_into().expect("8 bytes"));
+        Some(Self {
+            enclave: bytes[..16].try_into().expect("16 bytes"),
+            identity: Identity::of_hash(bytes[16..48].try_into().expect("32 bytes")),
+            issued: time(48),
+            end: time(56),
+            hash: Sha256::digest(token.as_bytes()).into(),
+        })
+    }
+}
+
+/// When sessions were renewed. It is not kept over a restart: then every session counts as renewed at the start.
+#[derive(Debug)]
+pub(super) struct Renewals {
+    started: i64,
+    renewed: RwLock<HashMap<Hash, i64>>,
+}
+
+impl Renewals {
+    /// None yet, of a server that started then.
+    pub(super) fn new(started: i64) -> Self {
+        Self { started, renewed: RwLock::default() }
+    }
+
+    /// For how many seconds a session is still valid if nobody renews it; none: it has ended.
+    pub(super) fn left(&self, session: &Session, ttl: Duration, now: i64) -> Option<u64> {
+        let renewed = self.renewed.read().unwrap_or_else(PoisonError::into_inner).get(&session.hash).copied();
+        let since = renewed.unwrap_or(session.issued).max(self.started.min(now));
+        let until = since.saturating_add(seconds(ttl)).min(session.end);
+        u64::try_from(until - now).ok().filter(|left| *left > 0)
+    }
+
+    /// Notes that a valid session was renewed.
+    pub(super) fn renew(&self, session: &Session, ttl: Duration, now: i64) {
+        let mut renewed = self.renewed.write().unwrap_or_else(PoisonError::into_inner);
+        if renewed.len() >= MOST && !renewed.contains_key(&session.hash) {
+            renewed.retain(|_, since| since.saturating_add(seconds(ttl)) > now);
+            if renewed.len() >= MOST {
+                return;
+            }
+        }
+        renewed.insert(session.hash, now);
+    }
+}
+
+/// Whole seconds.
+pub(super) fn seconds(duration: Duration) -> i64 {
+    i64::try_from(duration.as_secs()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::auth::enclave::ApiKey;
+    use crate::crypto::SecretKey;
+
+    const TTL: Duration = Duration::from_secs(100);
+
+    fn sealer(byte: u8) -> Sealer {
+        Sealer::new(SecretKey::from_slice(&[byte; 32]).expect("32 bytes"))
+    }
+
+    fn begun() -> (Session, Zeroizing<String>) {
+        let identity = ApiKey::generate().expect("random bytes").identity();
+        Session::begin(&sealer(1), [7; 16], identity, (1_000, 2_000)).expect("random bytes")
+    }
+
+    #[test]
+    fn a_token_is_read_as_it_was_made_and_no_other() {
+        let (session, token) = begun();
+        assert_eq!(Session::of(&sealer(1), &token), Some(session));
+        assert_eq!(Session::of(&sealer(2), &token), None);
+        for at in 0..token.len() {
+            let mut changed = token.as_bytes().to_vec();
+            changed[at] = if changed[at] == b'A' { b'B' } else { b'A' };
+            let changed = String::from_utf8(changed).expect("ASCII");
+            assert_eq!(Session::of(&sealer(1), &changed), None, "{at}");
+            assert_eq!(Session::of(&sealer(1), &token[..at]), None, "{at}");
+        }
+        assert_eq!(Session::of(&sealer(1), &format!("{}AAAA", *token)), None);
+    }
+
+    #[test]
+    fn a_session_ends_when_nobody_renews_it_and_for_good_at_its_end() {
+        let ((session, _), renewals) = (begun(), Renewals::new(0));
+        let left = |now| renewals.left(&session, TTL, now);
+        assert_eq!((left(1_000), left(1_099), left(1_100)), (Some(100), Some(1), None));
+        renewals.renew(&session, TTL, 1_050);
+        assert_eq!((left(1_149), left(1_150)), (Some(1), None));
+        renewals.renew(&session, TTL, 1_950);
+        assert_eq!((left(1_960), left(2_000)), (Some(40), None));
+        // A server that started later knows of no renewal.
+        let later = Renewals::new(1_500);
+        assert_eq!((later.left(&session, TTL, 1_500), later.left(&session, TTL, 1_600)), (Some(100), None));
+    }
+}
