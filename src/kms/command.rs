@@ -7,80 +7,212 @@ use prost::Message;
 
 use super::wire::{
     AssignPolicyRequest, CreateIdentityRequest, CreateKeyRequest, CreatePolicyRequest, DecryptRequest,
-    DeleteKeyRequest, EncryptRequest, ExportKeysRequest, Frame, GenerateKeyRequest, HsmRequest, IdentityRequest,
+    DeleteKeyRequest, EncryptRequest, ExportKeysRequest, GenerateKeyRequest, HsmRequest, IdentityRequest,
     ImportKeyRequest, KeyVersionRequest, ListRequest, MacRequest, NameRequest, frames,
 };
 use super::{Error, transit};
 use crate::telemetry::audit::{Commands, shown};
 
-/// Makes the list of all actions: variant, number, name in policies. Those behind the semicolon have no command in the
-/// protocol.
-macro_rules! actions {
-    ($($action:ident = $number:literal $name:literal,)*; $($other:ident = $other_number:literal $other_name:literal,)*) => {
+/// Makes of the table below: the actions, the commands with their messages, and how a frame becomes a command.
+macro_rules! commands {
+    ($($(#[$doc:meta])+ $visible:vis enum $kind:ident {
+        $($command:ident($message:ty) = $number:literal $name:literal for $scope:ident,)*
+        $(+ $inner:ident($inner_message:ty),)*
+        $(#[cfg(test)] $only_in_tests:ident,)?
+    })+ others { $($other:ident = $other_number:literal $other_name:literal,)* }) => {
         /// What a command does. The numbers are those of the wire format.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
         #[repr(u16)]
         #[expect(missing_docs, reason = "their names say it")]
-        pub enum Action { $($action = $number,)* $($other = $other_number,)* }
+        pub enum Action { $($($command = $number,)*)+ $($other = $other_number,)* }
 
         impl Action {
             /// All actions that have a command.
-            pub const ALL: &[Self] = &[$(Self::$action),*];
+            pub const ALL: &[Self] = &[$($(Self::$command,)*)+];
 
             /// The actions of the Vault-compatible API that have none.
             pub const OTHERS: &[Self] = &[$(Self::$other),*];
 
             /// The action of the command with this number.
             pub fn of_number(number: u16) -> Option<Self> {
-                match number { $($number => Some(Self::$action),)* _ => None }
+                match number { $($($number => Some(Self::$command),)*)+ _ => None }
             }
 
             /// The name in policies.
             pub fn as_str(self) -> &'static str {
-                match self { $(Self::$action => $name,)* $(Self::$other => $other_name,)* }
+                match self { $($(Self::$command => $name,)*)+ $(Self::$other => $other_name,)* }
             }
+
+            fn scope(self) -> Scope {
+                match self { $($(Self::$command => Scope::$scope,)*)+ $(Self::$other => Scope::Enclave,)* }
+            }
+        }
+
+        $($(#[$doc])+
+        #[derive(Debug)]
+        $visible enum $kind {
+            $($command($message),)*
+            $(
+                /// A change that no command of the protocol asks for.
+                $inner($inner_message),
+            )*
+            $(
+                /// A defect of ours: it panics.
+                #[cfg(test)]
+                $only_in_tests,
+            )?
+        }
+
+        impl $kind {
+            /// The name, or the prefix of names, that it is about; empty when it has none.
+            pub(super) fn name(&self) -> &str {
+                match self {
+                    $(Self::$command(message) => message.name(),)*
+                    $(Self::$inner(message) => message.name(),)*
+                    $(#[cfg(test)] Self::$only_in_tests => "",)?
+                }
+            }
+        })+
+
+        enum Command { $($kind($kind),)+ }
+
+        fn decode(action: Action, message: &[u8]) -> Result<Command, Error> {
+            Ok(match action {
+                $($(Action::$command => Command::$kind($kind::$command(Body::read(message)?)),)*)+
+                $(Action::$other => return Err(Error::invalid("there is no such command")),)*
+            })
         }
     };
 }
 
-actions! {
-    ClusterAddNode = 1 "CLUSTER:ADDNODE",
-    ClusterRemoveNode = 2 "CLUSTER:REMOVENODE",
-    ClusterStatus = 3 "CLUSTER:STATUS",
-    ClusterEdit = 4 "CLUSTER:EDIT",
-    ClusterAddHsm = 5 "CLUSTER:ADDHSM",
-    ClusterRemoveHsm = 6 "CLUSTER:REMOVEHSM",
-    EnclaveCreate = 101 "ENCLAVE:CREATE",
-    EnclaveDelete = 102 "ENCLAVE:DELETE",
-    EnclaveStatus = 103 "ENCLAVE:STATUS",
-    EnclaveList = 104 "ENCLAVE:LIST",
-    KeyCreate = 201 "KEY:CREATE",
-    KeyDelete = 202 "KEY:DELETE",
-    KeyImport = 203 "KEY:IMPORT",
-    KeyStatus = 204 "KEY:STATUS",
-    KeyEncrypt = 205 "KEY:ENCRYPT",
-    KeyDecrypt = 206 "KEY:DECRYPT",
-    KeyGenerate = 207 "KEY:GENERATE",
-    KeyList = 208 "KEY:LIST",
-    KeyListVersions = 209 "KEY:LISTVERSIONS",
-    KeyMac = 210 "KEY:MAC",
-    KeyExport = 1000 "KEY:EXPORT",
-    PolicyCreate = 301 "POLICY:CREATE",
-    PolicyDelete = 302 "POLICY:DELETE",
-    PolicyAssign = 303 "POLICY:ASSIGN",
-    PolicyGet = 304 "POLICY:GET",
-    PolicyStatus = 305 "POLICY:STATUS",
-    PolicyList = 306 "POLICY:LIST",
-    IdentityCreate = 401 "IDENTITY:CREATE",
-    IdentityDelete = 402 "IDENTITY:DELETE",
-    IdentityStatus = 403 "IDENTITY:STATUS",
-    IdentityList = 404 "IDENTITY:LIST",
-    ;
-    SecretRead = 1001 "SECRET:READ",
-    SecretWrite = 1002 "SECRET:WRITE",
-    SecretDelete = 1003 "SECRET:DELETE",
-    SecretList = 1004 "SECRET:LIST",
-    SessionRevoke = 1005 "SESSION:REVOKE",
+// The table of all commands: message, number, name in policies, and what it is about. Rights and handlers are arms of
+// `Reader::answer` and `Draft::apply`, which the compiler asks for.
+commands! {
+    /// A command that changes nothing.
+    pub(super) enum Query {
+        ClusterStatus(Nothing) = 3 "CLUSTER:STATUS" for Server,
+        EnclaveStatus(NameRequest) = 103 "ENCLAVE:STATUS" for Server,
+        EnclaveList(ListRequest) = 104 "ENCLAVE:LIST" for Server,
+        KeyStatus(KeyVersionRequest) = 204 "KEY:STATUS" for Enclave,
+        KeyEncrypt(EncryptRequest) = 205 "KEY:ENCRYPT" for Enclave,
+        KeyDecrypt(DecryptRequest) = 206 "KEY:DECRYPT" for Enclave,
+        KeyGenerate(GenerateKeyRequest) = 207 "KEY:GENERATE" for Enclave,
+        KeyList(ListRequest) = 208 "KEY:LIST" for Enclave,
+        KeyListVersions(ListRequest) = 209 "KEY:LISTVERSIONS" for Enclave,
+        KeyMac(MacRequest) = 210 "KEY:MAC" for Enclave,
+        KeyExport(ExportKeysRequest) = 1000 "KEY:EXPORT" for Enclave,
+        PolicyGet(NameRequest) = 304 "POLICY:GET" for Enclave,
+        PolicyStatus(NameRequest) = 305 "POLICY:STATUS" for Enclave,
+        PolicyList(ListRequest) = 306 "POLICY:LIST" for Enclave,
+        IdentityStatus(IdentityRequest) = 403 "IDENTITY:STATUS" for Enclave,
+        IdentityList(ListRequest) = 404 "IDENTITY:LIST" for Enclave,
+    }
+
+    /// A command that changes something.
+    pub enum Change {
+        ClusterAddNode(Nothing) = 1 "CLUSTER:ADDNODE" for Server,
+        ClusterRemoveNode(Nothing) = 2 "CLUSTER:REMOVENODE" for Server,
+        ClusterEdit(Nothing) = 4 "CLUSTER:EDIT" for Server,
+        ClusterAddHsm(HsmRequest) = 5 "CLUSTER:ADDHSM" for Server,
+        ClusterRemoveHsm(HsmRequest) = 6 "CLUSTER:REMOVEHSM" for Server,
+        EnclaveCreate(NameRequest) = 101 "ENCLAVE:CREATE" for Server,
+        EnclaveDelete(NameRequest) = 102 "ENCLAVE:DELETE" for Server,
+        KeyCreate(CreateKeyRequest) = 201 "KEY:CREATE" for Enclave,
+        KeyDelete(DeleteKeyRequest) = 202 "KEY:DELETE" for Enclave,
+        KeyImport(ImportKeyRequest) = 203 "KEY:IMPORT" for Enclave,
+        PolicyCreate(CreatePolicyRequest) = 301 "POLICY:CREATE" for Enclave,
+        PolicyDelete(NameRequest) = 302 "POLICY:DELETE" for Enclave,
+        PolicyAssign(AssignPolicyRequest) = 303 "POLICY:ASSIGN" for Enclave,
+        IdentityCreate(CreateIdentityRequest) = 401 "IDENTITY:CREATE" for Enclave,
+        IdentityDelete(IdentityRequest) = 402 "IDENTITY:DELETE" for Enclave,
+        + Transit(transit::Change),
+        + RevokeSession(Revocation),
+        #[cfg(test)] Defect,
+    }
+
+    others {
+        SecretRead = 1001 "SECRET:READ",
+        SecretWrite = 1002 "SECRET:WRITE",
+        SecretDelete = 1003 "SECRET:DELETE",
+        SecretList = 1004 "SECRET:LIST",
+        SessionRevoke = 1005 "SESSION:REVOKE",
+    }
+}
+
+/// What a command is about.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Scope {
+    /// The whole server.
+    Server,
+    /// What is in an enclave.
+    Enclave,
+}
+
+/// The body of a command.
+trait Body: Sized {
+    fn read(message: &[u8]) -> Result<Self, Error>;
+
+    /// The name, or the prefix of names, that it is about; empty when it has none.
+    fn name(&self) -> &str;
+}
+
+impl transit::Change {
+    fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+impl Revocation {
+    fn name(&self) -> &str {
+        ""
+    }
+}
+
+/// The body of a command that needs none; what a client sends is ignored.
+#[derive(Debug)]
+pub struct Nothing;
+
+impl Body for Nothing {
+    fn read(_: &[u8]) -> Result<Self, Error> {
+        Ok(Self)
+    }
+
+    fn name(&self) -> &str {
+        ""
+    }
+}
+
+macro_rules! bodies {
+    ($($message:ident $(. $name:ident)?,)+) => {
+        $(impl Body for $message {
+            fn read(message: &[u8]) -> Result<Self, Error> {
+                Ok(Self::decode(message)?)
+            }
+
+            fn name(&self) -> &str {
+                [$(self.$name.as_str())?].first().copied().unwrap_or_default()
+            }
+        })+
+    };
+}
+
+bodies! {
+    AssignPolicyRequest.identity,
+    CreateIdentityRequest.identity,
+    CreateKeyRequest.name,
+    CreatePolicyRequest.name,
+    DecryptRequest.name,
+    DeleteKeyRequest.name,
+    EncryptRequest.name,
+    ExportKeysRequest,
+    GenerateKeyRequest.name,
+    HsmRequest.name,
+    IdentityRequest.identity,
+    ImportKeyRequest.name,
+    KeyVersionRequest.name,
+    ListRequest.prefix,
+    MacRequest.name,
+    NameRequest.name,
 }
 
 impl Action {
@@ -96,7 +228,7 @@ impl Action {
 
     /// Whether it is about the whole server rather than an enclave.
     pub fn is_about_server(self) -> bool {
-        self.number() < Self::KeyCreate.number()
+        self.scope() == Scope::Server
     }
 
     /// Whether it can take a right away from somebody.
@@ -124,70 +256,7 @@ impl fmt::Display for Action {
     }
 }
 
-/// A command that changes nothing.
-#[derive(Debug)]
-pub(super) enum Read {
-    ClusterStatus,
-    EnclaveStatus(NameRequest),
-    EnclaveList(ListRequest),
-    KeyStatus(KeyVersionRequest),
-    KeyEncrypt(EncryptRequest),
-    KeyDecrypt(DecryptRequest),
-    KeyGenerate(GenerateKeyRequest),
-    KeyList(ListRequest),
-    KeyListVersions(ListRequest),
-    KeyMac(MacRequest),
-    KeyExport(ExportKeysRequest),
-    PolicyGet(NameRequest),
-    PolicyStatus(NameRequest),
-    PolicyList(ListRequest),
-    IdentityStatus(IdentityRequest),
-    IdentityList(ListRequest),
-}
-
-/// A command that changes something.
-#[derive(Debug)]
-pub enum Write {
-    /// Part of clustering, which this server does not have.
-    ClusterNodes,
-    ClusterAddHsm(HsmRequest),
-    ClusterRemoveHsm(HsmRequest),
-    EnclaveCreate(NameRequest),
-    EnclaveDelete(NameRequest),
-    KeyCreate(CreateKeyRequest),
-    KeyDelete(DeleteKeyRequest),
-    KeyImport(ImportKeyRequest),
-    /// A change that no command of the protocol asks for.
-    Transit(transit::Change),
-    /// The same: the session with the token of this hash ends.
-    RevokeSession(Revocation),
-    PolicyCreate(CreatePolicyRequest),
-    PolicyDelete(NameRequest),
-    PolicyAssign(AssignPolicyRequest),
-    IdentityCreate(CreateIdentityRequest),
-    IdentityDelete(IdentityRequest),
-}
-
-impl Read {
-    /// The name or the prefix of names that it is about; empty when it has none.
-    pub(super) fn name(&self) -> &str {
-        match self {
-            Self::ClusterStatus | Self::KeyExport(_) => "",
-            Self::EnclaveStatus(request) | Self::PolicyGet(request) | Self::PolicyStatus(request) => &request.name,
-            Self::KeyStatus(request) => &request.name,
-            Self::KeyEncrypt(request) => &request.name,
-            Self::KeyDecrypt(request) => &request.name,
-            Self::KeyGenerate(request) => &request.name,
-            Self::KeyMac(request) => &request.name,
-            Self::IdentityStatus(request) => &request.identity,
-            Self::EnclaveList(request)
-            | Self::KeyList(request)
-            | Self::KeyListVersions(request)
-            | Self::PolicyList(request)
-            | Self::IdentityList(request) => &request.prefix,
-        }
-    }
-
+impl Query {
     /// How many keys it exports.
     fn exported(&self) -> usize {
         if let Self::KeyExport(request) = self { request.names.len() } else { 0 }
@@ -197,30 +266,12 @@ impl Read {
         match self {
             // One entry for each exported key.
             Self::KeyExport(request) => request.names.iter().for_each(|name| commands.add(action.as_str(), name, "")),
-            read => commands.add(action.as_str(), read.name(), ""),
+            query => commands.add(action.as_str(), query.name(), ""),
         }
     }
 }
 
-impl Write {
-    /// The name of what it changes; empty when it has none.
-    pub(super) fn name(&self) -> &str {
-        match self {
-            Self::ClusterNodes => "",
-            Self::ClusterAddHsm(request) | Self::ClusterRemoveHsm(request) => &request.name,
-            Self::EnclaveCreate(request) | Self::EnclaveDelete(request) | Self::PolicyDelete(request) => &request.name,
-            Self::KeyCreate(request) => &request.name,
-            Self::KeyDelete(request) => &request.name,
-            Self::KeyImport(request) => &request.name,
-            Self::Transit(change) => &change.name,
-            Self::RevokeSession(_) => "",
-            Self::PolicyCreate(request) => &request.name,
-            Self::PolicyAssign(request) => &request.identity,
-            Self::IdentityCreate(request) => &request.identity,
-            Self::IdentityDelete(request) => &request.identity,
-        }
-    }
-
+impl Change {
     /// Details of the change for the log.
     fn detail(&self) -> Cow<'static, str> {
         match self {
@@ -261,14 +312,9 @@ pub(super) const COMMANDS: usize = 1_000;
 #[derive(Debug)]
 pub(super) enum Request {
     /// All answered from one snapshot.
-    Read(Vec<(Action, Read)>),
+    Read(Vec<(Action, Query)>),
     /// Either all applied, or none.
-    Write(Vec<(Action, Write)>),
-}
-
-enum Command {
-    Read(Read),
-    Write(Write),
+    Write(Vec<(Action, Change)>),
 }
 
 impl Request {
@@ -296,15 +342,15 @@ impl Request {
             let frame = frame.map_err(|truncated| Error::invalid(truncated.to_string()))?;
             let action = Action::of_number(frame.command)
                 .ok_or_else(|| Error::invalid(format!("there is no command {}", frame.command)))?;
-            match decode(action, frame)? {
-                Command::Read(read) => {
-                    exported += read.exported();
+            match decode(action, frame.message)? {
+                Command::Query(query) => {
+                    exported += query.exported();
                     if exported > EXPORTED {
                         return Err(Error::invalid(format!("a request exports at most {EXPORTED} keys; send several")));
                     }
-                    reads.push((action, read));
+                    reads.push((action, query));
                 }
-                Command::Write(write) => writes.push((action, write)),
+                Command::Change(change) => writes.push((action, change)),
             }
         }
         match (reads.is_empty(), writes.is_empty()) {
@@ -325,53 +371,6 @@ pub fn actions(body: &[u8]) -> Result<Vec<Action>, Error> {
         Request::Read(reads) => reads.into_iter().map(|(action, _)| action).collect(),
         Request::Write(writes) => writes.into_iter().map(|(action, _)| action).collect(),
     })
-}
-
-fn decode(action: Action, frame: Frame<'_>) -> Result<Command, Error> {
-    fn read<M: Message + Default>(make: fn(M) -> Read, frame: Frame<'_>) -> Result<Command, Error> {
-        Ok(Command::Read(make(M::decode(frame.message)?)))
-    }
-    fn write<M: Message + Default>(make: fn(M) -> Write, frame: Frame<'_>) -> Result<Command, Error> {
-        Ok(Command::Write(make(M::decode(frame.message)?)))
-    }
-    match action {
-        Action::ClusterAddNode | Action::ClusterRemoveNode | Action::ClusterEdit => {
-            Ok(Command::Write(Write::ClusterNodes))
-        }
-        Action::ClusterAddHsm => write(Write::ClusterAddHsm, frame),
-        Action::ClusterRemoveHsm => write(Write::ClusterRemoveHsm, frame),
-        Action::ClusterStatus => Ok(Command::Read(Read::ClusterStatus)),
-        Action::EnclaveCreate => write(Write::EnclaveCreate, frame),
-        Action::EnclaveDelete => write(Write::EnclaveDelete, frame),
-        Action::EnclaveStatus => read(Read::EnclaveStatus, frame),
-        Action::EnclaveList => read(Read::EnclaveList, frame),
-        Action::KeyCreate => write(Write::KeyCreate, frame),
-        Action::KeyDelete => write(Write::KeyDelete, frame),
-        Action::KeyImport => write(Write::KeyImport, frame),
-        Action::KeyStatus => read(Read::KeyStatus, frame),
-        Action::KeyEncrypt => read(Read::KeyEncrypt, frame),
-        Action::KeyDecrypt => read(Read::KeyDecrypt, frame),
-        Action::KeyGenerate => read(Read::KeyGenerate, frame),
-        Action::KeyList => read(Read::KeyList, frame),
-        Action::KeyListVersions => read(Read::KeyListVersions, frame),
-        Action::KeyMac => read(Read::KeyMac, frame),
-        Action::KeyExport => read(Read::KeyExport, frame),
-        Action::PolicyCreate => write(Write::PolicyCreate, frame),
-        Action::PolicyDelete => write(Write::PolicyDelete, frame),
-        Action::PolicyAssign => write(Write::PolicyAssign, frame),
-        Action::PolicyGet => read(Read::PolicyGet, frame),
-        Action::PolicyStatus => read(Read::PolicyStatus, frame),
-        Action::PolicyList => read(Read::PolicyList, frame),
-        Action::IdentityCreate => write(Write::IdentityCreate, frame),
-        Action::IdentityDelete => write(Write::IdentityDelete, frame),
-        Action::IdentityStatus => read(Read::IdentityStatus, frame),
-        Action::IdentityList => read(Read::IdentityList, frame),
-        Action::SecretRead
-        | Action::SecretWrite
-        | Action::SecretDelete
-        | Action::SecretList
-        | Action::SessionRevoke => Err(Error::invalid("there is no such command")),
-    }
 }
 
 #[cfg(test)]

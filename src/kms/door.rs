@@ -10,7 +10,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use zeroize::Zeroizing;
 
-use super::command::Write;
+use super::command::Change;
 use super::draft::{Author, Right};
 use super::ring::Ring;
 use super::snapshot::Snapshot;
@@ -63,7 +63,7 @@ impl Door {
     async fn write(
         &self,
         action: super::Action,
-        command: Write,
+        command: Change,
         by: Option<&Identity>,
         size: usize,
     ) -> Result<(), Error> {
@@ -126,7 +126,7 @@ impl Keys for Door {
         let (size, by) = (value.len(), key.created_by().and_then(|by| Identity::parse(by).ok()));
         // The whole key, so that nothing of it is lost: its HMAC key, its time, and whether it names an algorithm.
         let version = StoredVersion { number: 1, key: value, imported: false };
-        let command = Write::KeyImport(ImportKeyRequest::whole(name.to_string(), vec![version], 2));
+        let command = Change::KeyImport(ImportKeyRequest::whole(name.to_string(), vec![version], 2));
         let action = if imported { super::Action::KeyImport } else { super::Action::KeyCreate };
         let created = self.write(action, command, by.as_ref(), size).await;
         created.map_err(|error| self.failed(Action::Create, error))
@@ -134,7 +134,7 @@ impl Keys for Door {
 
     async fn delete(&self, name: &KeyName, by: Option<&Identity>) -> Result<(), keys::Error> {
         let request = DeleteKeyRequest { name: name.to_string(), all_versions: true, ..DeleteKeyRequest::default() };
-        let deleted = self.write(super::Action::KeyDelete, Write::KeyDelete(request), by, 0).await;
+        let deleted = self.write(super::Action::KeyDelete, Change::KeyDelete(request), by, 0).await;
         deleted.map_err(|error| self.failed(Action::Delete, error))
     }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use time::OffsetDateTime;
 
 use super::account::{Account, Privilege};
-use super::command::{Revocation, Write};
+use super::command::{Change, Revocation};
 use super::policy::{self, Policy};
 use super::record::{Place, Record};
 use super::ring::{Ring, Version};
@@ -113,31 +113,57 @@ impl<'a> Draft<'a> {
     ///
     /// # Errors
     /// When the command is refused. The draft must not be used then.
-    pub fn apply(&mut self, enclave: &str, action: Action, command: &Write) -> Result<(), Error> {
+    pub fn apply(&mut self, enclave: &str, action: Action, command: &Change) -> Result<(), Error> {
         if self.steps > STEPS {
             return Err(Error::invalid("the commands are too much work for one request: send them in several"));
         }
-        if action.is_about_server() {
-            if !self.author.is_sysadmin(&self.snapshot) {
-                return Err(Error::Denied);
+        match command {
+            Change::ClusterAddNode(_) | Change::ClusterRemoveNode(_) | Change::ClusterEdit(_) => {
+                self.as_sysadmin()?;
+                Err(Error::Unsupported("this key manager is one server: there are no nodes to add, remove or edit"))
             }
-            return self.apply_to_all(command);
+            Change::ClusterAddHsm(request) => self.as_sysadmin()?.add_seal(request),
+            Change::ClusterRemoveHsm(request) => self.as_sysadmin()?.remove_seal(&request.name),
+            Change::EnclaveCreate(request) => self.as_sysadmin()?.create_enclave(&request.name),
+            Change::EnclaveDelete(request) => self.as_sysadmin()?.delete_enclave(&request.name),
+            Change::KeyCreate(request) => self.inside(enclave, action, |inside| inside.create_key(request)),
+            Change::KeyImport(request) => self.inside(enclave, action, |inside| inside.import_key(request)),
+            Change::KeyDelete(request) => self.inside(enclave, action, |inside| inside.delete_key(request)),
+            Change::Transit(change) => self.inside(enclave, action, |inside| inside.change_transit(change)),
+            Change::RevokeSession(revocation) => {
+                self.inside(enclave, action, |inside| inside.revoke_session(*revocation))
+            }
+            Change::PolicyCreate(request) => self.inside(enclave, action, |inside| inside.create_policy(request)),
+            Change::PolicyDelete(request) => self.inside(enclave, action, |inside| inside.delete_policy(&request.name)),
+            Change::PolicyAssign(request) => self.inside(enclave, action, |inside| inside.assign_policy(request)),
+            Change::IdentityCreate(request) => self.inside(enclave, action, |inside| inside.create_identity(request)),
+            Change::IdentityDelete(request) => {
+                self.inside(enclave, action, |inside| inside.delete_identity(&request.identity))
+            }
+            #[cfg(test)]
+            Change::Defect => panic!("as the test wants"),
         }
-        let (enclave, standing) = self.author.enter(&self.snapshot, enclave)?;
-        let enclave = Enclave::clone(enclave);
-        let changed = Inside { draft: self, enclave, standing, action }.apply(command)?;
-        self.snapshot.enclaves.insert(changed.name.clone(), Arc::new(changed));
-        Ok(())
     }
 
-    fn apply_to_all(&mut self, command: &Write) -> Result<(), Error> {
-        match command {
-            Write::ClusterAddHsm(request) => self.add_seal(request),
-            Write::ClusterRemoveHsm(request) => self.remove_seal(&request.name),
-            Write::EnclaveCreate(request) => self.create_enclave(&request.name),
-            Write::EnclaveDelete(request) => self.delete_enclave(&request.name),
-            _ => Err(Error::Unsupported("this key manager is one server: there are no nodes to add, remove or edit")),
-        }
+    /// The whole draft, for those who may change everything.
+    fn as_sysadmin(&mut self) -> Result<&mut Self, Error> {
+        if self.author.is_sysadmin(&self.snapshot) { Ok(self) } else { Err(Error::Denied) }
+    }
+
+    /// Changes an enclave, as far as the caller may.
+    fn inside(
+        &mut self,
+        enclave: &str,
+        action: Action,
+        change: impl FnOnce(&mut Inside<'_, 'a>) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let (enclave, standing) = self.author.enter(&self.snapshot, enclave)?;
+        let enclave = Enclave::clone(enclave);
+        let mut inside = Inside { draft: self, enclave, standing, action };
+        change(&mut inside)?;
+        let changed = inside.enclave;
+        self.snapshot.enclaves.insert(changed.name.clone(), Arc::new(changed));
+        Ok(())
     }
 
     fn create_enclave(&mut self, name: &str) -> Result<(), Error> {
@@ -219,28 +245,6 @@ struct Inside<'d, 'a> {
 }
 
 impl Inside<'_, '_> {
-    /// The enclave as the command leaves it.
-    fn apply(mut self, command: &Write) -> Result<Enclave, Error> {
-        match command {
-            Write::KeyCreate(request) => self.create_key(request)?,
-            Write::KeyImport(request) => self.import_key(request)?,
-            Write::KeyDelete(request) => self.delete_key(request)?,
-            Write::Transit(change) => self.change_transit(change)?,
-            Write::RevokeSession(revocation) => self.revoke_session(*revocation)?,
-            Write::PolicyCreate(request) => self.create_policy(request)?,
-            Write::PolicyDelete(request) => self.delete_policy(&request.name)?,
-            Write::PolicyAssign(request) => self.assign_policy(request)?,
-            Write::IdentityCreate(request) => self.create_identity(request)?,
-            Write::IdentityDelete(request) => self.delete_identity(&request.identity)?,
-            Write::ClusterNodes
-            | Write::ClusterAddHsm(_)
-            | Write::ClusterRemoveHsm(_)
-            | Write::EnclaveCreate(_)
-            | Write::EnclaveDelete(_) => unreachable!("these are for no enclave"),
-        }
-        Ok(self.enclave)
-    }
-
     fn authorize(&self, name: &str) -> Result<(), Error> {
         self.standing.authorize(self.action, name)
     }

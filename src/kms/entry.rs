@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::command::Write;
+use super::command;
 use super::draft::{Author, Right};
 use super::policy::Policy;
 use super::snapshot::{Enclave, Standing};
@@ -58,7 +58,7 @@ impl State {
     /// When the change is refused, or could not be written.
     pub async fn change_transit(&self, entry: &Entry, action: Action, change: Change) -> Result<(), Error> {
         let size = change.name.len();
-        self.write(entry, action, Write::Transit(change), size).await
+        self.write(entry, action, command::Change::Transit(change), size).await
     }
 
     /// Ends a session of the caller. Waits until that is on disk.
@@ -66,10 +66,10 @@ impl State {
     /// # Errors
     /// When too many are revoked, or it could not be written.
     pub async fn revoke_session(&self, entry: &Entry, revocation: Revocation) -> Result<(), Error> {
-        self.write(entry, Action::SessionRevoke, Write::RevokeSession(revocation), 64).await
+        self.write(entry, Action::SessionRevoke, command::Change::RevokeSession(revocation), 64).await
     }
 
-    async fn write(&self, entry: &Entry, action: Action, write: Write, size: usize) -> Result<(), Error> {
+    async fn write(&self, entry: &Entry, action: Action, write: command::Change, size: usize) -> Result<(), Error> {
         let author = Author { caller: entry.caller, now: clock::now(), right: Right::Account };
         let (enclave, commands) = (entry.enclave.name.to_string(), vec![(action, write)]);
         self.writer.apply(Order { author, enclave, commands, size }).await

@@ -8,7 +8,7 @@ use prost::Message as _;
 use zeroize::Zeroizing;
 
 use super::account::Account;
-use super::command::Read;
+use super::command::Query;
 use super::map::Map;
 use super::policy::{self, Policy};
 use super::ring::{Ring, Version};
@@ -16,10 +16,10 @@ use super::snapshot::{Enclave, Snapshot, Standing};
 use super::transit;
 use super::turn::Turn;
 use super::wire::{
-    DecryptRequest, DecryptResponse, EnclaveStatus, Encoding, EncryptRequest, EncryptResponse, ExportKeysRequest,
-    ExportKeysResponse, ExportedKeys, GenerateKeyRequest, GenerateKeyResponse, IdentityResponse, ImportKeyRequest,
-    KeyStatus, KeyVersionRequest, ListEnclavesResponse, ListIdentitiesResponse, ListKeysResponse, ListPoliciesResponse,
-    ListRequest, MacRequest, MacResponse, PolicyResponse, PolicyStatus, Response,
+    ClusterStatusResponse, DecryptRequest, DecryptResponse, EnclaveStatus, Encoding, EncryptRequest, EncryptResponse,
+    ExportKeysRequest, ExportKeysResponse, ExportedKeys, GenerateKeyRequest, GenerateKeyResponse, IdentityResponse,
+    ImportKeyRequest, KeyStatus, KeyVersionRequest, ListEnclavesResponse, ListIdentitiesResponse, ListKeysResponse,
+    ListPoliciesResponse, ListRequest, MacRequest, MacResponse, PolicyResponse, PolicyStatus, Response,
 };
 use super::{Action, Error};
 use crate::auth::enclave::Identity;
@@ -46,6 +46,8 @@ pub(super) struct Reader<'a> {
     pub enclave: &'a str,
     /// How to encode the answer.
     pub encoding: Encoding,
+    /// What the server itself tells system administrators.
+    pub cluster: &'a (dyn Fn(&Snapshot) -> ClusterStatusResponse + Sync),
 }
 
 /// An encoded message, wiped when it has been sent.
@@ -56,30 +58,51 @@ impl Reader<'_> {
     ///
     /// # Errors
     /// When it is refused.
-    pub(super) async fn answer(&self, action: Action, read: &Read, turn: &mut Turn) -> Result<Encoded, Error> {
-        if action.is_about_server() {
-            if !self.snapshot.is_sysadmin(&self.caller) {
-                return Err(Error::Denied);
-            }
-            return self.answer_of_all(read, turn).await;
+    pub(super) async fn answer(&self, action: Action, query: &Query, turn: &mut Turn) -> Result<Encoded, Error> {
+        let inside = || self.inside(action);
+        match query {
+            Query::ClusterStatus(_) => self.encode(&(self.cluster)(self.as_sysadmin()?)),
+            Query::EnclaveStatus(request) => self.encode(&enclave_status(self.enclave(&request.name)?)),
+            Query::EnclaveList(request) => self.encode(&self.list_enclaves(request, turn).await?),
+            Query::KeyStatus(request) => self.encode(&inside()?.key_status(request)?),
+            Query::KeyEncrypt(request) => self.encode(&inside()?.encrypt(request)?),
+            Query::KeyDecrypt(request) => self.encode(&inside()?.decrypt(request, turn).await?),
+            Query::KeyGenerate(request) => self.encode(&inside()?.generate(request)?),
+            Query::KeyMac(request) => self.encode(&inside()?.mac(request)?),
+            Query::KeyList(request) => self.encode(&inside()?.list_keys(request, turn).await?),
+            Query::KeyListVersions(request) => self.encode(&inside()?.list_versions(request, turn).await?),
+            Query::KeyExport(request) => self.encode(&inside()?.export(request, turn).await?),
+            Query::PolicyGet(request) => self.encode(&inside()?.policy(&request.name).map(policy_response)?),
+            Query::PolicyStatus(request) => self.encode(&inside()?.policy(&request.name).map(policy_status)?),
+            Query::PolicyList(request) => self.encode(&inside()?.list_policies(request, turn).await?),
+            Query::IdentityStatus(request) => self.encode(&inside()?.identity(&request.identity, turn).await?),
+            Query::IdentityList(request) => self.encode(&inside()?.list_identities(request, turn).await?),
         }
-        let (enclave, standing) = self.snapshot.enter(self.enclave, &self.caller)?;
-        Inside { reader: self, enclave, standing, action }.answer(read, turn).await
     }
 
-    async fn answer_of_all(&self, read: &Read, turn: &mut Turn) -> Result<Encoded, Error> {
-        match read {
-            Read::EnclaveStatus(request) => {
-                let enclave = self.snapshot.enclaves.get(request.name.as_str()).ok_or(Error::NoEnclave)?;
-                Ok(self.encoding.encode(&enclave_status(enclave)))
-            }
-            Read::EnclaveList(request) => {
-                let show = |_: &EnclaveName, enclave: &Arc<Enclave>| Some(enclave_status(enclave));
-                let (enclaves, continue_at) = page(&self.snapshot.enclaves, request, turn, show).await;
-                Ok(self.encoding.encode(&ListEnclavesResponse { enclaves, continue_at }))
-            }
-            _ => unreachable!("the server itself answers what is about itself"),
-        }
+    fn encode(&self, response: &impl Response) -> Result<Encoded, Error> {
+        Ok(self.encoding.encode(response))
+    }
+
+    /// Everything there is, for those who may see it.
+    fn as_sysadmin(&self) -> Result<&Snapshot, Error> {
+        if self.snapshot.is_sysadmin(&self.caller) { Ok(self.snapshot) } else { Err(Error::Denied) }
+    }
+
+    /// The enclave of the path, and what the caller may do in it.
+    fn inside(&self, action: Action) -> Result<Inside<'_>, Error> {
+        let (enclave, standing) = self.snapshot.enter(self.enclave, &self.caller)?;
+        Ok(Inside { reader: self, enclave, standing, action })
+    }
+
+    fn enclave(&self, name: &str) -> Result<&Enclave, Error> {
+        self.as_sysadmin()?.enclaves.get(name).map(|enclave| &**enclave).ok_or(Error::NoEnclave)
+    }
+
+    async fn list_enclaves(&self, request: &ListRequest, turn: &mut Turn) -> Result<ListEnclavesResponse, Error> {
+        let show = |_: &EnclaveName, enclave: &Arc<Enclave>| Some(enclave_status(enclave));
+        let (enclaves, next) = page(&self.as_sysadmin()?.enclaves, request, turn, show).await;
+        Ok(ListEnclavesResponse { enclaves, continue_at: next })
     }
 }
 
@@ -92,31 +115,6 @@ struct Inside<'a> {
 }
 
 impl Inside<'_> {
-    async fn answer(&self, read: &Read, turn: &mut Turn) -> Result<Encoded, Error> {
-        match read {
-            Read::KeyStatus(request) => self.encode(&self.key_status(request)?),
-            Read::KeyEncrypt(request) => self.encode(&self.encrypt(request)?),
-            Read::KeyDecrypt(request) => self.encode(&self.decrypt(request, turn).await?),
-            Read::KeyGenerate(request) => self.encode(&self.generate(request)?),
-            Read::KeyMac(request) => self.encode(&self.mac(request)?),
-            Read::KeyList(request) => self.encode(&self.list_keys(request, turn).await?),
-            Read::KeyListVersions(request) => self.encode(&self.list_versions(request, turn).await?),
-            Read::PolicyGet(request) => self.encode(&self.policy(&request.name).map(policy_response)?),
-            Read::PolicyStatus(request) => self.encode(&self.policy(&request.name).map(policy_status)?),
-            Read::PolicyList(request) => self.encode(&self.list_policies(request, turn).await?),
-            Read::IdentityStatus(request) => self.encode(&self.identity(&request.identity, turn).await?),
-            Read::IdentityList(request) => self.encode(&self.list_identities(request, turn).await?),
-            Read::KeyExport(request) => self.encode(&self.export(request, turn).await?),
-            Read::ClusterStatus | Read::EnclaveStatus(_) | Read::EnclaveList(_) => {
-                unreachable!("these are for no enclave")
-            }
-        }
-    }
-
-    fn encode(&self, response: &impl Response) -> Result<Encoded, Error> {
-        Ok(self.reader.encoding.encode(response))
-    }
-
     fn authorize(&self, name: &str) -> Result<(), Error> {
         self.standing.authorize(self.action, name)
     }
@@ -405,7 +403,7 @@ async fn page_of<'m, E, T: prost::Message>(
     (elements, String::new())
 }
 
-fn enclave_status(enclave: &Arc<Enclave>) -> EnclaveStatus {
+fn enclave_status(enclave: &Enclave) -> EnclaveStatus {
     EnclaveStatus {
         name: enclave.name.to_string(),
         created_at: Some(enclave.created_at.into()),

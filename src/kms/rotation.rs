@@ -9,7 +9,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 use time::OffsetDateTime;
 
-use super::command::Write;
+use super::command::Change;
 use super::draft::{Author, Right};
 use super::snapshot::{Enclave, Snapshot};
 use super::turn::Turn;
@@ -134,7 +134,7 @@ impl State {
         // The config of the server allows it, in the name of its administrator.
         let author = Author { caller: self.writer.snapshot().admin, now, right: Right::Listener };
         let request = CreateKeyRequest { name: name.to_string(), add_version: true, ..CreateKeyRequest::default() };
-        let commands = vec![(Action::KeyCreate, Write::KeyCreate(request))];
+        let commands = vec![(Action::KeyCreate, Change::KeyCreate(request))];
         self.writer.apply(Order { author, enclave: enclave.to_string(), commands, size: 0 }).await
     }
 }

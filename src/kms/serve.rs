@@ -3,9 +3,10 @@
 use hyper::StatusCode;
 use zeroize::Zeroizing;
 
-use super::command::{Read, Request};
+use super::command::{Query, Request};
 use super::draft::{Author, Right};
 use super::read::Reader;
+use super::snapshot::Snapshot;
 use super::turn::Turn;
 use super::wire::{Encoding, append};
 use super::writer::Order;
@@ -34,21 +35,18 @@ pub(super) async fn execute(call: Call<State, String>, body: Whole) -> Result<Re
     }
 }
 
-async fn read(call: &Call<State, String>, caller: Identity, reads: &[(Action, Read)]) -> Result<Reply, server::Error> {
+async fn read(
+    call: &Call<State, String>,
+    caller: Identity,
+    queries: &[(Action, Query)],
+) -> Result<Reply, server::Error> {
     let (snapshot, encoding) = (call.state().writer.snapshot(), Encoding::of(call.accept()));
-    let reader = Reader { snapshot: &snapshot, caller, enclave: call.name(), encoding };
-    let (mut replies, mut len, mut turn) = (Vec::with_capacity(reads.len()), 0, Turn::new());
-    for (action, read) in reads {
-        let reply = match read {
-            Read::ClusterStatus if snapshot.is_sysadmin(&caller) => {
-                encoding.encode(&super::status::cluster(call.state(), &snapshot))
-            }
-            Read::ClusterStatus => return Err(Error::Denied.of(*action, "").into()),
-            read => {
-                let answer = reader.answer(*action, read, &mut turn).await;
-                answer.map_err(|error| error.of(*action, read.name()))?
-            }
-        };
+    let cluster = |snapshot: &Snapshot| super::status::cluster(call.state(), snapshot);
+    let reader = Reader { snapshot: &snapshot, caller, enclave: call.name(), encoding, cluster: &cluster };
+    let (mut replies, mut len, mut turn) = (Vec::with_capacity(queries.len()), 0, Turn::new());
+    for (action, query) in queries {
+        let reply = reader.answer(*action, query, &mut turn).await;
+        let reply = reply.map_err(|error| error.of(*action, query.name()))?;
         len += 6 + reply.len();
         call.hold(6 + reply.len())?;
         if len > REPLIES {

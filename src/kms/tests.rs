@@ -15,16 +15,17 @@ use futures_util::FutureExt as _;
 use serde::Deserialize;
 use time::OffsetDateTime;
 
-use super::command::{Read, Write};
+use super::command::{Change, Query};
 use super::draft::{Author, Right};
 use super::keeper::{Admin, Keeper};
 use super::read::Reader;
 use super::seal::{HsmKey, Provider, Providers};
+use super::snapshot::Snapshot;
 use super::store::{Batch, Mem, Store};
 use super::turn::Turn;
 use super::wire::{
-    AssignPolicyRequest, CreateIdentityRequest, CreateKeyRequest, CreatePolicyRequest, Encoding, NameRequest, Rule,
-    RuleSet,
+    AssignPolicyRequest, ClusterStatusResponse, CreateIdentityRequest, CreateKeyRequest, CreatePolicyRequest, Encoding,
+    NameRequest, Rule, RuleSet,
 };
 use super::{Action, Error};
 use crate::auth::enclave::{ApiKey, Identity};
@@ -79,7 +80,7 @@ fn keeper() -> Keeper {
 }
 
 /// Carries out the commands of one request, as the thread that writes does.
-fn change(keeper: &mut Keeper, caller: Identity, enclave: &str, commands: &[(Action, Write)]) -> Result<(), Error> {
+fn change(keeper: &mut Keeper, caller: Identity, enclave: &str, commands: &[(Action, Change)]) -> Result<(), Error> {
     let mut pending = keeper.pending();
     let mut draft = keeper.draft(&pending, Author { caller, now: NOW, right: Right::Account });
     for (action, command) in commands {
@@ -94,13 +95,19 @@ fn ask<M: prost::Message + Default>(
     caller: Identity,
     enclave: &str,
     action: Action,
-    read: &Read,
+    read: &Query,
 ) -> Result<M, Error> {
-    let reader = Reader { snapshot: keeper.snapshot(), caller, enclave, encoding: Encoding::Protobuf };
+    let reader =
+        Reader { snapshot: keeper.snapshot(), caller, enclave, encoding: Encoding::Protobuf, cluster: &no_cluster };
     Ok(M::decode(&**answer(&reader, action, read)?).expect("our own encoding"))
 }
 
-fn answer(reader: &Reader<'_>, action: Action, read: &Read) -> Result<zeroize::Zeroizing<Vec<u8>>, Error> {
+/// What a server without a cluster tells of it.
+fn no_cluster(_: &Snapshot) -> ClusterStatusResponse {
+    ClusterStatusResponse::default()
+}
+
+fn answer(reader: &Reader<'_>, action: Action, read: &Query) -> Result<zeroize::Zeroizing<Vec<u8>>, Error> {
     let mut turn = Turn::endless();
     reader.answer(action, read, &mut turn).now_or_never().expect("nobody else gets a turn")
 }
@@ -109,24 +116,24 @@ fn name(name: &str) -> NameRequest {
     NameRequest { name: name.into() }
 }
 
-fn create_key(name: &str) -> (Action, Write) {
-    (Action::KeyCreate, Write::KeyCreate(CreateKeyRequest { name: name.into(), ..CreateKeyRequest::default() }))
+fn create_key(name: &str) -> (Action, Change) {
+    (Action::KeyCreate, Change::KeyCreate(CreateKeyRequest { name: name.into(), ..CreateKeyRequest::default() }))
 }
 
-fn create_enclave(enclave: &str) -> (Action, Write) {
-    (Action::EnclaveCreate, Write::EnclaveCreate(name(enclave)))
+fn create_enclave(enclave: &str) -> (Action, Change) {
+    (Action::EnclaveCreate, Change::EnclaveCreate(name(enclave)))
 }
 
-fn create_identity(identity: Identity, privilege: &str) -> (Action, Write) {
+fn create_identity(identity: Identity, privilege: &str) -> (Action, Change) {
     let (identity, privilege) = (identity.to_string(), privilege.to_owned());
     let request = CreateIdentityRequest { identity, privilege, ..CreateIdentityRequest::default() };
-    (Action::IdentityCreate, Write::IdentityCreate(request))
+    (Action::IdentityCreate, Change::IdentityCreate(request))
 }
 
-fn create_service_account(identity: Identity) -> (Action, Write) {
+fn create_service_account(identity: Identity) -> (Action, Change) {
     let identity = identity.to_string();
     let request = CreateIdentityRequest { identity, is_service_account: true, ..CreateIdentityRequest::default() };
-    (Action::IdentityCreate, Write::IdentityCreate(request))
+    (Action::IdentityCreate, Change::IdentityCreate(request))
 }
 
 fn rules(rules: &[(Action, &str)]) -> std::collections::BTreeMap<String, RuleSet> {
@@ -134,12 +141,12 @@ fn rules(rules: &[(Action, &str)]) -> std::collections::BTreeMap<String, RuleSet
     rules.iter().map(|(action, pattern)| (action.to_string(), set(pattern))).collect()
 }
 
-fn create_policy(name: &str, allow: &[(Action, &str)], deny: &[(Action, &str)]) -> (Action, Write) {
+fn create_policy(name: &str, allow: &[(Action, &str)], deny: &[(Action, &str)]) -> (Action, Change) {
     let request = CreatePolicyRequest { name: name.into(), allow: rules(allow), deny: rules(deny) };
-    (Action::PolicyCreate, Write::PolicyCreate(request))
+    (Action::PolicyCreate, Change::PolicyCreate(request))
 }
 
-fn assign(policy: &str, identity: Identity) -> (Action, Write) {
+fn assign(policy: &str, identity: Identity) -> (Action, Change) {
     let request = AssignPolicyRequest { identity: identity.to_string(), policy: policy.into() };
-    (Action::PolicyAssign, Write::PolicyAssign(request))
+    (Action::PolicyAssign, Change::PolicyAssign(request))
 }

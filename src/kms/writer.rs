@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use tokio::sync::{oneshot, watch};
 
-use super::command::Write;
+use super::command::Change;
 use super::draft::Author;
 use super::keeper::{self, Keeper, Pending, Prepared};
 use super::lines::{Lines, Room};
@@ -48,7 +48,7 @@ pub(super) struct Order {
     /// The enclave that the path names; may be empty.
     pub enclave: String,
     /// The commands, in order.
-    pub commands: Vec<(Action, Write)>,
+    pub commands: Vec<(Action, Change)>,
     /// The size of the request, in bytes.
     pub size: usize,
 }

@@ -25,7 +25,7 @@ fn check_content(keeper: &Keeper, vectors: &Vectors) {
     let user = vectors.user_identity.parse().expect("an identity");
     assert_eq!(keeper.snapshot().commit, 7);
     let request = KeyVersionRequest { name: "my-key".into(), version: 0 };
-    let key: KeyStatus = ask(keeper, root, "tenant", Action::KeyStatus, &Read::KeyStatus(request)).expect("a key");
+    let key: KeyStatus = ask(keeper, root, "tenant", Action::KeyStatus, &Query::KeyStatus(request)).expect("a key");
     let created_at = key.created_at.expect("a time");
     assert_eq!((key.version, key.kind.as_str(), created_at.seconds, created_at.nanos), (3, "AES256", 1_700_000_000, 5));
     let request = DecryptRequest {
@@ -35,18 +35,18 @@ fn check_content(keeper: &Keeper, vectors: &Vectors) {
         version: 0,
     };
     let decrypted: DecryptResponse =
-        ask(keeper, user, "tenant", Action::KeyDecrypt, &Read::KeyDecrypt(request)).expect("decrypted");
+        ask(keeper, user, "tenant", Action::KeyDecrypt, &Query::KeyDecrypt(request)).expect("decrypted");
     assert_eq!(decrypted.plaintext, b"hello");
     let request = MacRequest { name: "my-key".into(), version: 3, message: b"hello".to_vec() };
-    let mac: MacResponse = ask(keeper, root, "tenant", Action::KeyMac, &Read::KeyMac(request)).expect("signed");
+    let mac: MacResponse = ask(keeper, root, "tenant", Action::KeyMac, &Query::KeyMac(request)).expect("signed");
     assert_eq!(mac.mac, decode(&vectors.mac_of_hello));
     let policy: PolicyResponse =
-        ask(keeper, root, "tenant", Action::PolicyGet, &Read::PolicyGet(name("app"))).expect("a policy");
+        ask(keeper, root, "tenant", Action::PolicyGet, &Query::PolicyGet(name("app"))).expect("a policy");
     assert_eq!(policy.allow, rules(&[(Action::KeyDecrypt, "my-*")]));
     assert_eq!(policy.deny, rules(&[(Action::KeyDelete, "*")]));
     let request = IdentityRequest { identity: vectors.user_identity.clone() };
     let known: IdentityResponse =
-        ask(keeper, root, "tenant", Action::IdentityStatus, &Read::IdentityStatus(request)).expect("known");
+        ask(keeper, root, "tenant", Action::IdentityStatus, &Query::IdentityStatus(request)).expect("known");
     assert_eq!((known.policy.as_str(), known.privilege, known.tags["team"].as_str()), ("app", 3, "blue"));
 }
 
@@ -152,7 +152,7 @@ fn records_cannot_be_removed_or_put_back() {
         assert_eq!(damage(fewer), Damaged::Incomplete, "{at}");
     }
     let rotate = CreateKeyRequest { name: "a".into(), add_version: true, ..CreateKeyRequest::default() };
-    change(&mut keeper, admin().identity, "one", &[(Action::KeyCreate, Write::KeyCreate(rotate))]).expect("rotated");
+    change(&mut keeper, admin().identity, "one", &[(Action::KeyCreate, Change::KeyCreate(rotate))]).expect("rotated");
     let new = content(&keeper);
     let mut mixed = 0;
     for (id, value) in &old.1 {

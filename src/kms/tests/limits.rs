@@ -18,20 +18,20 @@ fn with_enclave() -> Keeper {
     keeper
 }
 
-fn rotate(name: &str) -> (Action, Write) {
+fn rotate(name: &str) -> (Action, Change) {
     let request = CreateKeyRequest { name: name.into(), add_version: true, ..CreateKeyRequest::default() };
-    (Action::KeyCreate, Write::KeyCreate(request))
+    (Action::KeyCreate, Change::KeyCreate(request))
 }
 
 /// A key with so many versions, which are all the same.
-fn import(name: &str, versions: usize) -> (Action, Write) {
+fn import(name: &str, versions: usize) -> (Action, Change) {
     let key = Key::generate(Algorithm::Aes256, NOW, "").expect("random bytes").encode().expose().to_vec();
     let stored = |at| StoredVersion { number: u32::try_from(at).expect("few"), key: key.clone(), imported: false };
     let request = ImportKeyRequest::whole(name.into(), (1..=versions).map(stored).collect(), 0);
-    (Action::KeyImport, Write::KeyImport(request))
+    (Action::KeyImport, Change::KeyImport(request))
 }
 
-fn root_change(keeper: &mut Keeper, commands: &[(Action, Write)]) -> Result<(), Error> {
+fn root_change(keeper: &mut Keeper, commands: &[(Action, Change)]) -> Result<(), Error> {
     change(keeper, admin().identity, ENCLAVE, commands)
 }
 
@@ -75,7 +75,7 @@ fn versions_of_one_key_cost_what_they_are_and_not_their_square() {
     assert!(matches!(refused, Err(Error::Conflict(_))), "{refused:?}");
     let request = KeyVersionRequest { name: "k".into(), version: 0 };
     let status: KeyStatus =
-        ask(&keeper, admin().identity, ENCLAVE, Action::KeyStatus, &Read::KeyStatus(request)).expect("there");
+        ask(&keeper, admin().identity, ENCLAVE, Action::KeyStatus, &Query::KeyStatus(request)).expect("there");
     assert_eq!(status.version, 3_001, "nothing of a refused request is done");
 }
 
@@ -86,13 +86,13 @@ fn policies_and_tags_are_of_a_size_that_can_be_looked_at() {
         let rules = (0..count).map(|n| (format!("p-{n}"), Rule {})).collect();
         let allow = [(Action::KeyCreate.to_string(), RuleSet { rules })].into();
         let request = CreatePolicyRequest { name: "p".into(), allow, ..CreatePolicyRequest::default() };
-        (Action::PolicyCreate, Write::PolicyCreate(request))
+        (Action::PolicyCreate, Change::PolicyCreate(request))
     };
     root_change(&mut keeper, &[policy(4_000)]).expect("created");
     assert_eq!(invalid(root_change(&mut keeper, &[policy(4_001)])), "a policy has at most 4000 patterns");
     let tagged = |len: usize| {
         let (identity, tags) = (identity(1).to_string(), [("t".to_owned(), "x".repeat(len - 1))].into());
-        (Action::IdentityCreate, Write::IdentityCreate(CreateIdentityRequest { identity, tags, ..Default::default() }))
+        (Action::IdentityCreate, Change::IdentityCreate(CreateIdentityRequest { identity, tags, ..Default::default() }))
     };
     root_change(&mut keeper, &[tagged(8_192)]).expect("created");
     assert!(invalid(root_change(&mut keeper, &[tagged(8_193)])).contains("8192 bytes"));
@@ -105,15 +105,21 @@ fn an_export_holds_so_much_and_no_more() {
     let export = |count: usize| -> Result<ExportKeysResponse, Error> {
         let recipient = crate::crypto::handover::Recipient::generate().expect("random bytes").public().to_vec();
         let request = ExportKeysRequest { names: vec!["k".into(); count], recipient };
-        ask(&keeper, admin().identity, ENCLAVE, Action::KeyExport, &Read::KeyExport(request))
+        ask(&keeper, admin().identity, ENCLAVE, Action::KeyExport, &Query::KeyExport(request))
     };
     export(10).expect("exported");
     assert!(invalid(export(300_000)).contains("ask for fewer"));
 }
 
 /// How often others get their turn while this is answered.
-fn turns(keeper: &Keeper, caller: Identity, action: Action, read: &Read) -> usize {
-    let reader = Reader { snapshot: keeper.snapshot(), caller, enclave: ENCLAVE, encoding: Encoding::Protobuf };
+fn turns(keeper: &Keeper, caller: Identity, action: Action, read: &Query) -> usize {
+    let reader = Reader {
+        snapshot: keeper.snapshot(),
+        caller,
+        enclave: ENCLAVE,
+        encoding: Encoding::Protobuf,
+        cluster: &no_cluster,
+    };
     let (mut turn, mut count) = (Turn::new(), 0);
     let mut answer = std::pin::pin!(reader.answer(action, read, &mut turn));
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
@@ -133,7 +139,7 @@ fn what_takes_long_lets_others_have_their_turn() {
     root_change(&mut keeper, &[import("k", VERSIONS)]).expect("imported");
     let ciphertext = vec![7; 100_000];
     let decrypt = DecryptRequest { name: "k".into(), ciphertext, ..DecryptRequest::default() };
-    assert!(turns(&keeper, admin().identity, Action::KeyDecrypt, &Read::KeyDecrypt(decrypt)) > 3);
+    assert!(turns(&keeper, admin().identity, Action::KeyDecrypt, &Query::KeyDecrypt(decrypt)) > 3);
 
     // A listing that finds nothing to show looks at everything.
     let user = identity(1);
@@ -144,5 +150,5 @@ fn what_takes_long_lets_others_have_their_turn() {
         root_change(&mut keeper, &keys).expect("created");
     }
     let list = ListRequest { continue_at: "hidden-".into(), ..ListRequest::default() };
-    assert!(turns(&keeper, user, Action::KeyList, &Read::KeyList(list)) > 0);
+    assert!(turns(&keeper, user, Action::KeyList, &Query::KeyList(list)) > 0);
 }

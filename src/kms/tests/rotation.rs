@@ -11,16 +11,16 @@ use crate::kms::wire::{DecryptRequest, DecryptResponse, EncryptRequest, EncryptR
 
 const SECOND: &str = "hsm:aes256:AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=";
 
-fn hsm(action: Action, name: &str, overwrite: bool) -> (Action, Write) {
+fn hsm(action: Action, name: &str, overwrite: bool) -> (Action, Change) {
     let request = HsmRequest { name: name.into(), overwrite };
     let command = match action {
-        Action::ClusterAddHsm => Write::ClusterAddHsm(request),
-        _ => Write::ClusterRemoveHsm(request),
+        Action::ClusterAddHsm => Change::ClusterAddHsm(request),
+        _ => Change::ClusterRemoveHsm(request),
     };
     (action, command)
 }
 
-fn root_change(keeper: &mut Keeper, enclave: &str, command: (Action, Write)) {
+fn root_change(keeper: &mut Keeper, enclave: &str, command: (Action, Change)) {
     change(keeper, admin().identity, enclave, &[command]).expect("done");
 }
 
@@ -38,14 +38,14 @@ fn encrypt(keeper: &Keeper) -> Vec<u8> {
     let (plaintext, associated_data) = (b"m".to_vec(), Vec::new());
     let request = EncryptRequest { name: "before".into(), version: 0, plaintext, associated_data };
     let made: EncryptResponse =
-        ask(keeper, admin().identity, "e", Action::KeyEncrypt, &Read::KeyEncrypt(request)).expect("encrypted");
+        ask(keeper, admin().identity, "e", Action::KeyEncrypt, &Query::KeyEncrypt(request)).expect("encrypted");
     made.ciphertext
 }
 
 fn decrypts(keeper: &Keeper, ciphertext: &[u8]) -> bool {
     let ciphertext = ciphertext.to_vec();
     let request = DecryptRequest { name: "before".into(), ciphertext, ..DecryptRequest::default() };
-    let opened = ask(keeper, admin().identity, "e", Action::KeyDecrypt, &Read::KeyDecrypt(request));
+    let opened = ask(keeper, admin().identity, "e", Action::KeyDecrypt, &Query::KeyDecrypt(request));
     opened.is_ok_and(|opened: DecryptResponse| opened.plaintext == b"m")
 }
 

@@ -17,36 +17,36 @@ fn with_enclave() -> Keeper {
     keeper
 }
 
-fn root_change(keeper: &mut Keeper, commands: &[(Action, Write)]) -> Result<(), Error> {
+fn root_change(keeper: &mut Keeper, commands: &[(Action, Change)]) -> Result<(), Error> {
     change(keeper, admin().identity, ENCLAVE, commands)
 }
 
-fn root_ask<M: prost::Message + Default>(keeper: &Keeper, action: Action, read: &Read) -> Result<M, Error> {
+fn root_ask<M: prost::Message + Default>(keeper: &Keeper, action: Action, read: &Query) -> Result<M, Error> {
     ask(keeper, admin().identity, ENCLAVE, action, read)
 }
 
-fn rotate(name: &str) -> (Action, Write) {
+fn rotate(name: &str) -> (Action, Change) {
     let request = CreateKeyRequest { name: name.into(), add_version: true, ..CreateKeyRequest::default() };
-    (Action::KeyCreate, Write::KeyCreate(request))
+    (Action::KeyCreate, Change::KeyCreate(request))
 }
 
-fn delete(name: &str, version: u32, all_versions: bool) -> (Action, Write) {
-    (Action::KeyDelete, Write::KeyDelete(DeleteKeyRequest { name: name.into(), version, all_versions }))
+fn delete(name: &str, version: u32, all_versions: bool) -> (Action, Change) {
+    (Action::KeyDelete, Change::KeyDelete(DeleteKeyRequest { name: name.into(), version, all_versions }))
 }
 
 fn status(keeper: &Keeper, name: &str, version: u32) -> Result<KeyStatus, Error> {
-    root_ask(keeper, Action::KeyStatus, &Read::KeyStatus(KeyVersionRequest { name: name.into(), version }))
+    root_ask(keeper, Action::KeyStatus, &Query::KeyStatus(KeyVersionRequest { name: name.into(), version }))
 }
 
 fn encrypt(keeper: &Keeper, version: u32) -> Result<EncryptResponse, Error> {
     let request = EncryptRequest { name: "k".into(), version, plaintext: b"m".to_vec(), associated_data: vec![1] };
-    root_ask(keeper, Action::KeyEncrypt, &Read::KeyEncrypt(request))
+    root_ask(keeper, Action::KeyEncrypt, &Query::KeyEncrypt(request))
 }
 
 fn decrypt(keeper: &Keeper, version: u32, ciphertext: &[u8]) -> Result<DecryptResponse, Error> {
     let (ciphertext, associated_data) = (ciphertext.to_vec(), vec![1]);
     let request = DecryptRequest { name: "k".into(), version, ciphertext, associated_data };
-    root_ask(keeper, Action::KeyDecrypt, &Read::KeyDecrypt(request))
+    root_ask(keeper, Action::KeyDecrypt, &Query::KeyDecrypt(request))
 }
 
 #[test]
@@ -94,19 +94,19 @@ fn data_keys_have_the_length_that_was_asked_for() {
     for (length, len) in [(0, 32), (1, 1), (32, 32), (1024, 1024)] {
         let request = GenerateKeyRequest { name: "k".into(), version: 0, associated_data: vec![1], length };
         let made: GenerateKeyResponse =
-            root_ask(&keeper, Action::KeyGenerate, &Read::KeyGenerate(request)).expect("made");
+            root_ask(&keeper, Action::KeyGenerate, &Query::KeyGenerate(request)).expect("made");
         assert_eq!((made.plaintext.len(), made.version), (len, 1));
         assert_eq!(decrypt(&keeper, 0, &made.ciphertext).expect("decrypted").plaintext, made.plaintext);
     }
     let request = GenerateKeyRequest { name: "k".into(), length: 1025, ..GenerateKeyRequest::default() };
-    let refused: Result<GenerateKeyResponse, _> = root_ask(&keeper, Action::KeyGenerate, &Read::KeyGenerate(request));
+    let refused: Result<GenerateKeyResponse, _> = root_ask(&keeper, Action::KeyGenerate, &Query::KeyGenerate(request));
     assert!(matches!(refused, Err(Error::Invalid(_))));
 }
 
-fn import(name: &str, kind: &str, key: &[u8], versions: &[(u32, &str)], next: u32) -> (Action, Write) {
+fn import(name: &str, kind: &str, key: &[u8], versions: &[(u32, &str)], next: u32) -> (Action, Change) {
     let stored = |(number, key): &(u32, &str)| StoredVersion { number: *number, key: (*key).into(), imported: true };
     let (name, kind, key, versions) = (name.into(), kind.into(), key.to_vec(), versions.iter().map(stored).collect());
-    (Action::KeyImport, Write::KeyImport(ImportKeyRequest { name, kind, key, versions, next, transit: None }))
+    (Action::KeyImport, Change::KeyImport(ImportKeyRequest { name, kind, key, versions, next, transit: None }))
 }
 
 /// A key as old servers store it.
@@ -129,7 +129,7 @@ fn an_imported_key_is_what_it_was() {
     assert!(shown.created_by.parse::<Identity>().is_ok(), "{}", shown.created_by);
     let mac = |name: &str| -> Result<MacResponse, Error> {
         let request = MacRequest { name: name.into(), version: 0, message: b"m".to_vec() };
-        root_ask(&keeper, Action::KeyMac, &Read::KeyMac(request))
+        root_ask(&keeper, Action::KeyMac, &Query::KeyMac(request))
     };
     assert!(matches!(mac("plain"), Err(Error::NoHmac)) && matches!(mac("whole"), Err(Error::NoHmac)));
 }
@@ -152,9 +152,10 @@ fn a_key_of_a_year_that_cannot_be_written_is_not_taken_in() {
         assert!(matches!(&refused, Err(Error::Invalid(why)) if why.contains("0 to 9999")), "{refused:?}");
     }
     root_change(&mut keeper, &[import("k", "", &[], &[(1, &of("0000-01-01T00:00:00Z"))], 0)]).expect("the first year");
-    let request = Read::KeyStatus(KeyVersionRequest { name: "k".into(), version: 0 });
+    let request = Query::KeyStatus(KeyVersionRequest { name: "k".into(), version: 0 });
     let snapshot = keeper.snapshot();
-    let reader = Reader { snapshot, caller: admin().identity, enclave: ENCLAVE, encoding: Encoding::Json };
+    let reader =
+        Reader { snapshot, caller: admin().identity, enclave: ENCLAVE, encoding: Encoding::Json, cluster: &no_cluster };
     let answer = answer(&reader, Action::KeyStatus, &request).expect("there");
     assert!(std::str::from_utf8(&answer).expect("text").contains("0000-01-01T00:00:00Z"));
 }
@@ -184,7 +185,7 @@ fn export(keeper: &Keeper, names: &[&str]) -> Result<ExportedKeys, Error> {
     let recipient = Recipient::generate().expect("random bytes");
     let names = names.iter().map(ToString::to_string).collect();
     let request = ExportKeysRequest { names, recipient: recipient.public().to_vec() };
-    let response: ExportKeysResponse = root_ask(keeper, Action::KeyExport, &Read::KeyExport(request))?;
+    let response: ExportKeysResponse = root_ask(keeper, Action::KeyExport, &Query::KeyExport(request))?;
     let handed = Handed { encapsulated: response.encapsulated, sealed: response.sealed };
     let bytes = recipient.open(handed, ENCLAVE.as_bytes()).expect("sealed to us, for this enclave");
     Ok(prost::Message::decode(bytes.as_slice()).expect("exported keys"))
@@ -201,7 +202,7 @@ fn an_exported_key_is_the_same_where_it_is_imported() {
     assert_eq!((exported.keys[0].next, &*exported.keys[0].versions[0].key), (9, old.as_bytes()));
     let mut other = with_enclave();
     for key in &exported.keys {
-        root_change(&mut other, &[(Action::KeyImport, Write::KeyImport(key.clone()))]).expect("imported");
+        root_change(&mut other, &[(Action::KeyImport, Change::KeyImport(key.clone()))]).expect("imported");
     }
     assert_eq!(export(&other, &["moved", "made"]).expect("exported"), exported);
     assert!(matches!(export(&keeper, &["moved", "gone"]), Err(Error::NoKey)));
@@ -215,7 +216,7 @@ fn listings_come_in_pages_that_begin_where_the_last_one_ended() {
     root_change(&mut keeper, &commands).expect("created");
     let page = |prefix: &str, continue_at: &str, limit| -> ListKeysResponse {
         let request = ListRequest { prefix: prefix.into(), continue_at: continue_at.into(), limit };
-        root_ask(&keeper, Action::KeyList, &Read::KeyList(request)).expect("listed")
+        root_ask(&keeper, Action::KeyList, &Query::KeyList(request)).expect("listed")
     };
     let (mut seen, mut next) = (Vec::new(), String::new());
     loop {
@@ -241,7 +242,7 @@ fn a_listing_of_versions_is_of_one_key() {
         .expect("made");
     let page = |prefix: &str, continue_at: &str, limit| -> Result<ListKeysResponse, Error> {
         let request = ListRequest { prefix: prefix.into(), continue_at: continue_at.into(), limit };
-        root_ask(&keeper, Action::KeyListVersions, &Read::KeyListVersions(request))
+        root_ask(&keeper, Action::KeyListVersions, &Query::KeyListVersions(request))
     };
     let numbers = |page: &ListKeysResponse| page.keys.iter().map(|key| key.version).collect::<Vec<_>>();
     assert_eq!(numbers(&page("k", "", 0).expect("listed")), [1, 3]);
@@ -271,7 +272,7 @@ fn a_service_account_has_the_rights_of_its_maker_and_goes_with_it() {
     assert!(matches!(change(&mut keeper, service, ENCLAVE, &[create_key("x")]), Err(Error::Denied)));
     let known = |keeper: &Keeper, identity: Identity| -> Result<IdentityResponse, Error> {
         let request = IdentityRequest { identity: identity.to_string() };
-        root_ask(keeper, Action::IdentityStatus, &Read::IdentityStatus(request))
+        root_ask(keeper, Action::IdentityStatus, &Query::IdentityStatus(request))
     };
     let shown = known(&keeper, service).expect("known");
     assert_eq!((shown.is_service_account, shown.policy.as_str(), shown.privilege), (true, "p", 3));
@@ -286,7 +287,7 @@ fn a_service_account_has_the_rights_of_its_maker_and_goes_with_it() {
         assert!(matches!(refused, Err(Error::Invalid(_) | Error::Conflict(_))), "{refused:?}");
     }
     let request = IdentityRequest { identity: user.to_string() };
-    let remove = [(Action::IdentityDelete, Write::IdentityDelete(request))];
+    let remove = [(Action::IdentityDelete, Change::IdentityDelete(request))];
     root_change(&mut keeper, &remove).expect("removed");
     assert!(matches!(known(&keeper, service), Err(Error::NoIdentity)));
     assert!(matches!(change(&mut keeper, service, ENCLAVE, &[create_key("app-2")]), Err(Error::Denied)));
@@ -306,7 +307,7 @@ fn nobody_makes_or_changes_who_is_more_powerful() {
     root_change(&mut keeper, &made).expect("set up");
     change(&mut keeper, user, ENCLAVE, &[create_identity(identity(3), "User")]).expect("an equal");
     let remove = |identity: Identity| {
-        (Action::IdentityDelete, Write::IdentityDelete(IdentityRequest { identity: identity.to_string() }))
+        (Action::IdentityDelete, Change::IdentityDelete(IdentityRequest { identity: identity.to_string() }))
     };
     for (caller, command) in [
         (user, create_identity(identity(4), "Admin")),
@@ -324,7 +325,7 @@ fn nobody_makes_or_changes_who_is_more_powerful() {
 
 fn show(keeper: &Keeper, identity: Identity) -> Result<IdentityResponse, Error> {
     let request = IdentityRequest { identity: identity.to_string() };
-    root_ask(keeper, Action::IdentityStatus, &Read::IdentityStatus(request))
+    root_ask(keeper, Action::IdentityStatus, &Query::IdentityStatus(request))
 }
 
 #[test]
@@ -348,7 +349,7 @@ fn an_account_is_never_overwritten() {
     for (caller, command) in [
         (maker, create_identity(user, "Admin")),
         (maker, create_service_account(user)),
-        (maker, (Action::IdentityCreate, Write::IdentityCreate(tagged))),
+        (maker, (Action::IdentityCreate, Change::IdentityCreate(tagged))),
         (other, create_identity(user, "User")),
         (other, create_service_account(user)),
         (neighbour, create_service_account(user)),
@@ -382,7 +383,7 @@ fn a_system_administrator_is_one_until_its_last_such_account_is_gone() {
     }
     change(&mut keeper, sysadmin, "a", &[create_service_account(service)]).expect("created");
     let remove = |identity: Identity| {
-        (Action::IdentityDelete, Write::IdentityDelete(IdentityRequest { identity: identity.to_string() }))
+        (Action::IdentityDelete, Change::IdentityDelete(IdentityRequest { identity: identity.to_string() }))
     };
     let may = |keeper: &Keeper| (keeper.snapshot().is_sysadmin(&sysadmin), keeper.snapshot().is_sysadmin(&service));
     assert_eq!(may(&keeper), (true, true));
@@ -392,7 +393,7 @@ fn a_system_administrator_is_one_until_its_last_such_account_is_gone() {
     let backup = keeper.backup().expect("made");
     keeper.restore(&backup).expect("restored");
     assert_eq!(may(&keeper), (true, true));
-    change(&mut keeper, root, "", &[(Action::EnclaveDelete, Write::EnclaveDelete(name("a")))]).expect("deleted");
+    change(&mut keeper, root, "", &[(Action::EnclaveDelete, Change::EnclaveDelete(name("a")))]).expect("deleted");
     assert_eq!(may(&keeper), (false, false));
     assert!(!keeper.snapshot().knows(&sysadmin) && !keeper.snapshot().knows(&service));
     change(&mut keeper, root, "b", &[create_identity(sysadmin, "User")]).expect("created");
@@ -407,7 +408,7 @@ fn a_policy_that_is_deleted_is_nobodys_any_more() {
     let policy = || create_policy("p", &[(Action::KeyCreate, "*")], &[]);
     root_change(&mut keeper, &[policy(), create_identity(user, "User"), assign("p", user)]).expect("set up");
     change(&mut keeper, user, ENCLAVE, &[create_key("a")]).expect("allowed");
-    root_change(&mut keeper, &[(Action::PolicyDelete, Write::PolicyDelete(name("p"))), policy()]).expect("replaced");
+    root_change(&mut keeper, &[(Action::PolicyDelete, Change::PolicyDelete(name("p"))), policy()]).expect("replaced");
     assert!(matches!(change(&mut keeper, user, ENCLAVE, &[create_key("b")]), Err(Error::Denied)));
     assert!(matches!(root_change(&mut keeper, &[assign("x", user)]), Err(Error::NoPolicy)));
     assert!(matches!(root_change(&mut keeper, &[assign("p", identity(9))]), Err(Error::NoIdentity)));
@@ -418,7 +419,7 @@ fn an_enclave_takes_everything_with_it() {
     let mut keeper = with_enclave();
     root_change(&mut keeper, &[create_key("a"), create_identity(identity(1), "User"), create_policy("p", &[], &[])])
         .expect("filled");
-    let records = || (Action::EnclaveDelete, Write::EnclaveDelete(name(ENCLAVE)));
+    let records = || (Action::EnclaveDelete, Change::EnclaveDelete(name(ENCLAVE)));
     change(&mut keeper, admin().identity, "", &[records()]).expect("deleted");
     let (_, left) = crate::kms::backup::parse(&keeper.backup().expect("made")).expect("whole");
     assert_eq!(left.len(), 1, "the record of the state");
@@ -437,13 +438,14 @@ fn a_listing_shows_nothing_that_its_policy_denies() {
     let made = [create_key("a"), create_key("secret-1"), create_identity(user, "User"), policy, assign("p", user)];
     root_change(&mut keeper, &made).expect("set up");
     let keys: ListKeysResponse =
-        ask(&keeper, user, ENCLAVE, Action::KeyList, &Read::KeyList(ListRequest::default())).expect("listed");
+        ask(&keeper, user, ENCLAVE, Action::KeyList, &Query::KeyList(ListRequest::default())).expect("listed");
     assert_eq!(keys.keys.iter().map(|key| key.name.as_str()).collect::<Vec<_>>(), ["a"]);
     let prefix = ListRequest { prefix: "secret-".into(), ..ListRequest::default() };
-    let refused: Result<ListKeysResponse, _> = ask(&keeper, user, ENCLAVE, Action::KeyList, &Read::KeyList(prefix));
+    let refused: Result<ListKeysResponse, _> = ask(&keeper, user, ENCLAVE, Action::KeyList, &Query::KeyList(prefix));
     assert!(matches!(refused, Err(Error::Denied)));
     let identities: ListIdentitiesResponse =
-        ask(&keeper, user, ENCLAVE, Action::IdentityList, &Read::IdentityList(ListRequest::default())).expect("listed");
+        ask(&keeper, user, ENCLAVE, Action::IdentityList, &Query::IdentityList(ListRequest::default()))
+            .expect("listed");
     assert_eq!(identities.identities.len(), 1);
 }
 
@@ -455,8 +457,8 @@ fn a_second_seal_is_added_and_the_first_removed() {
     let both = || providers(&[("env", HSM), ("second", &second)]);
     let mut keeper = Keeper::open(store(), providers(&[("env", HSM)]), derived).expect("opened");
     let hsm = |name: &str| HsmRequest { name: name.into(), overwrite: false };
-    let add = |name: &str| (Action::ClusterAddHsm, Write::ClusterAddHsm(hsm(name)));
-    let remove = |name: &str| (Action::ClusterRemoveHsm, Write::ClusterRemoveHsm(hsm(name)));
+    let add = |name: &str| (Action::ClusterAddHsm, Change::ClusterAddHsm(hsm(name)));
+    let remove = |name: &str| (Action::ClusterRemoveHsm, Change::ClusterRemoveHsm(hsm(name)));
     assert!(matches!(change(&mut keeper, admin().identity, "", &[add("second")]), Err(Error::Invalid(_))));
     assert!(matches!(change(&mut keeper, admin().identity, "", &[remove("env")]), Err(Error::Conflict(_))));
 

@@ -3,7 +3,7 @@
 use super::*;
 use crate::crypto::handover::{Handed, Recipient};
 use crate::crypto::transit::Kind;
-use crate::kms::transit::{Change, Config, What};
+use crate::kms::transit::{self, Config, What};
 use crate::kms::wire::{
     DecryptRequest, DecryptResponse, DeleteKeyRequest, EncryptRequest, EncryptResponse, ExportKeysRequest,
     ExportKeysResponse, ExportedKeys, GenerateKeyRequest, GenerateKeyResponse, ImportKeyRequest, KeyStatus,
@@ -18,25 +18,25 @@ fn with_enclave() -> Keeper {
     keeper
 }
 
-fn root_change(keeper: &mut Keeper, commands: &[(Action, Write)]) -> Result<(), Error> {
+fn root_change(keeper: &mut Keeper, commands: &[(Action, Change)]) -> Result<(), Error> {
     change(keeper, admin().identity, ENCLAVE, commands)
 }
 
-fn transit(action: Action, name: &str, what: What) -> (Action, Write) {
-    (action, Write::Transit(Change { name: name.into(), what }))
+fn transit(action: Action, name: &str, what: What) -> (Action, Change) {
+    (action, Change::Transit(transit::Change { name: name.into(), what }))
 }
 
-fn create(name: &str) -> (Action, Write) {
+fn create(name: &str) -> (Action, Change) {
     transit(Action::KeyCreate, name, What::Create { kind: Kind::Aes256Gcm, derived: false })
 }
 
-fn delete(name: &str, version: u32, all_versions: bool) -> (Action, Write) {
-    (Action::KeyDelete, Write::KeyDelete(DeleteKeyRequest { name: name.into(), version, all_versions }))
+fn delete(name: &str, version: u32, all_versions: bool) -> (Action, Change) {
+    (Action::KeyDelete, Change::KeyDelete(DeleteKeyRequest { name: name.into(), version, all_versions }))
 }
 
 fn list(keeper: &Keeper, limit: u32, continue_at: &str) -> ListKeysResponse {
     let request = ListRequest { limit, continue_at: continue_at.into(), ..ListRequest::default() };
-    ask(keeper, admin().identity, ENCLAVE, Action::KeyList, &Read::KeyList(request)).expect("listed")
+    ask(keeper, admin().identity, ENCLAVE, Action::KeyList, &Query::KeyList(request)).expect("listed")
 }
 
 fn names(list: &ListKeysResponse) -> Vec<&str> {
@@ -51,7 +51,7 @@ fn key(keeper: &Keeper, name: &str) -> Arc<crate::kms::transit::Key> {
 fn export(keeper: &Keeper, name: &str) -> ImportKeyRequest {
     let recipient = Recipient::generate().expect("random bytes");
     let request = ExportKeysRequest { names: vec![name.into()], recipient: recipient.public().to_vec() };
-    let response = ask(keeper, admin().identity, ENCLAVE, Action::KeyExport, &Read::KeyExport(request));
+    let response = ask(keeper, admin().identity, ENCLAVE, Action::KeyExport, &Query::KeyExport(request));
     let ExportKeysResponse { encapsulated, sealed } = response.expect("exported");
     let opened = recipient.open(Handed { encapsulated, sealed }, ENCLAVE.as_bytes()).expect("sealed to us");
     let mut keys: ExportedKeys = prost::Message::decode(opened.as_slice()).expect("keys");
@@ -65,7 +65,7 @@ fn both_kinds_share_the_names() {
     assert!(matches!(root_change(&mut keeper, &[create_key("b")]), Err(Error::KeyExists)));
     assert!(matches!(root_change(&mut keeper, &[create("a")]), Err(Error::KeyExists)));
     let bare = ImportKeyRequest::bare("b".into(), String::new(), vec![1; 32]);
-    let import = |request| [(Action::KeyImport, Write::KeyImport(request))];
+    let import = |request| [(Action::KeyImport, Change::KeyImport(request))];
     assert!(matches!(root_change(&mut keeper, &import(bare)), Err(Error::KeyExists)));
     let all = list(&keeper, 0, "");
     assert_eq!(names(&all), ["a", "b", "c", "d.1"]);
@@ -82,28 +82,28 @@ fn the_protocol_of_the_key_manager_shows_and_deletes_transit_keys_and_no_more() 
     let root = admin().identity;
     let status: KeyStatus = {
         let request = KeyVersionRequest { name: "t".into(), version: 0 };
-        ask(&keeper, root, ENCLAVE, Action::KeyStatus, &Read::KeyStatus(request)).expect("there")
+        ask(&keeper, root, ENCLAVE, Action::KeyStatus, &Query::KeyStatus(request)).expect("there")
     };
     assert_eq!((status.version, status.kind.as_str()), (2, "aes256-gcm96"));
     let request = ListRequest { prefix: "t".into(), ..ListRequest::default() };
     let versions: ListKeysResponse =
-        ask(&keeper, root, ENCLAVE, Action::KeyListVersions, &Read::KeyListVersions(request)).expect("there");
+        ask(&keeper, root, ENCLAVE, Action::KeyListVersions, &Query::KeyListVersions(request)).expect("there");
     assert_eq!(versions.keys.iter().map(|key| key.version).collect::<Vec<_>>(), [1, 2]);
 
     let encrypt = EncryptRequest { name: "t".into(), version: 0, plaintext: vec![], associated_data: vec![] };
-    let read = Read::KeyEncrypt(encrypt);
+    let read = Query::KeyEncrypt(encrypt);
     assert!(matches!(ask::<EncryptResponse>(&keeper, root, ENCLAVE, Action::KeyEncrypt, &read), Err(Error::Transit)));
-    let read = Read::KeyDecrypt(DecryptRequest { name: "t".into(), ..DecryptRequest::default() });
+    let read = Query::KeyDecrypt(DecryptRequest { name: "t".into(), ..DecryptRequest::default() });
     assert!(matches!(ask::<DecryptResponse>(&keeper, root, ENCLAVE, Action::KeyDecrypt, &read), Err(Error::Transit)));
-    let read = Read::KeyGenerate(GenerateKeyRequest { name: "t".into(), ..GenerateKeyRequest::default() });
+    let read = Query::KeyGenerate(GenerateKeyRequest { name: "t".into(), ..GenerateKeyRequest::default() });
     assert!(matches!(
         ask::<GenerateKeyResponse>(&keeper, root, ENCLAVE, Action::KeyGenerate, &read),
         Err(Error::Transit)
     ));
-    let read = Read::KeyMac(MacRequest { name: "t".into(), ..MacRequest::default() });
+    let read = Query::KeyMac(MacRequest { name: "t".into(), ..MacRequest::default() });
     assert!(matches!(ask::<MacResponse>(&keeper, root, ENCLAVE, Action::KeyMac, &read), Err(Error::Transit)));
     let add_version = CreateKeyRequest { name: "t".into(), add_version: true, ..CreateKeyRequest::default() };
-    let rotated = root_change(&mut keeper, &[(Action::KeyCreate, Write::KeyCreate(add_version))]);
+    let rotated = root_change(&mut keeper, &[(Action::KeyCreate, Change::KeyCreate(add_version))]);
     assert!(matches!(rotated, Err(Error::Transit)));
 
     for (version, all) in [(0, false), (1, false), (2, true)] {
@@ -160,7 +160,7 @@ fn keys_are_read_from_the_disk_exported_and_imported_as_they_are() {
     other.restore(&backup).expect("restored");
     assert_eq!(key(&other, "t.1").to_message(), key(&keeper, "t.1").to_message());
     change(&mut other, root, ENCLAVE, &[delete("t.1", 0, true)]).expect("deleted");
-    change(&mut other, root, ENCLAVE, &[(Action::KeyImport, Write::KeyImport(exported.clone()))]).expect("imported");
+    change(&mut other, root, ENCLAVE, &[(Action::KeyImport, Change::KeyImport(exported.clone()))]).expect("imported");
     assert_eq!(key(&other, "t.1").decrypt(&ciphertext, None, b"a").expect("decrypted").as_slice(), b"m");
     assert_eq!(key(&other, "t.1").to_message(), key(&keeper, "t.1").to_message());
     let mut with_more = exported.clone();
@@ -168,7 +168,7 @@ fn keys_are_read_from_the_disk_exported_and_imported_as_they_are() {
     with_more.name = "u".into();
     let empty = ImportKeyRequest::transit("u".into(), TransitKey::default());
     for wrong in [exported, with_more, empty] {
-        let refused = change(&mut other, root, ENCLAVE, &[(Action::KeyImport, Write::KeyImport(wrong))]);
+        let refused = change(&mut other, root, ENCLAVE, &[(Action::KeyImport, Change::KeyImport(wrong))]);
         assert!(matches!(refused, Err(Error::KeyExists | Error::Invalid(_))), "{refused:?}");
     }
 }
@@ -177,7 +177,7 @@ fn keys_are_read_from_the_disk_exported_and_imported_as_they_are() {
 fn an_enclave_takes_its_transit_keys_with_it() {
     let mut keeper = with_enclave();
     root_change(&mut keeper, &[create("t")]).expect("created");
-    let delete = (Action::EnclaveDelete, Write::EnclaveDelete(name(ENCLAVE)));
+    let delete = (Action::EnclaveDelete, Change::EnclaveDelete(name(ENCLAVE)));
     change(&mut keeper, admin().identity, "", &[delete]).expect("deleted");
     let backup = keeper.backup().expect("a backup");
     // A record that was left would be a record of no enclave.

@@ -71,7 +71,7 @@ impl Controlled {
         Self { writer: Arc::new(Writer::start(keeper).expect("a thread")), begun, orders }
     }
 
-    fn apply(&self, enclave: &str, commands: Vec<(Action, Write)>) -> tokio::task::JoinHandle<Result<(), Error>> {
+    fn apply(&self, enclave: &str, commands: Vec<(Action, Change)>) -> tokio::task::JoinHandle<Result<(), Error>> {
         let order = Order {
             author: Author { caller: admin().identity, now: NOW, right: Right::Account },
             enclave: enclave.into(),
@@ -159,8 +159,7 @@ async fn a_panic_ends_the_order_that_it_comes_from_and_no_other() {
     controlled.has_begun().await;
     controlled.orders.send(true).expect("the store listens");
     first.await.expect("no panic").expect("written");
-    // No client can send this: the message is another command's.
-    let defect = (Action::KeyCreate, Write::EnclaveCreate(name("two")));
+    let defect = (Action::KeyCreate, Change::Defect);
     let defect = controlled.apply("one", vec![create_key("lost"), defect]);
     assert!(matches!(defect.await.expect("no panic"), Err(Error::Defect)));
     let after = controlled.apply("one", vec![create_key("kept")]);
