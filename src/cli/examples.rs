@@ -65,6 +65,7 @@ const EXAMPLES: &[(&str, &[&str])] = &[
     ("kms add-key", &["my-key --enclave my-enclave", "my-key --version"]),
     ("kms ls-key", &["", "my- --versions"]),
     ("kms stat-key", &["my-key --enclave my-enclave"]),
+    ("kms export-key", &["my-key --as vault --enclave my-enclave"]),
     ("kms rm-key", &["my-key --version 1 --enclave my-enclave"]),
     ("kms keygen", &["my-key --enclave my-enclave"]),
     ("kms encrypt", &["my-key 'a message'"]),
