@@ -252,7 +252,7 @@ fn who_speaks_http_without_tls_is_told_so() {
         }
         is_well(&server).await;
     });
-    assert!(server.stderr().contains("a client spoke plain HTTP"), "{}", server.stderr());
+    server.says("a client spoke plain HTTP");
 }
 
 #[test]

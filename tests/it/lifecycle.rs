@@ -134,7 +134,7 @@ fn an_invalid_config_is_reported_and_the_old_one_stays() {
         assert_eq!(server.stderr().matches("the old one stays in force").count(), nth + 1, "{}", server.stderr());
         assert_eq!(block_on(admin.get("/v1/key/describe/my-key")).status, 200);
     }
-    assert!(server.stderr().contains("tls.cert: the file cannot be read"), "{}", server.stderr());
+    server.says("tls.cert: the file cannot be read");
 }
 
 #[test]
@@ -269,7 +269,7 @@ fn a_second_signal_ends_the_server_at_once() {
         server.signal(Signal::INT);
         let status = server.wait_for_exit(Duration::from_secs(20)).expect("the server ends");
         assert_eq!(status.code(), Some(0));
-        assert!(server.stderr().contains("cut off"), "{}", server.stderr());
+        server.says("cut off");
         let mut rest = Vec::new();
         let _ = tls.read_to_end(&mut rest).await;
         assert!(rest.is_empty(), "the upload got no answer");
@@ -288,7 +288,7 @@ fn a_request_that_does_not_end_is_cut_off_after_the_shutdown_timeout() {
         let status = server.wait_for_exit(Duration::from_secs(20)).expect("the server ends");
         assert_eq!(status.code(), Some(0));
     });
-    assert!(server.stderr().contains("cut off"), "{}", server.stderr());
+    server.says("cut off");
 }
 
 /// A socket that takes what a service is told to tell its manager.

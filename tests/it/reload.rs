@@ -39,7 +39,7 @@ fn another_key_store_must_connect_first() {
     assert_eq!(status("/v1/key/describe/my-key"), 200);
     let other = |path: &str| fixture_config(|config| config.replace("path: keys", &format!("path: {path}")));
     server.reload(&other("server.crt/keys"));
-    assert!(server.stderr().contains("the old one stays in force"), "{}", server.stderr());
+    server.says("the old one stays in force");
     assert_eq!(status("/v1/key/describe/my-key"), 200);
     std::fs::create_dir(server.directory().join("more-keys")).expect("a directory");
     std::fs::copy(server.keys().join("my-key"), server.directory().join("more-keys/new-key")).expect("copied");

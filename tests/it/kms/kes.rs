@@ -131,7 +131,7 @@ fn a_key_keeps_what_it_has_algorithm_hmac_key_maker_and_time() {
 #[test]
 fn an_enclave_that_is_missing_is_a_server_that_is_not_ready_and_no_missing_key() {
     let server = door::empty(&door_config(|config| config));
-    assert!(server.stderr().contains("create it with 'claviger kms add-enclave prod'"), "{}", server.stderr());
+    server.says("create it with 'claviger kms add-enclave prod'");
     block_on(async {
         let kes = admin(&server);
         for (response, status, message) in [
@@ -165,7 +165,7 @@ fn a_reload_changes_policies_and_keys_and_an_invalid_one_nothing() {
         assert_eq!(app.get("/v1/key/describe/my-key").await.status, 200);
         assert_eq!(kes.get("/v1/key/describe/from-config").await.status, 200);
         server.reload(&fixture_config(|config| config));
-        assert!(server.stderr().contains("a listener of a key manager serves an enclave"), "{}", server.stderr());
+        server.says("a listener of a key manager serves an enclave");
         assert_eq!(app.get("/v1/key/describe/my-key").await.status, 200);
     });
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::{Identity, certs, testdata};
+use super::{Identity, certs, eventually, testdata};
 
 /// The program that is tested.
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_claviger");
@@ -250,6 +250,11 @@ impl TestServer {
 
     pub fn stdout(&self) -> String {
         self.stdout.text()
+    }
+
+    /// Waits for this text on standard error, of which the reader may be behind.
+    pub fn says(&self, text: &str) {
+        eventually(&format!("standard error has {text:?}"), || self.stderr().contains(text));
     }
 
     pub fn stderr(&self) -> String {

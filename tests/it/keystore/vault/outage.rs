@@ -37,7 +37,7 @@ fn a_server_waits_for_its_store_when_told_to() {
         });
         TestServer::start_waiting_in(directory, &config)
     });
-    assert!(server.stderr().contains("waiting for the key store"), "{}", server.stderr());
+    server.says("waiting for the key store");
     block_on(async { hot_and_cold(&session(&server).await).await });
 }
 
