@@ -3,7 +3,7 @@
 //! A new one is a folder, a row and its tests:
 //!
 //! 1. The folder `keystore/NAME` with `Config`, the section of the config file, and `Store`. `Store` implements
-//!    [`KeyStore`](super::KeyStore), and `Config` implements [`Backend`].
+//!    [`KeyStore`], and `Config` implements [`Backend`].
 //! 2. A row in the table at the foot of this file.
 //! 3. Tests that run [`conformance::run`](super::conformance::run) over the store.
 //!
