@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use rustix::process::{Pid, Signal, kill_process_group};
 
@@ -133,8 +134,15 @@ impl Drop for Peer {
     }
 }
 
-/// An address on which nobody listens. For programs that cannot choose one and tell.
+/// An address on which nobody listens. For programs that cannot choose one and tell. It is below the ports that the
+/// system gives to clients: one of those may be taken before the program listens.
 pub fn free_address() -> SocketAddr {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-    listener.local_addr().expect("its address")
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let begin = std::process::id().wrapping_mul(97);
+    let mut ports = std::iter::repeat_with(|| 10_000 + begin.wrapping_add(NEXT.fetch_add(1, Relaxed)) % 20_000);
+    let mut addresses = ports.by_ref().take(20_000).filter_map(|port| {
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, u16::try_from(port).ok()?));
+        TcpListener::bind(address).is_ok().then_some(address)
+    });
+    addresses.next().expect("a free port")
 }

@@ -136,9 +136,9 @@ fn whoever_does_not_fit_is_told_nothing_else() {
     session(&door, &user);
     eventually("the events are there", || door.server.stdout().matches("LOGIN").count() >= 5);
     let events = door.server.stdout();
-    let done = events.lines().find(|line| line.contains("LOGIN") && line.contains("200")).expect("an event");
+    let done = events.lines().find(|line| line.contains("LOGIN") && line.contains("\"code\":200")).expect("an event");
     assert!(done.contains(user.identity().as_str()), "{done}");
-    for line in events.lines().filter(|line| line.contains("LOGIN") && !line.contains("200")) {
+    for line in events.lines().filter(|line| line.contains("LOGIN") && !line.contains("\"code\":200")) {
         assert!(!line.contains(user.identity().as_str()) && !line.contains(stranger.identity().as_str()), "{line}");
     }
     assert!(!events.contains("cvs.") && !door.server.stderr().contains("cvs."));
