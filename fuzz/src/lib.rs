@@ -20,7 +20,7 @@ use claviger::keystore::{Seal, seal};
 use claviger::kms;
 use claviger::name::{KeyName, Pattern, PolicyName};
 use claviger::server::path::Path;
-use claviger::server::proxy;
+use claviger::server::proxy::Form;
 use percent_encoding::{NON_ALPHANUMERIC, percent_encode};
 use secrecy::SecretString;
 
@@ -184,7 +184,11 @@ pub fn name(bytes: &[u8]) {
 
 /// A certificate, as DER and as a proxy's header: the identity is the same either way.
 pub fn certificate(bytes: &[u8]) {
-    let _ = proxy::parse(bytes);
+    for form in Form::ALL {
+        if let Some(chain) = form.parse(bytes) {
+            assert!(!chain.is_empty());
+        }
+    }
     let _ = peer::identify([bytes, bytes]);
     let identity = peer::identify([bytes]);
     let Ok(certificate) = Certificate::parse(bytes) else {
@@ -195,7 +199,16 @@ pub fn certificate(bytes: &[u8]) {
     assert_eq!(identity.is_err(), certificate.is_ca());
     let pem = format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", STANDARD.encode(bytes));
     let header = percent_encode(pem.as_bytes(), NON_ALPHANUMERIC).to_string();
-    assert_eq!(proxy::parse(header.as_bytes()).as_deref(), Some(bytes));
+    let base64 = STANDARD.encode(bytes);
+    for (form, value) in [
+        (Form::Pem, header.clone()),
+        (Form::Base64, base64.clone()),
+        (Form::Xfcc, format!("Cert=\"{header}\"")),
+        (Form::Rfc9440, format!(":{base64}:")),
+    ] {
+        let chain = form.parse(value.as_bytes()).expect("one of this form");
+        assert_eq!(chain.iter().map(AsRef::as_ref).collect::<Vec<&[u8]>>(), [bytes]);
+    }
 }
 
 /// PEM files and API keys.

@@ -45,7 +45,9 @@ impl Error {
                 "the chain of the client's certificate leads to no CA of tls.ca, or one of it has expired"
             }
             Self::MoreThanOne => "beside its own certificate a client may send CA certificates only",
-            Self::Forwarded => "check the header that tls.proxy.header.cert names, and what the proxy writes into it",
+            Self::Forwarded => {
+                "check that the proxy writes the header of tls.proxy.header.cert, in the form of tls.proxy.header.form"
+            }
         }
     }
 }

@@ -150,6 +150,7 @@ mod example {
             ("keystore.vault.token", true),
             ("keystore.vault.userpass", true),
             ("limits", false),
+            ("tls.proxy.header.form", false),
         ];
         assert_eq!(found.into_iter().collect::<Vec<_>>(), expected.map(|(key, danger)| (key.to_owned(), danger)));
     }

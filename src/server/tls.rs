@@ -21,6 +21,7 @@ use self::verifier::Verifier;
 use crate::auth::Identity;
 use crate::certificates;
 use crate::crypto::{Blob, pem};
+use crate::server::proxy::Form;
 use crate::setting;
 
 pub use crate::certificates::Fingerprint;
@@ -151,16 +152,32 @@ pub struct Proxy {
 
 /// The `tls.proxy.header:` section.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(from = "HeaderSection")]
 pub struct ProxyHeader {
-    /// The name of the header with the percent-encoded PEM certificate.
-    #[serde(deserialize_with = "header")]
+    /// The name of the header with the certificate. The default is that of the form.
     pub cert: String,
+    /// How the certificate is written.
+    pub form: Form,
+}
+
+/// The section as it is written.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct HeaderSection {
+    cert: Option<String>,
+    #[serde(deserialize_with = "setting::or_default")]
+    form: Form,
+}
+
+impl From<HeaderSection> for ProxyHeader {
+    fn from(HeaderSection { cert, form }: HeaderSection) -> Self {
+        Self { cert: cert.unwrap_or_else(|| form.header().into()), form }
+    }
 }
 
 impl Default for ProxyHeader {
     fn default() -> Self {
-        Self { cert: "X-Tls-Client-Cert".into() }
+        HeaderSection::default().into()
     }
 }
 
@@ -178,10 +195,6 @@ impl<'de> Deserialize<'de> for ClientAuth {
 fn proxies<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Identity>, D::Error> {
     let identities = Vec::<Option<Identity>>::deserialize(deserializer)?;
     Ok(identities.into_iter().flatten().collect())
-}
-
-fn header<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
-    setting::text_or(|| ProxyHeader::default().cert, deserializer)
 }
 
 /// Why the `tls:` section cannot be used. It shows only paths of files that exist, because another value may be a

@@ -1,5 +1,5 @@
-//! `tls.proxy`: a server behind a TLS proxy knows clients by the certificate that the proxy forwards. The proxy is the
-//! real nginx, configured as an operator would.
+//! `tls.proxy`: a server behind a TLS proxy knows clients by the certificate that the proxy forwards. The proxies are the
+//! real nginx and HAProxy, configured as an operator would.
 
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
@@ -14,8 +14,13 @@ const HEADER: &str = "X-Tls-Client-Cert";
 
 /// A server that trusts the proxy of `certs/`. `tls` is more of its `tls:` section.
 fn server(tls: &str) -> TestServer {
+    reading(&format!("{{ cert: {HEADER} }}"), tls)
+}
+
+/// The same with this section `tls.proxy.header`.
+fn reading(header: &str, tls: &str) -> TestServer {
     let proxy = Identity::dev("proxy").hash();
-    TestServer::with_dev_config(&format!("proxy: {{ identities: [ {proxy} ], header: {{ cert: {HEADER} }} }}\n  {tls}"))
+    TestServer::with_dev_config(&format!("proxy: {{ identities: [ {proxy} ], header: {header} }}\n  {tls}"))
 }
 
 fn auth_on() -> String {
@@ -33,6 +38,20 @@ fn nginx(server: &TestServer) -> Peer {
         let values: Vec<_> = values.iter().map(|(name, value)| (*name, value.as_str())).collect();
         std::fs::write(directory.join("nginx.conf"), template("nginx.conf", &values)).expect("its config");
         ["-e", "stderr", "-p", ".", "-c", "nginx.conf"].map(Into::into).into()
+    })
+}
+
+/// HAProxy before a server.
+fn haproxy(server: &TestServer) -> Peer {
+    Peer::start(&program("haproxy", "haproxy"), |directory, address| {
+        let (server, port, own) = (server.address().to_string(), address.port().to_string(), certs(""));
+        let values = [("SERVER", server.as_str()), ("PORT", &port), ("CERTS", own.to_str().expect("UTF-8"))];
+        std::fs::write(directory.join("haproxy.cfg"), template("haproxy.cfg", &values)).expect("its config");
+        for (file, name) in [("front.pem", "server"), ("back.pem", "proxy")] {
+            let both = ["crt", "key"].map(|kind| std::fs::read(certs(format!("{name}.{kind}"))).expect("a PEM file"));
+            std::fs::write(directory.join(file), both.concat()).expect("a PEM file");
+        }
+        ["-db", "-f", "haproxy.cfg"].map(Into::into).into()
     })
 }
 
@@ -132,6 +151,77 @@ fn the_certificate_is_verified_where_direct_ones_are() {
     assert_eq!(answer.json()["identity"], Identity::dev("app").hash());
     let answer = curl_as("stranger", &[&url(&nginx, SELF)]).expect("an answer");
     assert_eq!(answer.status, 400, "no CA knows it: {}", answer.body);
+}
+
+#[test]
+#[ignore = "runs nginx and HAProxy: tests/run"]
+fn each_form_is_read_as_its_proxy_writes_it() {
+    type Before = fn(&TestServer) -> Peer;
+    let forms: [(&str, Before, &str, &str); 3] = [
+        ("base64", haproxy, "X-Forwarded-Tls-Client-Cert", ""),
+        ("rfc9440", haproxy, "Client-Cert", ":"),
+        ("xfcc", nginx, "X-Forwarded-Client-Cert", ""),
+    ];
+    for (form, before, header, frame) in forms {
+        let server = reading(&format!("{{ form: {form} }}"), &auth_on());
+        let proxy = before(&server);
+        let admin = match form {
+            "xfcc" => format!("Cert=\"{}\"", escaped("admin")),
+            _ => format!("{frame}{}{frame}", bare("admin")),
+        };
+        let forged = ["--header", &format!("{header}: {admin}")];
+        for client in ["app", "admin", "app"] {
+            for forged in [&[][..], &forged] {
+                let answer = curl_as(client, &[forged, &[&url(&proxy, SELF)]].concat()).expect("an answer");
+                assert_eq!(answer.status, 200, "{form}: {client}: {}", answer.body);
+                assert_eq!(answer.json()["identity"], Identity::dev(client).hash(), "{form}: {client}");
+            }
+        }
+        for forged in [&[][..], &forged] {
+            let answer = curl(&[forged, &[&url(&proxy, SELF)]].concat()).expect("an answer");
+            assert_eq!(answer.status, 400, "{form}: who has no certificate is nobody: {}", answer.body);
+        }
+        let answer = curl_as("stranger", &[&url(&proxy, SELF)]).expect("an answer");
+        assert_eq!(answer.status, 400, "{form}: no CA knows it: {}", answer.body);
+    }
+}
+
+/// A certificate as base64 of DER.
+fn bare(client: &str) -> String {
+    let pem = std::fs::read_to_string(certs(format!("{client}.crt"))).expect("a certificate");
+    pem.lines().filter(|line| !line.starts_with("-----")).collect()
+}
+
+/// The form is chosen by the config, never by what the header holds.
+#[test]
+fn another_form_than_the_configured_one_is_no_certificate() {
+    let (app, bare) = (escaped("app"), bare("app"));
+    let chain = format!("{bare},{}", self::bare("ca"));
+    let values = [
+        ("pem", app.clone()),
+        ("base64", bare.clone()),
+        ("base64", bare.replace('+', "%2B").replace('/', "%2F").replace('=', "%3D")),
+        ("base64", chain),
+        ("base64", format!("{bare},{}", self::bare("admin"))),
+        ("xfcc", format!("By=spiffe://k/s;Hash=;Cert=\"{app}\"")),
+        ("xfcc", format!("By=spiffe://k/s;Subject=\"CN=a,\\\";\";URI=;Cert=\"{app}\";Chain=\"{app}\"")),
+        ("xfcc", format!("Cert=\"{app}\",Cert=\"{app}\"")),
+        ("rfc9440", format!(":{bare}:")),
+    ];
+    // Two certificates of clients, a hash of something else, an element of another proxy: these have the right form.
+    let refused = [4, 5, 7];
+    for form in ["pem", "base64", "xfcc", "rfc9440"] {
+        let server = reading(&format!("{{ cert: {HEADER}, form: {form} }}"), "");
+        let client = Client::new(server.address(), Some(Identity::dev("proxy")), Protocol::H1);
+        for (index, (own, value)) in values.iter().enumerate() {
+            let answer = block_on(client.send(Request::new("GET", SELF).header(HEADER, value))).expect("an answer");
+            if *own == form && !refused.contains(&index) {
+                assert_eq!(answer.json()["identity"], Identity::dev("app").hash(), "{form}: {value}");
+            } else {
+                assert_eq!(answer.status, 400, "{form}: {value}");
+            }
+        }
+    }
 }
 
 /// As the proxy itself, without nginx, which never sends any of this.

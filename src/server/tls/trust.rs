@@ -12,7 +12,7 @@ use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
 
-use super::{ClientAuth, Config, Error, Setting};
+use super::{ClientAuth, Config, Error, ProxyHeader, Setting};
 use crate::auth::{Identity, peer};
 use crate::certificates;
 use crate::server::proxy;
@@ -25,6 +25,7 @@ pub(in crate::server) struct Trust {
     roots: Vec<CertificateDer<'static>>,
     proxies: HashSet<Identity>,
     header: HeaderName,
+    form: proxy::Form,
 }
 
 impl Trust {
@@ -37,11 +38,12 @@ impl Trust {
             roots: Vec::new(),
             proxies: HashSet::new(),
             header: HeaderName::from_static("x-tls-client-cert"),
+            form: proxy::Form::Pem,
         }
     }
 
     pub(super) fn load(config: &Config, provider: &Arc<CryptoProvider>) -> Result<Self, Error> {
-        let header = &config.proxy.header.cert;
+        let ProxyHeader { cert: header, form } = &config.proxy.header;
         let header = header.parse().map_err(|_| Error::Header)?;
         let (verifier, roots) = match config.auth {
             ClientAuth::Off => {
@@ -55,7 +57,7 @@ impl Trust {
             }
         };
         let proxies = config.proxy.identities.iter().cloned().collect();
-        Ok(Self { verifier, roots, proxies, header, ..Self::anybody() })
+        Ok(Self { verifier, roots, proxies, header, form: *form, ..Self::anybody() })
     }
 
     /// The verifier of chains for the handshake, if chains are verified.
@@ -70,7 +72,7 @@ impl Trust {
 
     /// Whether both stand for the same settings.
     pub(super) fn is_same(&self, other: &Self) -> bool {
-        let settings = |trust: &Self| (trust.verifier.is_some(), trust.header.clone());
+        let settings = |trust: &Self| (trust.verifier.is_some(), trust.header.clone(), trust.form);
         settings(self) == settings(other) && self.roots == other.roots && self.proxies == other.proxies
     }
 
@@ -91,8 +93,7 @@ impl Trust {
 
     /// The identity of the client that a proxy forwards.
     pub(in crate::server) fn forwarded(&self, headers: &HeaderMap) -> Result<Identity, peer::Error> {
-        let certificate = proxy::certificate(headers, &self.header)?;
-        self.identify(&[certificate])
+        self.identify(&proxy::certificates(headers, &self.header, self.form)?)
     }
 }
 
