@@ -206,7 +206,7 @@ cashe: {}
         "keystore.encrypt.vault.endpoint: ",
         "keystore.encrypt.vault.tokn: ",
         "keystore.encrypt.also[0].local.fil: ",
-        "keystore.encrypt.also[1].aws.region: ",
+        "keystore.encrypt.also[1].aws: has no region; write 'region', or set the environment variable AWS_REGION",
         "keystore.encrypt.allow_plaintext: ",
         "config.yml:11:1: cashe: ",
     ] {

@@ -10,6 +10,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
 use crate::keystore::Backend;
+use crate::keystore::environment;
 #[cfg(feature = "aws")]
 use crate::keystore::{Error, KeyStore};
 use crate::setting::{self, Prefix, ServerTls, Url};
@@ -47,7 +48,7 @@ impl Backend for Config {
 pub struct SecretsManager {
     /// Where Secrets Manager answers.
     pub endpoint: Endpoint,
-    /// The region.
+    /// The region. Default: that of the environment.
     pub region: String,
     /// The KMS key that encrypts the secrets; none: the account's own for Secrets Manager.
     pub kmskey: Option<String>,
@@ -116,8 +117,7 @@ struct Section {
     endpoint: Option<Url>,
     #[serde(default)]
     fips: bool,
-    #[serde(deserialize_with = "setting::text")]
-    region: String,
+    region: Option<String>,
     kmskey: Option<String>,
     #[serde(default, deserialize_with = "prefix")]
     prefix: Prefix,
@@ -130,7 +130,8 @@ impl TryFrom<Section> for SecretsManager {
 
     fn try_from(section: Section) -> Result<Self, Self::Error> {
         let endpoint = Endpoint::of(section.endpoint, section.fips)?;
-        let Section { region, kmskey, prefix, credentials, .. } = section;
+        let region = environment::region(section.region, &environment::of_process)?;
+        let Section { kmskey, prefix, credentials, .. } = section;
         Ok(Self { endpoint, region, kmskey, prefix, credentials })
     }
 }

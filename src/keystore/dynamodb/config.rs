@@ -10,6 +10,7 @@ use serde::{Deserialize, Deserializer};
 
 use crate::keystore::Backend;
 use crate::keystore::aws::config::{Credentials, Endpoint, credentials};
+use crate::keystore::environment;
 #[cfg(feature = "aws")]
 use crate::keystore::{Error, KeyStore};
 use crate::setting::{self, ServerTls, Url};
@@ -24,7 +25,7 @@ pub struct Config {
     pub partition: Partition,
     /// Where DynamoDB answers.
     pub endpoint: Endpoint,
-    /// The region.
+    /// The region. Default: that of the environment.
     pub region: String,
     /// How to log in; none: the standard AWS provider chain finds credentials.
     pub credentials: Option<Credentials>,
@@ -110,8 +111,7 @@ struct Section {
     endpoint: Option<Url>,
     #[serde(default)]
     fips: bool,
-    #[serde(deserialize_with = "setting::text")]
-    region: String,
+    region: Option<String>,
     #[serde(default, deserialize_with = "credentials")]
     credentials: Option<Credentials>,
     #[serde(default)]
@@ -123,6 +123,7 @@ impl TryFrom<Section> for Config {
 
     fn try_from(section: Section) -> Result<Self, Self::Error> {
         let Section { table, partition, endpoint, fips, region, credentials, tls } = section;
+        let region = environment::region(region, &environment::of_process)?;
         Ok(Self { table, partition, endpoint: Endpoint::of(endpoint, fips)?, region, credentials, tls })
     }
 }

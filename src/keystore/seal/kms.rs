@@ -9,6 +9,7 @@ use serde::Deserialize;
 pub(super) use self::key::KmsKey;
 
 use crate::keystore::aws::config::{Credentials, Endpoint, credentials};
+use crate::keystore::environment;
 use crate::setting::{self, ServerTls, Url};
 
 /// The `keystore.encrypt.aws:` section.
@@ -17,7 +18,7 @@ use crate::setting::{self, ServerTls, Url};
 pub struct Config {
     /// Where KMS answers.
     pub endpoint: Endpoint,
-    /// The region.
+    /// The region. Default: that of the environment.
     pub region: String,
     /// The id, the ARN or an alias of the key.
     pub key: String,
@@ -35,8 +36,7 @@ struct Section {
     endpoint: Option<Url>,
     #[serde(default)]
     fips: bool,
-    #[serde(deserialize_with = "setting::text")]
-    region: String,
+    region: Option<String>,
     #[serde(deserialize_with = "setting::text")]
     key: String,
     #[serde(default, deserialize_with = "credentials")]
@@ -50,6 +50,7 @@ impl TryFrom<Section> for Config {
 
     fn try_from(section: Section) -> Result<Self, Self::Error> {
         let Section { endpoint, fips, region, key, credentials, tls } = section;
+        let region = environment::region(region, &environment::of_process)?;
         Ok(Self { endpoint: Endpoint::of(endpoint, fips)?, region, key, credentials, tls })
     }
 }

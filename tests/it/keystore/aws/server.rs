@@ -155,14 +155,20 @@ fn finds_credentials_where_aws_keeps_them() {
     let actions = ["CreateSecret", "GetSecretValue", "DeleteSecret", "ListSecrets"];
     let actions = actions.map(|action| format!("secretsmanager:{action}"));
     let user = moto.user("server", &json!([{ "Effect": "Allow", "Action": actions, "Resource": "*" }]));
-    let section = json!({ "endpoint": moto.endpoint(), "region": REGION });
+    // The region is in the environment, too.
+    let section = json!({ "endpoint": moto.endpoint() });
     let file = tempfile::NamedTempFile::new().expect("a file");
     let text = format!("[keys]\naws_access_key_id={}\naws_secret_access_key={}\n", user.access_key, user.secret_key);
     std::fs::write(file.path(), text).expect("written");
     let file = file.path().to_str().expect("UTF-8");
     let sources: [&[(&str, &str)]; 2] = [
-        &[("AWS_ACCESS_KEY_ID", &user.access_key), ("AWS_SECRET_ACCESS_KEY", &user.secret_key)],
-        &[("AWS_SHARED_CREDENTIALS_FILE", file), ("AWS_PROFILE", "keys")],
+        &[
+            ("AWS_ACCESS_KEY_ID", &user.access_key),
+            ("AWS_SECRET_ACCESS_KEY", &user.secret_key),
+            ("AWS_REGION", REGION),
+            ("AWS_DEFAULT_REGION", "another"),
+        ],
+        &[("AWS_SHARED_CREDENTIALS_FILE", file), ("AWS_PROFILE", "keys"), ("AWS_DEFAULT_REGION", REGION)],
     ];
     for env in sources {
         let server = serve(&section, env);
@@ -174,7 +180,7 @@ fn finds_credentials_where_aws_keeps_them() {
         });
         moto.enforce(false);
     }
-    let server = serve(&section, &[]);
+    let server = serve(&section, &[("AWS_REGION", REGION)]);
     block_on(async {
         let session = admin(&server).session().await.expect("connects");
         assert_eq!(ask(&session, "GET", "/v1/key/describe/key").await, (502, "failed to read key".into()));
