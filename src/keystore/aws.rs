@@ -8,6 +8,10 @@ pub(in crate::keystore) mod error;
 #[cfg(feature = "aws")]
 pub(in crate::keystore) mod http;
 #[cfg(feature = "aws")]
+mod keystore;
+#[cfg(feature = "aws")]
+mod policy;
+#[cfg(feature = "aws")]
 mod rights;
 #[cfg(feature = "aws")]
 mod store;

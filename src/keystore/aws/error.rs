@@ -7,7 +7,7 @@ use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_secretsmanager::config::http::HttpResponse;
 use aws_sdk_secretsmanager::error::{ProvideErrorMetadata, SdkError};
 
-use super::rights::Rights;
+use super::policy::Rights;
 use crate::foreign::is_deceptive;
 use crate::keystore::Error;
 

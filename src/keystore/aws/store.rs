@@ -1,10 +1,8 @@
-//! Secrets Manager behind the trait of all key stores.
+//! The calls to Secrets Manager that the key store is made of.
 
 use std::error::Error as StdError;
 use std::fmt;
-use std::time::{Duration, Instant};
 
-use async_trait::async_trait;
 use aws_sdk_secretsmanager::config::http::HttpResponse;
 use aws_sdk_secretsmanager::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_secretsmanager::operation::get_secret_value::GetSecretValueOutput;
@@ -16,10 +14,10 @@ use time::format_description::well_known::Rfc2822;
 use super::client::Clients;
 use super::config::{Config, is_prefix};
 use super::error::{self, Call};
-use super::rights::{self, Place, Rights};
+use super::policy::{Place, Rights};
 use crate::crypto::Blob;
+use crate::keystore::Error;
 use crate::keystore::pace::Pace;
-use crate::keystore::{About, Access, Charged, Error, KeyStore, Listing};
 use crate::name::KeyName;
 use crate::setting::Prefix;
 
@@ -30,7 +28,7 @@ pub(super) const CURRENT: &str = "AWSCURRENT";
 pub(super) const NEW: &str = "claviger-new";
 
 /// The most secrets in an answer to `ListSecrets`.
-const PAGE: i32 = 100;
+pub(super) const PAGE: i32 = 100;
 
 /// Secrets Manager in one region of one account.
 #[derive(Debug)]
@@ -41,7 +39,7 @@ pub struct Store {
     pub(super) place: Place,
     pub(super) prefix: Prefix,
     pub(super) kms_key: Option<String>,
-    warnings: Vec<String>,
+    pub(super) warnings: Vec<String>,
 }
 
 impl Store {
@@ -62,7 +60,7 @@ impl Store {
         Ok(store)
     }
 
-    fn id(&self, name: &KeyName) -> String {
+    pub(super) fn id(&self, name: &KeyName) -> String {
         format!("{}{name}", self.prefix.as_str())
     }
 
@@ -76,7 +74,7 @@ impl Store {
     }
 
     /// Sends one request when it is its turn.
-    async fn send<T, E>(
+    pub(super) async fn send<T, E>(
         &self,
         pace: &Pace,
         call: Call<'_>,
@@ -94,7 +92,7 @@ impl Store {
         })
     }
 
-    async fn get_version(&self, id: &str) -> Result<GetSecretValueOutput, Error> {
+    pub(super) async fn get_version(&self, id: &str) -> Result<GetSecretValueOutput, Error> {
         // By its label: some look-alikes of the service answer without one with the version that was written last.
         let get = self.clients.calls.get_secret_value().secret_id(id).version_stage(CURRENT).send();
         let got = self.send(&self.reads, self.call("GetSecretValue", id), get).await?;
@@ -103,7 +101,7 @@ impl Store {
     }
 
     /// Adds a version that is not current yet to a secret, and returns its id.
-    async fn put_new(&self, id: &str, value: &str) -> Result<String, Error> {
+    pub(super) async fn put_new(&self, id: &str, value: &str) -> Result<String, Error> {
         let put = self.clients.calls.put_secret_value().secret_id(id).secret_string(value).version_stages(NEW).send();
         let put = self.send(&self.writes, self.call("PutSecretValue", id), put).await?;
         is_about(id, "PutSecretValue", put.name())?;
@@ -112,7 +110,7 @@ impl Store {
 
     /// Sends a request without a signature, which needs no right and costs nothing. Any answer counts, except that of a
     /// gateway that got none itself. Returns the date of the answer.
-    async fn sign_of_life(&self) -> Result<Option<String>, Error> {
+    pub(super) async fn sign_of_life(&self) -> Result<Option<String>, Error> {
         let Err(error) = self.clients.unsigned.get_secret_value().secret_id("claviger").send().await else {
             return Ok(None);
         };
@@ -125,7 +123,7 @@ impl Store {
     }
 
     /// Requests are signed with our time, and the service refuses those that are more than five minutes off.
-    async fn clock(&self) -> Result<Option<OffsetDateTime>, Error> {
+    pub(super) async fn clock(&self) -> Result<Option<OffsetDateTime>, Error> {
         let date = self.sign_of_life().await?;
         Ok(date.and_then(|date| OffsetDateTime::parse(&date, &Rfc2822).ok()))
     }
@@ -144,24 +142,24 @@ impl Store {
 }
 
 /// A secret's value as it was stored: the text, or the bytes if another program wrote the secret.
-fn value_of(secret: GetSecretValueOutput) -> Option<Blob> {
+pub(super) fn value_of(secret: GetSecretValueOutput) -> Option<Blob> {
     let text = secret.secret_string.map(String::into_bytes);
     text.or_else(|| secret.secret_binary.map(|blob| blob.into_inner())).map(Into::into)
 }
 
-fn text(value: &Blob) -> Result<&str, Error> {
+pub(super) fn text(value: &Blob) -> Result<&str, Error> {
     std::str::from_utf8(value.expose()).map_err(|_| Error::Failed("Secrets Manager takes only values of text".into()))
 }
 
 /// Checks that an answer with 200 comes from the service: it must name the secret.
-fn is_about(id: &str, action: &str, name: Option<&str>) -> Result<(), Error> {
+pub(super) fn is_about(id: &str, action: &str, name: Option<&str>) -> Result<(), Error> {
     match name {
         Some(name) if name == id => Ok(()),
         _ => Err(Error::Failed(format!("{action} of '{id}': the answer is none of Secrets Manager").into())),
     }
 }
 
-fn no_version(action: &str) -> Error {
+pub(super) fn no_version(action: &str) -> Error {
     Error::Failed(format!("{action}: the answer names no version").into())
 }
 
@@ -172,98 +170,5 @@ impl fmt::Display for Store {
             "" => Ok(()),
             prefix => write!(f, ", prefix '{prefix}'"),
         }
-    }
-}
-
-#[async_trait]
-impl KeyStore for Store {
-    /// One call, which never overwrites.
-    async fn create(&self, name: &KeyName, value: &Blob) -> Result<(), Error> {
-        let id = self.id(name);
-        let create = self.clients.calls.create_secret().name(&id).secret_string(text(value)?);
-        let create = create.set_kms_key_id(self.kms_key.clone()).send();
-        let created = self.send(&self.writes, self.call("CreateSecret", &id), create).await?;
-        is_about(&id, "CreateSecret", created.name())
-    }
-
-    async fn get(&self, name: &KeyName) -> Result<Blob, Error> {
-        let id = self.id(name);
-        let value = value_of(self.get_version(&id).await?);
-        value.ok_or_else(|| Error::Failed(format!("the secret '{id}' has no value").into()))
-    }
-
-    /// Adds a version, then moves the label of the current version to it, if the label has not moved meanwhile. Readers
-    /// see one step.
-    async fn replace(&self, name: &KeyName, expected: &Blob, value: &Blob) -> Result<(), Error> {
-        let id = self.id(name);
-        let value = text(value)?;
-        let mut current = self.get_version(&id).await?;
-        let old = current.version_id.take().ok_or_else(|| no_version("GetSecretValue"))?;
-        if !value_of(current).is_some_and(|stored| stored.is_same(expected)) {
-            return Err(Error::Failed("the key has another value than expected".into()));
-        }
-        let new = self.put_new(&id, value).await?;
-        let stage = self.clients.calls.update_secret_version_stage().secret_id(&id).version_stage(CURRENT);
-        let stage = stage.remove_from_version_id(old).move_to_version_id(new).send();
-        let moved = self.send(&self.writes, self.call("UpdateSecretVersionStage", &id), stage).await?;
-        is_about(&id, "UpdateSecretVersionStage", moved.name())
-    }
-
-    /// One call, without a recovery period. It also succeeds when there is no such secret.
-    async fn delete(&self, name: &KeyName) -> Result<(), Error> {
-        let id = self.id(name);
-        let delete = self.clients.calls.delete_secret().secret_id(&id).force_delete_without_recovery(true).send();
-        let deleted = self.send(&self.writes, self.call("DeleteSecret", &id), delete).await?;
-        is_about(&id, "DeleteSecret", deleted.name())
-    }
-
-    async fn list(&self, prefix: &str) -> Result<Listing, Error> {
-        let mut listing = Listing::default();
-        let mut next = None;
-        loop {
-            let request = self.list_request(prefix).set_next_token(next).send();
-            let page = self.send(&self.reads, self.call("ListSecrets", "*"), request).await?;
-            // Without one it is no page, and says nothing about keys.
-            let secrets =
-                page.secret_list.ok_or_else(|| Error::Failed("ListSecrets: the answer has no list".into()))?;
-            for secret in secrets {
-                let id = secret.name.unwrap_or_default();
-                match id.strip_prefix(self.prefix.as_str()).filter(|entry| entry.starts_with(prefix)) {
-                    Some(entry) if secret.deleted_date.is_some() => listing.refuse(entry, error::SCHEDULED),
-                    Some(entry) => listing.insert(entry),
-                    None => {}
-                }
-            }
-            next = page.next_token;
-            if next.is_none() {
-                break;
-            }
-        }
-        Ok(listing.sorted())
-    }
-
-    async fn status(&self) -> Result<Duration, Error> {
-        let asked = Instant::now();
-        self.sign_of_life().await?;
-        Ok(asked.elapsed())
-    }
-
-    fn behind(&self) -> Option<&dyn KeyStore> {
-        None
-    }
-
-    fn about(&self) -> About<'_> {
-        let page = Some(PAGE as usize);
-        let charged = Charged { by: "AWS Secrets Manager", create: 1, get: 1, replace: 3, page, keeps: true };
-        About {
-            clock: Box::pin(self.clock()),
-            warnings: &self.warnings,
-            charges: vec![charged],
-            ..About::new(Box::pin(rights::identity(self)))
-        }
-    }
-
-    async fn check(&self, access: Access) -> Result<(), Error> {
-        rights::check(self, access).await
     }
 }
