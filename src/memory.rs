@@ -1,6 +1,6 @@
 //! The process's memory: the allocator's statistics, locking in RAM, core dumps.
 //!
-//! The one module with unsafe code: the allocator's count of live allocations has no safe interface.
+//! It has unsafe code, because the allocator's count of live allocations has no safe interface.
 
 use rustix::mm::{MlockAllFlags, mlockall};
 use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit};

@@ -15,7 +15,6 @@ pub(super) type Lookup<'a> = &'a dyn Fn(&str) -> Result<Zeroizing<String>, env::
 
 /// A config file.
 pub(super) struct Document {
-    text: Zeroizing<String>,
     pub(super) root: Node,
     /// Whether further documents follow, which nobody reads.
     pub(super) has_more: bool,
@@ -23,17 +22,16 @@ pub(super) struct Document {
 
 impl Document {
     /// Parses the first document of `text`.
-    pub(super) fn parse(text: Zeroizing<String>) -> Result<Self, Malformed> {
-        let (root, has_more) = yaml::parse(&text)?;
-        Ok(Self { text, root, has_more })
+    pub(super) fn parse(text: &str) -> Result<Self, Malformed> {
+        let (root, has_more) = yaml::parse(text)?;
+        Ok(Self { root, has_more })
     }
 
     /// Lets merge keys (`<<: *alias`) add what is not there. Strikes out keys that stand in a section a second time.
     pub(super) fn merge(&mut self) -> Vec<Problem> {
-        let text = &self.text;
         let mut problems = Vec::new();
         self.root.each(&Path::default(), &mut |node, path| {
-            strike_duplicates(text, node, path, &mut problems);
+            strike_duplicates(node, path, &mut problems);
             while let Some(entry) = node.take("<<") {
                 problems.extend(merge(node, entry, path).err());
             }
@@ -42,10 +40,8 @@ impl Document {
     }
 
     /// Where a problem is.
-    pub(super) fn position(&self, problem: &Problem) -> Option<Position> {
-        let (key, value) = self.root.turns(&problem.path);
-        let turn = problem.turn.unwrap_or(if problem.is_key { key } else { value });
-        yaml::locate(&self.text, turn)
+    pub(super) fn position(&self, problem: &Problem) -> Position {
+        problem.position.unwrap_or_else(|| self.root.locate(&problem.path, problem.is_key))
     }
 }
 
@@ -128,18 +124,17 @@ fn feed_text(hash: &mut Sha256, kind: u8, text: &str) {
     hash.update(text);
 }
 
-fn strike_duplicates(text: &str, node: &mut Node, path: &Path, problems: &mut Vec<Problem>) {
+fn strike_duplicates(node: &mut Node, path: &Path, problems: &mut Vec<Problem>) {
     let Value::Map(entries) = &mut node.value else { return };
     let mut seen = HashMap::new();
-    for Entry { turn, key, value, .. } in entries {
-        if let Some(first) = seen.get(key.as_str()) {
-            let line = yaml::locate(text, *first).map_or(0, |place| place.line);
+    for Entry { position, key, value, .. } in entries {
+        if let Some(Position { line, .. }) = seen.get(key.as_str()) {
             let message = format!("stands here twice, first in line {line}; remove one");
             let path = path.clone().key(&**key);
-            problems.push(Problem { turn: Some(*turn), ..Problem::at_key(path, message) });
+            problems.push(Problem { position: Some(*position), ..Problem::at_key(path, message) });
             value.strike();
         } else {
-            seen.insert(key.as_str(), *turn);
+            seen.insert(key.as_str(), *position);
         }
     }
 }
@@ -153,7 +148,7 @@ fn merge(node: &mut Node, merged: Entry, path: &Path) -> Result<(), Problem> {
     for section in sections {
         let Value::Map(more) = section.value else {
             let message = "a merge key takes a section, or a list of sections: write '<<: *name'";
-            return Err(Problem { turn: Some(section.turn), ..Problem::at(path.clone().key("<<"), message) });
+            return Err(Problem { position: Some(section.position), ..Problem::at(path.clone().key("<<"), message) });
         };
         let Value::Map(entries) = &mut node.value else { return Ok(()) };
         for entry in more {
@@ -179,8 +174,8 @@ mod tests {
         }
     }
 
-    fn document(text: &str) -> Result<Document, (Problem, Option<Position>)> {
-        let mut document = Document::parse(Zeroizing::new(text.into())).expect("YAML");
+    fn document(text: &str) -> Result<Document, (Problem, Position)> {
+        let mut document = Document::parse(text).expect("YAML");
         let mut problems = document.merge();
         problems.extend(expand(&mut document.root, &Path::default(), &environment));
         match problems.into_iter().next() {
@@ -204,7 +199,6 @@ mod tests {
 
     fn error(text: &str) -> (String, usize, usize) {
         let (problem, position) = document(text).err().unwrap_or_else(|| panic!("no error: {text}"));
-        let position = position.expect("a place");
         (problem.to_string(), position.line, position.column)
     }
 

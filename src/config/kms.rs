@@ -262,7 +262,7 @@ mod tests {
     fn parse(text: &str) -> Result<Config, Errors> {
         let lookup =
             |name: &str| if name == "TOKEN" { Ok("s.token".to_owned().into()) } else { Err(env::Error::Unset) };
-        let source = Source::parse(FilePath::new("kms.yml"), text.to_owned().into())?;
+        let source = Source::parse(FilePath::new("kms.yml"), text)?;
         Config::examine_source(source, &lookup).whole().map(|(config, _)| config)
     }
 

@@ -11,7 +11,7 @@ use serde::forward_to_deserialize_any;
 
 use super::finding::Weight;
 use super::path::{Path, Step};
-use super::yaml::{Entry, Node, Scalar, Turn, Value};
+use super::yaml::{Entry, Node, Position, Scalar, Value};
 
 /// What is said of a key that must be there.
 pub(super) const MISSING: &str = "is missing, or has no value";
@@ -27,7 +27,7 @@ pub(super) struct Problem {
     /// Whether the key is wrong, and not the value.
     pub(super) is_key: bool,
     /// Where it is, when the path does not say it.
-    pub(super) turn: Option<Turn>,
+    pub(super) position: Option<Position>,
     /// What is wrong, and what to write instead.
     pub(super) message: String,
     /// How bad it is.
@@ -37,7 +37,7 @@ pub(super) struct Problem {
 impl Problem {
     /// A problem with the value at `path`.
     pub(super) fn at(path: Path, message: impl Into<String>) -> Self {
-        Self { path, is_key: false, turn: None, message: message.into(), weight: Weight::Plain }
+        Self { path, is_key: false, position: None, message: message.into(), weight: Weight::Plain }
     }
 
     /// A problem with the key at the end of `path`.
@@ -111,7 +111,10 @@ fn unknown(entry: &Entry, known: &[&str]) -> Problem {
         None if entry.value.is_null() && !entry.has_colon => ("?", format!("known here: {}", known.join(", "))),
         None => (entry.key.as_str(), format!("known here: {}", known.join(", "))),
     };
-    Problem { turn: Some(entry.turn), ..Problem::at_key(Path::default().key(key), format!("{UNKNOWN}; {advice}")) }
+    Problem {
+        position: Some(entry.position),
+        ..Problem::at_key(Path::default().key(key), format!("{UNKNOWN}; {advice}"))
+    }
 }
 
 /// The known word that is closest to `word`, if one is close.

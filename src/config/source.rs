@@ -9,7 +9,7 @@ use super::document::{self, Document, Lookup};
 use super::finding::{Finding, Place};
 use super::path::{Path, Step};
 use super::read::{self, Problem};
-use super::yaml::{self, Entry, Node, Scalar, Turn, Value};
+use super::yaml::{self, Entry, Node, Position, Scalar, Value};
 use super::{ENCLAVE, ENCRYPT, old, read_file};
 use crate::keystore::seal;
 
@@ -44,19 +44,16 @@ pub(super) struct Noted {
 impl<'f> Source<'f> {
     /// Reads a file, and parses it.
     pub(super) fn open(file: &'f FilePath) -> Result<Self, Finding> {
-        Self::parse(file, read_file(file)?)
+        Self::parse(file, &read_file(file)?)
     }
 
     /// Parses the text of a file.
-    pub(super) fn parse(file: &'f FilePath, text: Zeroizing<String>) -> Result<Self, Finding> {
+    pub(super) fn parse(file: &'f FilePath, text: &str) -> Result<Self, Finding> {
         let document = Document::parse(text).map_err(|malformed| {
-            let place = Place { file: file.into(), position: malformed.position, key: String::new() };
+            let place = Place { file: file.into(), position: Some(malformed.position), key: String::new() };
             Finding::new(place, malformed.message)
         })?;
         let mut source = Self { file, document, errors: Vec::new(), noted: Vec::new(), replaced: Vec::new() };
-        if source.document.root.is_null() {
-            return Err(source.finding(Problem::at(Path::default(), yaml::EMPTY)));
-        }
         source.document.merge().into_iter().for_each(|problem| source.note(problem));
         Ok(source)
     }
@@ -152,9 +149,9 @@ impl<'f> Source<'f> {
             let (path, is_known) = (problem.path.clone(), self.is_known(&problem));
             let is_struck = !is_known && {
                 // Before the tree changes: its place is found by the tree.
-                let (is_missing, turn) = (problem.is_missing(), problem.turn);
+                let (is_missing, position) = (problem.is_missing(), problem.position);
                 self.note(problem);
-                if is_missing { self.fill(&path) } else { self.strike(&path, turn) }
+                if is_missing { self.fill(&path) } else { self.strike(&path, position) }
             };
             if !is_struck && !self.strike_around(&path) && !self.replace_section(&path) {
                 return None;
@@ -183,11 +180,11 @@ impl<'f> Source<'f> {
         })
     }
 
-    /// Strikes out what is wrong: the entry whose key has this turn, else the value at `path`.
-    fn strike(&mut self, path: &Path, turn: Option<Turn>) -> bool {
+    /// Strikes out what is wrong: the entry whose key is written at `position`, else the value at `path`.
+    fn strike(&mut self, path: &Path, position: Option<Position>) -> bool {
         let root = &mut self.document.root;
-        let node = match turn.zip(path.parent()) {
-            Some((turn, (section, _))) => root.find_mut(&section).and_then(|section| section.value_of(turn)),
+        let node = match position.zip(path.parent()) {
+            Some((position, (section, _))) => root.find_mut(&section).and_then(|section| section.value_at(position)),
             None if path.steps().is_empty() => None,
             None => root.find_mut(path),
         };
@@ -199,11 +196,11 @@ impl<'f> Source<'f> {
     fn fill(&mut self, path: &Path) -> bool {
         let Some((section, key)) = path.parent() else { return false };
         let Some(section) = self.document.root.find_mut(&section) else { return false };
-        let turn = section.turn;
+        let position = section.position;
         let value = Value::Scalar(Scalar { text: Zeroizing::new("x".into()), is_plain: false });
         let Value::Map(entries) = &mut section.value else { return false };
         entries.retain(|entry| entry.key != key);
-        entries.push(Entry { turn, key: key.into(), has_colon: true, value: Node { turn, value } });
+        entries.push(Entry { position, key: key.into(), has_colon: true, value: Node { position, value } });
         true
     }
 
@@ -226,7 +223,7 @@ impl<'f> Source<'f> {
         }
         let Some(node) = self.document.root.find_mut(&path) else { return false };
         match stand_in {
-            Some((_, text)) => node.value = yaml::parse(text).expect("it is YAML").0.value,
+            Some((_, text)) => node.stand_in(yaml::parse(text).expect("it is YAML").0),
             None => node.strike(),
         }
         true
@@ -234,7 +231,7 @@ impl<'f> Source<'f> {
 
     /// Where a problem is.
     pub(super) fn place(&self, problem: &Problem) -> Place {
-        let position = self.document.position(problem);
+        let position = Some(self.document.position(problem));
         Place { file: self.file.into(), position, key: problem.path.to_string() }
     }
 

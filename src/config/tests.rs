@@ -29,7 +29,7 @@ fn parse(text: &str) -> Result<(Config, Vec<Finding>), Errors> {
 }
 
 fn parse_with(text: &str, lookup: Lookup<'_>) -> Result<(Config, Vec<Finding>), Errors> {
-    let source = Source::parse(FilePath::new("config.yml"), Zeroizing::new(text.into()))?;
+    let source = Source::parse(FilePath::new("config.yml"), text)?;
     Config::examine_source(source, lookup).whole()
 }
 
@@ -133,7 +133,7 @@ mod example {
     fn shows_what_the_archived_server_does_not_know() {
         let mut found = std::collections::BTreeSet::new();
         for block in blocks().iter().map(|block| with(block)).chain([text()]) {
-            let source = Source::parse(FilePath::new("config.yml"), Zeroizing::new(block)).expect("YAML");
+            let source = Source::parse(FilePath::new("config.yml"), &block).expect("YAML");
             found.extend(
                 kes::unknown(&source).into_iter().map(|finding| (finding.key().to_owned(), finding.is_danger())),
             );
@@ -511,7 +511,7 @@ fn the_key_store_is_the_same_while_its_values_are() {
 #[test]
 fn a_migration_needs_the_key_store_only() {
     let load = |text: &str| {
-        let source = Source::parse(FilePath::new("m.yml"), Zeroizing::new(text.into()));
+        let source = Source::parse(FilePath::new("m.yml"), text);
         let loaded = source.map(|source| Config::examine_keystore(source, &environment).whole());
         loaded.expect("YAML").map(|(keystore, _)| keystore.store.name()).map_err(|error| error.to_string())
     };
@@ -534,7 +534,7 @@ fn only_a_migration_takes_an_enclave_for_a_key_store() {
     const ENCLAVE: &str = "kms: { endpoint: [ h ], enclave: e, api_key: 'k1:x' }";
     let source = |keystore: &str| {
         let text = Zeroizing::new(MINIMAL.replace("fs: { path: keys }", keystore));
-        Source::parse(FilePath::new("m.yml"), text).expect("YAML")
+        Source::parse(FilePath::new("m.yml"), &text).expect("YAML")
     };
     let refused = |errors: Errors, place: &str, why: &str| {
         let errors = errors.to_string();
@@ -725,12 +725,12 @@ fn what_keeps_the_archived_server_from_keys_is_a_danger() {
         ("api: { /v1/ready: { skip_auth: '${X}' } }", "api./v1/ready.skip_auth", "variables"),
         ("policy: { p: { allow: [ a, '${X}' ] } }", "policy.p.allow[1]", "variables"),
     ] {
-        let source = Source::parse(FilePath::new("config.yml"), Zeroizing::new(more.into())).expect("YAML");
+        let source = Source::parse(FilePath::new("config.yml"), more).expect("YAML");
         let found = kes::unknown(&source);
         let [finding] = &found[..] else { panic!("{more}: {found:#?}") };
         assert!(finding.key() == key && finding.is_danger() && finding.to_string().contains(says), "{finding}");
     }
     let nothing = "{ limits: {}, keystore: { fs: { path: x }, encrypt: , aws: { secretsmanager: { prefix: '' } } } }";
-    let source = Source::parse(FilePath::new("config.yml"), Zeroizing::new(nothing.into())).expect("YAML");
+    let source = Source::parse(FilePath::new("config.yml"), nothing).expect("YAML");
     assert_eq!(kes::unknown(&source), []);
 }

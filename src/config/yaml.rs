@@ -1,22 +1,18 @@
-//! YAML as a tree of texts, with positions: fills the gaps of the YAML library.
+//! YAML as a tree of texts, each with its place in the file.
 //!
-//! The library reads duplicate keys silently, does not know merge keys, turns scalars into numbers before anybody
-//! asked, and tells the place of a value only in errors. So a file is walked several times, always in the same
-//! order, and every key and value has the number of its turn. The first walk finds scalars that the library would
-//! convert, the second reads them as text, and to learn the place of a value one more walk fails at its turn.
+//! Begin with `compose`: it makes the tree of the events of the parser, in one walk. Scalars stay as they are written;
+//! whoever reads a value says what type it has.
 
-use std::cell::RefCell;
-use std::collections::HashSet;
-use std::convert::Infallible;
+mod compose;
+mod events;
+
 use std::fmt;
 
-use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use zeroize::Zeroizing;
 
 use super::path::{Path, Step};
 
-/// The most keys and values of a file, those that aliases repeat included.
-const MAX_TURNS: usize = 1_000_000;
+pub(super) use self::compose::parse;
 
 /// What is said of a file without a value in it.
 pub(super) const EMPTY: &str = "the file has no content; 'kes-config.example.yml' shows every setting";
@@ -29,6 +25,9 @@ pub(super) struct Position {
 }
 
 impl Position {
+    /// The beginning of a file.
+    pub(super) const START: Self = Self { line: 1, column: 1 };
+
     /// The place after `text`.
     pub(super) fn after(text: &[u8]) -> Self {
         let line = 1 + text.iter().filter(|byte| **byte == b'\n').count();
@@ -40,22 +39,19 @@ impl Position {
 /// The text is no YAML.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Malformed {
-    pub(super) position: Option<Position>,
+    pub(super) position: Position,
     pub(super) message: &'static str,
 }
 
-/// The turn of a key or value in a walk over the file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct Turn(usize);
-
 /// A value.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Node {
-    pub(super) turn: Turn,
+    /// Where it is written: for a value that an alias repeats, where the value itself stands.
+    pub(super) position: Position,
     pub(super) value: Value,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) enum Value {
     /// Nothing, `~` or `null`.
     Null,
@@ -67,6 +63,7 @@ pub(super) enum Value {
 }
 
 /// A text. It may be a secret.
+#[derive(Clone)]
 pub(super) struct Scalar {
     pub(super) text: Zeroizing<String>,
     /// Whether it stands there without quotes, so that it may be meant as a number or a truth value.
@@ -81,8 +78,10 @@ impl fmt::Debug for Scalar {
 }
 
 /// A key and its value.
+#[derive(Clone)]
 pub(super) struct Entry {
-    pub(super) turn: Turn,
+    /// Where the key is written.
+    pub(super) position: Position,
     pub(super) key: String,
     /// Whether a colon is seen behind the key. `{ hunter2 }` is a key without one, and hardly meant as a key.
     pub(super) has_colon: bool,
@@ -91,7 +90,7 @@ pub(super) struct Entry {
 
 impl fmt::Debug for Entry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Entry").field(&self.turn).field(&self.value).finish()
+        f.debug_tuple("Entry").field(&self.position).field(&self.value).finish()
     }
 }
 
@@ -114,6 +113,18 @@ impl Node {
     /// Strikes it out. Its place stays known.
     pub(super) fn strike(&mut self) {
         self.value = Value::Struck;
+    }
+
+    /// Takes the value of another tree. Everything in it gets the place of what it stands in for.
+    pub(super) fn stand_in(&mut self, other: Self) {
+        let position = self.position;
+        self.value = other.value;
+        self.each(&Path::default(), &mut |node, _| {
+            node.position = position;
+            if let Value::Map(entries) = &mut node.value {
+                entries.iter_mut().for_each(|entry| entry.position = position);
+            }
+        });
     }
 
     /// The value of a scalar.
@@ -154,10 +165,10 @@ impl Node {
         Some(entries.remove(place))
     }
 
-    /// The value of the entry whose key has this turn.
-    pub(super) fn value_of(&mut self, turn: Turn) -> Option<&mut Self> {
+    /// The value of the entry whose key is written there.
+    pub(super) fn value_at(&mut self, position: Position) -> Option<&mut Self> {
         let Value::Map(entries) = &mut self.value else { return None };
-        entries.iter_mut().find(|entry| entry.turn == turn).map(|entry| &mut entry.value)
+        entries.iter_mut().find(|entry| entry.position == position).map(|entry| &mut entry.value)
     }
 
     /// Puts an entry back that [`Node::take`] took out.
@@ -167,23 +178,23 @@ impl Node {
         }
     }
 
-    /// The turns of the key and of the value at `path`, or of as much of the path as there is.
-    pub(super) fn turns(&self, path: &Path) -> (Turn, Turn) {
-        let (mut key, mut node) = (self.turn, self);
+    /// Where the value at `path` is written, or the key before it; for a path that leads nowhere, the last thing on it.
+    pub(super) fn locate(&self, path: &Path, is_key: bool) -> Position {
+        let (mut key, mut node) = (self.position, self);
         for step in path.steps() {
             match (step, &node.value) {
                 (Step::Key(name), Value::Map(_)) => {
                     let Some(entry) = node.entry(name) else { break };
-                    (key, node) = (entry.turn, &entry.value);
+                    (key, node) = (entry.position, &entry.value);
                 }
                 (Step::Index(index), Value::List(nodes)) => {
                     let Some(next) = nodes.get(*index) else { break };
-                    (key, node) = (next.turn, next);
+                    (key, node) = (next.position, next);
                 }
                 _ => break,
             }
         }
-        (key, node.turn)
+        if is_key { key } else { node.position }
     }
 
     /// Calls `change` with this and everything below it, from the top down.
@@ -198,232 +209,6 @@ impl Node {
                 entries.iter_mut().for_each(|entry| entry.value.each(&path.clone().key(&*entry.key), change));
             }
         }
-    }
-}
-
-/// The first document of `text`, and whether more follow.
-pub(super) fn parse(text: &str) -> Result<(Node, bool), Malformed> {
-    // The library calls such a file malformed.
-    let is_nothing = |line: &str| ["", "---", "..."].contains(&line) || line.starts_with('#');
-    let mut documents = serde_yaml::Deserializer::from_str(text);
-    let Some(first) = documents.next().filter(|_| !text.lines().map(str::trim).all(is_nothing)) else {
-        return Err(Malformed { position: Some(Position { line: 1, column: 1 }), message: EMPTY });
-    };
-    let walk = Walk::new(text, HashSet::new(), None);
-    Seed(&walk).deserialize(first).map_err(|error| walk.malformed(&error))?;
-    let walk = Walk::new(text, walk.converted.into_inner(), None);
-    let again = serde_yaml::Deserializer::from_str(text).next().expect("it was there the first time");
-    let node = Seed(&walk).deserialize(again).map_err(|error| walk.malformed(&error))?;
-    Ok((node, documents.next().is_some()))
-}
-
-/// Where in `text` the key or value with this turn stands.
-pub(super) fn locate(text: &str, turn: Turn) -> Option<Position> {
-    let walk = Walk::new(text, HashSet::new(), Some(turn));
-    let document = serde_yaml::Deserializer::from_str(text).next()?;
-    Seed(&walk).deserialize(document).err().as_ref().and_then(position)
-}
-
-fn position(error: &serde_yaml::Error) -> Option<Position> {
-    error.location().map(|location| Position { line: location.line(), column: location.column() })
-}
-
-/// One walk over the first document of a text.
-struct Walk<'t> {
-    text: &'t str,
-    turn: RefCell<usize>,
-    /// Scalars that the library converted.
-    converted: RefCell<HashSet<Turn>>,
-    /// Scalars to read as text, since an earlier walk saw them converted.
-    as_text: HashSet<Turn>,
-    stop: Option<Turn>,
-}
-
-impl<'t> Walk<'t> {
-    fn new(text: &'t str, as_text: HashSet<Turn>, stop: Option<Turn>) -> Self {
-        Self { text, turn: RefCell::default(), converted: RefCell::default(), as_text, stop }
-    }
-
-    fn next<E: serde::de::Error>(&self) -> Result<Turn, E> {
-        let turn = self.turn.replace_with(|turn| *turn + 1);
-        if turn < MAX_TURNS { Ok(Turn(turn)) } else { Err(E::custom("too many")) }
-    }
-
-    /// What the library's error is for the operator. Its own text may quote the file.
-    fn malformed(&self, error: &serde_yaml::Error) -> Malformed {
-        let text = error.to_string();
-        let message = if text.starts_with("EOF") {
-            EMPTY
-        } else if *self.turn.borrow() > MAX_TURNS || text.starts_with("repetition limit") {
-            "the file repeats itself too often; use fewer aliases"
-        } else if text.starts_with("recursion limit") {
-            "sections are nested too deeply"
-        } else if text.starts_with("unknown anchor") {
-            "no anchor with this alias's name stands before it; write '&name' at the value to repeat"
-        } else {
-            "not valid YAML; look at the indentation (blanks, never tabs), quotes, brackets and colons around here"
-        };
-        Malformed { position: position(error), message }
-    }
-
-    /// Where in the file a text begins that is a part of it.
-    fn offset(&self, part: &str) -> Option<usize> {
-        (part.as_ptr() as usize).checked_sub(self.text.as_ptr() as usize)
-    }
-
-    /// Whether a text that is a part of the file stands there without quotes.
-    fn is_plain(&self, part: &str) -> bool {
-        let before = self.offset(part).and_then(|offset| self.text.get(..offset));
-        before.is_some_and(|before| !before.ends_with(['"', '\'']))
-    }
-
-    /// Whether a colon follows a text that is a part of the file.
-    fn has_colon_behind(&self, part: &str) -> bool {
-        let behind = self.offset(part).and_then(|offset| self.text.get(offset + part.len()..));
-        behind.is_some_and(|behind| behind.trim_start_matches(['"', '\'', ' ', '\t']).starts_with(':'))
-    }
-}
-
-/// Reads a value.
-struct Seed<'w, 't>(&'w Walk<'t>);
-
-impl<'de> DeserializeSeed<'de> for Seed<'_, '_> {
-    type Value = Node;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Node, D::Error> {
-        let turn = self.0.next()?;
-        if self.0.stop == Some(turn) {
-            match deserializer.deserialize_any(Stop)? {}
-        }
-        let reader = Reader { walk: self.0, turn };
-        let value = match self.0.as_text.contains(&turn) {
-            true => deserializer.deserialize_str(reader),
-            false => deserializer.deserialize_any(reader),
-        };
-        Ok(Node { turn, value: value? })
-    }
-}
-
-/// Reads a key.
-struct KeySeed<'w, 't>(&'w Walk<'t>);
-
-impl<'de> DeserializeSeed<'de> for KeySeed<'_, '_> {
-    type Value = (Turn, Key);
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-        let turn = self.0.next()?;
-        if self.0.stop == Some(turn) {
-            match deserializer.deserialize_any(Stop)? {}
-        }
-        Ok((turn, deserializer.deserialize_str(KeyReader(self.0))?))
-    }
-}
-
-/// A key, and whether a colon is seen behind it.
-struct Key {
-    text: String,
-    has_colon: bool,
-}
-
-struct KeyReader<'w, 't>(&'w Walk<'t>);
-
-impl<'de> Visitor<'de> for KeyReader<'_, '_> {
-    type Value = Key;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a key")
-    }
-
-    fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Key, E> {
-        Ok(Key { text: text.to_owned(), has_colon: self.0.has_colon_behind(text) })
-    }
-
-    fn visit_str<E>(self, text: &str) -> Result<Key, E> {
-        Ok(Key { text: text.to_owned(), has_colon: false })
-    }
-}
-
-/// Fails at whatever there is, so that the library tells the place.
-struct Stop;
-
-impl Visitor<'_> for Stop {
-    type Value = Infallible;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a stop")
-    }
-}
-
-struct Reader<'w, 't> {
-    walk: &'w Walk<'t>,
-    turn: Turn,
-}
-
-impl Reader<'_, '_> {
-    fn converted<E>(self) -> Result<Value, E> {
-        self.walk.converted.borrow_mut().insert(self.turn);
-        Ok(Value::Null)
-    }
-}
-
-impl<'de> Visitor<'de> for Reader<'_, '_> {
-    type Value = Value;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a value")
-    }
-
-    fn visit_unit<E>(self) -> Result<Value, E> {
-        Ok(Value::Null)
-    }
-
-    fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Value, E> {
-        let is_plain = self.walk.is_plain(text);
-        Ok(Value::Scalar(Scalar { text: Zeroizing::new(text.to_owned()), is_plain }))
-    }
-
-    fn visit_str<E>(self, text: &str) -> Result<Value, E> {
-        Ok(Value::Scalar(Scalar { text: Zeroizing::new(text.to_owned()), is_plain: false }))
-    }
-
-    fn visit_bool<E>(self, _: bool) -> Result<Value, E> {
-        self.converted()
-    }
-
-    fn visit_i64<E>(self, _: i64) -> Result<Value, E> {
-        self.converted()
-    }
-
-    fn visit_u64<E>(self, _: u64) -> Result<Value, E> {
-        self.converted()
-    }
-
-    fn visit_i128<E>(self, _: i128) -> Result<Value, E> {
-        self.converted()
-    }
-
-    fn visit_u128<E>(self, _: u128) -> Result<Value, E> {
-        self.converted()
-    }
-
-    fn visit_f64<E>(self, _: f64) -> Result<Value, E> {
-        self.converted()
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
-        let mut nodes = Vec::new();
-        while let Some(node) = seq.next_element_seed(Seed(self.walk))? {
-            nodes.push(node);
-        }
-        Ok(Value::List(nodes))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
-        let mut entries = Vec::new();
-        while let Some((turn, Key { text, has_colon })) = map.next_key_seed(KeySeed(self.walk))? {
-            entries.push(Entry { turn, key: text, has_colon, value: map.next_value_seed(Seed(self.walk))? });
-        }
-        Ok(Value::Map(entries))
     }
 }
 
@@ -487,24 +272,66 @@ mod tests {
     }
 
     #[test]
-    fn every_turn_has_a_place() {
+    fn every_key_and_value_has_a_place() {
         let text = "a:\n  b: [ 1,\n    two ]\n  \"c\": ~\n";
         let (root, more) = parse(text).expect("valid");
         assert!(!more);
-        let place = |path: Path| locate(text, root.turns(&path).1).map(|place| (place.line, place.column));
-        assert_eq!(place(Path::of("a")), Some((2, 3)));
-        assert_eq!(place(Path::of("a.b").index(0)), Some((2, 8)));
-        assert_eq!(place(Path::of("a.b").index(1)), Some((3, 5)));
-        assert_eq!(place(Path::of("a.c")), Some((4, 8)));
-        assert_eq!(place(Path::of("a.nope.deeper")), Some((2, 3)));
-        assert_eq!(locate(text, root.turns(&Path::of("a.c")).0), Some(Position { line: 4, column: 3 }));
+        let place = |path: Path, is_key| {
+            let Position { line, column } = root.locate(&path, is_key);
+            (line, column)
+        };
+        assert_eq!(place(Path::of("a"), false), (2, 3));
+        assert_eq!(place(Path::of("a.b").index(0), false), (2, 8));
+        assert_eq!(place(Path::of("a.b").index(1), false), (3, 5));
+        assert_eq!(place(Path::of("a.c"), false), (4, 8));
+        assert_eq!(place(Path::of("a.nope.deeper"), false), (2, 3));
+        assert_eq!(place(Path::of("a.c"), true), (4, 3));
+    }
+
+    #[test]
+    fn the_place_of_a_scalar_is_where_its_text_stands() {
+        let text = include_str!("../../kes-config.example.yml");
+        let mut root = parse(text).expect("valid").0;
+        let lines: Vec<&str> = text.lines().collect();
+        let at = |Position { line, column }: Position| -> String { lines[line - 1].chars().skip(column - 1).collect() };
+        let mut seen = 0;
+        root.each(&Path::default(), &mut |node, path| {
+            for entry in node.entries() {
+                let key = at(entry.position);
+                assert!(key.trim_start_matches(['"', '\'']).starts_with(&entry.key), "{path}: {key}");
+            }
+            if let Value::Scalar(scalar) = &node.value {
+                let value = at(node.position);
+                assert!(value.trim_start_matches(['"', '\'']).starts_with(scalar.text.as_str()), "{path}: {value}");
+                seen += 1;
+            }
+        });
+        assert!(seen > 15, "{seen}");
     }
 
     #[test]
     fn the_place_of_a_repeated_value_is_where_it_is_written() {
         let text = "a: &x\n  k: v\nb: *x\n";
         let root = parse(text).expect("valid").0;
-        assert_eq!(locate(text, root.turns(&Path::of("b.k")).1), Some(Position { line: 2, column: 6 }));
+        assert_eq!(root.locate(&Path::of("b.k"), false), Position { line: 2, column: 6 });
+    }
+
+    #[test]
+    fn tags_of_yaml_are_known_and_must_fit() {
+        assert_eq!(
+            tree("{ a: !!int 7, b: !!str 7, c: !!null ~, d: !!bool true, e: !!float 1.5, f: !!map {}, g: !!str }"),
+            "{a: 7, b: '7', c: null, d: true, e: 1.5, f: {}, g: ''}"
+        );
+        for text in ["!!int x", "!!int 0xg", "!!float x", "!!bool 1", "!!null x", "!t {}", "! x"] {
+            assert_eq!(parse(&format!("a: {text}")).expect_err(text).position, Position { line: 1, column: 4 });
+        }
+    }
+
+    /// Parsers of YAML 1.2 refuse these.
+    #[test]
+    fn files_that_the_archived_server_reads_are_read() {
+        assert_eq!(tree("{\n\t\"a\": {\n\t\t\"b\": [\n\t\t\t1\n\t\t]\n\t}\n}\n"), "{a: {b: [1]}}");
+        assert_eq!(tree("a: {\n\tb: c\n}\nd:\te\nf: [ g ]#h\n"), "{a: {b: c}, d: e, f: [g]}");
     }
 
     #[test]
@@ -523,9 +350,10 @@ mod tests {
             ("a: !!int x", 1),
             ("a: !t x", 1),
             ("? [ a ]\n: b", 1),
+            ("a: b\nc: ö\u{1}", 2),
         ] {
             let error = parse(text).expect_err(text);
-            assert_eq!(error.position.map(|position| position.line), Some(line), "{text:?}: {error:?}");
+            assert_eq!(error.position.line, line, "{text:?}: {error:?}");
         }
         assert!(parse("a: *x").expect_err("no anchor").message.contains("anchor"));
         let deep = "[".repeat(200);
@@ -540,5 +368,24 @@ mod tests {
             text.push_str(&format!("a{n}: &a{n} [ {} ]\n", vec![format!("*a{before}"); 10].join(", ")));
         }
         assert!(parse(&text).expect_err("a bomb").message.contains("repeats itself"));
+    }
+
+    #[test]
+    fn a_long_text_that_aliases_repeat_counts_with_its_length() {
+        let text = format!("a: &a {}\nb: [ {} ]\n", "x".repeat(1 << 20), vec!["*a"; 100].join(", "));
+        let error = parse(&text).expect_err("100 MiB");
+        assert!(error.message.contains("repeats itself"), "{error:?}");
+        assert_eq!(error.position.line, 2);
+    }
+
+    #[test]
+    fn aliases_do_not_nest_deeper_than_brackets() {
+        let mut text = String::from("a0: &a0 [ x ]\n");
+        for n in 1..200 {
+            text.push_str(&format!("a{n}: &a{n} [ *a{} ]\n", n - 1));
+        }
+        let error = parse(&text).expect_err("deep");
+        assert_eq!((error.message, error.position.line), ("sections are nested too deeply", 128));
+        assert!(parse("a: &a [ *a ]").expect_err("it is in itself").message.contains("anchor"));
     }
 }
