@@ -51,11 +51,14 @@ keystore:
 ";
 
 /// What it does without a setting that keys depend on.
-const LOST: [(&str, &str); 4] = [
+const LOST: [(&str, &str); 7] = [
     ("keystore.encrypt", "KES does not know this setting and cannot read keys that are sealed"),
     ("keystore.openbao", "KES knows this key store as 'vault' only; write that, which means the same"),
     ("keystore.vault.token", LOGIN),
     ("keystore.vault.userpass", LOGIN),
+    ("keystore.vault.jwt", LOGIN),
+    ("keystore.vault.cert", LOGIN),
+    ("keystore.vault.approle.wrapped", "KES logs in with a secret id that is not wrapped, and does not start"),
 ];
 
 const LOGIN: &str = "KES logs in to Vault by 'approle' or 'kubernetes' only, and does not start";

@@ -146,6 +146,8 @@ mod example {
             ("keystore.etcd", true),
             ("keystore.postgres", true),
             ("keystore.static", true),
+            ("keystore.vault.cert", true),
+            ("keystore.vault.jwt", true),
             ("keystore.vault.tls.insecure_skip_verify", false),
             ("keystore.vault.token", true),
             ("keystore.vault.userpass", true),

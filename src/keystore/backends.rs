@@ -35,6 +35,11 @@ pub trait Backend: Send + Sync {
         self.connect().await.map(Some)
     }
 
+    /// The setting whose value can be used once: connecting uses it up, and only the server may.
+    fn works_once(&self) -> Option<&'static str> {
+        None
+    }
+
     /// The files that the section names (certificates and the like), and the keys below the section that name them.
     fn files(&self) -> Vec<(&'static str, &Path)> {
         Vec::new()
@@ -86,7 +91,10 @@ impl Config {
     /// What is wrong with the store.
     pub async fn open(&self) -> Result<Option<Arc<dyn KeyStore>>, Error> {
         self.check_built()?;
-        self.backend().open().await
+        match self.backend().works_once() {
+            Some(setting) => Err(works_once(setting)),
+            None => self.backend().open().await,
+        }
     }
 
     /// As [`Backend::files`].
@@ -108,6 +116,12 @@ impl Config {
     fn check_built(&self) -> Result<(), Error> {
         self.not_built().map_or(Ok(()), |message| Err(Error::Failed(message.into())))
     }
+}
+
+/// The error of a program that must leave a setting to the server.
+pub(super) fn works_once(setting: &str) -> Error {
+    let advice = "it can be used once, and the server needs it; use a copy of the config with another login";
+    Error::Failed(format!("'{setting}' is not used here: {advice}").into())
 }
 
 fn built() -> impl Iterator<Item = &'static str> {

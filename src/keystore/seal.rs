@@ -101,6 +101,15 @@ impl Config {
         }
     }
 
+    /// The setting whose value can be used once, if a provider has one.
+    pub(super) fn works_once(&self) -> Option<&'static str> {
+        let of_provider = |provider: &ProviderConfig| match provider {
+            ProviderConfig::Vault(config) => config.works_once(),
+            ProviderConfig::Local(_) | ProviderConfig::Aws(_) => None,
+        };
+        [&self.provider].into_iter().chain(&self.also).find_map(of_provider)
+    }
+
     /// What is dangerous about those who wrap data keys.
     pub fn warnings(&self) -> Vec<String> {
         let of_provider = |provider: &ProviderConfig| match provider {

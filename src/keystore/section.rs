@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Config, Error, KeyStore, Seal, Sealed, mem, seal};
+use super::{Config, Error, KeyStore, Seal, Sealed, backends, mem, seal};
 
 /// The `keystore:` section of the config file.
 #[derive(Debug)]
@@ -27,6 +27,9 @@ impl Section {
     /// # Errors
     /// What is wrong with the store or the seal.
     pub async fn open(&self) -> Result<Option<Arc<dyn KeyStore>>, Error> {
+        if let Some(setting) = self.encrypt.as_ref().and_then(seal::Config::works_once) {
+            return Err(backends::works_once(setting));
+        }
         match self.store.open().await? {
             Some(store) => self.seal(store).await.map(Some),
             None => Ok(None),

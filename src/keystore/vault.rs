@@ -9,6 +9,7 @@ mod login;
 mod rights;
 mod session;
 mod transit;
+mod wrapped;
 
 use std::fmt;
 use std::path::Path;
@@ -23,7 +24,8 @@ use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
 pub use self::config::{
-    AppRole, Config, Kubernetes, Login, Secret, Tls, Transit as TransitConfig, TransitOnly, UserPass, Version,
+    AppRole, Cert, Config, Jwt, Kubernetes, Login, Secret, SecretId, Tls, Transit as TransitConfig, TransitOnly, UserPass,
+    Version,
 };
 pub use self::transit::Transit;
 
@@ -52,6 +54,10 @@ impl Backend for Config {
 
     fn files(&self) -> Vec<(&'static str, &Path)> {
         config::files(&self.tls, &self.login)
+    }
+
+    fn works_once(&self) -> Option<&'static str> {
+        self.login.works_once()
     }
 
     fn warnings(&self) -> Vec<String> {

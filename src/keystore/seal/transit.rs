@@ -22,6 +22,10 @@ impl Config {
         self.0.warnings()
     }
 
+    pub(super) fn works_once(&self) -> Option<&'static str> {
+        self.0.works_once()
+    }
+
     pub(super) fn files(&self) -> Vec<(String, &Path)> {
         self.0.files().into_iter().map(|(key, file)| (format!("vault.{key}"), file)).collect()
     }

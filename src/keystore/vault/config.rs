@@ -74,25 +74,67 @@ pub enum Login {
     Kubernetes(Kubernetes),
     /// With a name and a password.
     UserPass(UserPass),
+    /// With a token that another system has signed.
+    Jwt(Jwt),
+    /// With the client certificate of `tls`.
+    Cert(Cert),
     /// With a given token, without a login.
     Token(Secret),
 }
 
 /// The `keystore.vault.approle:` section.
 #[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(try_from = "AppRoleSection")]
 pub struct AppRole {
     /// The namespace of the auth method; none: that of the K/V engine.
     pub namespace: Option<String>,
     /// The path of the auth method. Default "approle".
-    #[serde(default = "approle", deserialize_with = "approle_unless_set")]
     pub engine: String,
     /// The role's id.
-    #[serde(deserialize_with = "setting::text")]
     pub id: String,
-    /// The role's secret id.
-    #[serde(deserialize_with = "setting::secret")]
-    pub secret: SecretString,
+    /// What the role wants to see beside its id.
+    pub secret: SecretId,
+}
+
+/// A secret id.
+#[derive(Debug, Clone)]
+pub enum SecretId {
+    /// The role needs none.
+    None,
+    /// The secret id itself.
+    Given(SecretString),
+    /// A token that can be exchanged for the secret id once.
+    Wrapped(Secret),
+}
+
+/// The section as it is written.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AppRoleSection {
+    namespace: Option<String>,
+    #[serde(default = "approle", deserialize_with = "approle_unless_set")]
+    engine: String,
+    #[serde(deserialize_with = "setting::text")]
+    id: String,
+    #[serde(default, deserialize_with = "maybe_secret")]
+    secret: Option<SecretString>,
+    #[serde(default, deserialize_with = "maybe_secret_or_path")]
+    wrapped: Option<Secret>,
+}
+
+impl TryFrom<AppRoleSection> for AppRole {
+    type Error = &'static str;
+
+    fn try_from(section: AppRoleSection) -> Result<Self, Self::Error> {
+        let AppRoleSection { namespace, engine, id, secret, wrapped } = section;
+        let secret = match (secret, wrapped) {
+            (None, None) => SecretId::None,
+            (Some(secret), None) => SecretId::Given(secret),
+            (None, Some(token)) => SecretId::Wrapped(token),
+            (Some(_), Some(_)) => return Err("has a secret id and a wrapped one; keep 'secret' or 'wrapped'"),
+        };
+        Ok(Self { namespace, engine, id, secret })
+    }
 }
 
 /// The `keystore.vault.kubernetes:` section.
@@ -127,6 +169,37 @@ pub struct UserPass {
     /// The user's password.
     #[serde(deserialize_with = "setting::secret")]
     pub password: SecretString,
+}
+
+/// The `keystore.vault.jwt:` section.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Jwt {
+    /// The namespace of the auth method; none: that of the K/V engine.
+    pub namespace: Option<String>,
+    /// The path of the auth method. Default "jwt".
+    #[serde(default = "jwt", deserialize_with = "jwt_unless_set")]
+    pub engine: String,
+    /// The role; empty: the default role of the auth method.
+    #[serde(default)]
+    pub role: String,
+    /// The signed token. In the file: the token itself, or a path, which contains a slash.
+    #[serde(deserialize_with = "secret_or_path")]
+    pub jwt: Secret,
+}
+
+/// The `keystore.vault.cert:` section.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Cert {
+    /// The namespace of the auth method; none: that of the K/V engine.
+    pub namespace: Option<String>,
+    /// The path of the auth method. Default "cert".
+    #[serde(default = "cert", deserialize_with = "cert_unless_set")]
+    pub engine: String,
+    /// The name of the role; empty: any whose certificate fits.
+    #[serde(default)]
+    pub name: String,
 }
 
 /// A secret, or a file that holds it.
@@ -165,7 +238,20 @@ pub struct TransitOnly {
     pub tls: Tls,
 }
 
+impl Login {
+    /// The setting whose value can be used once, if there is one.
+    pub(super) fn works_once(&self) -> Option<&'static str> {
+        let is_wrapped = matches!(self, Self::AppRole(AppRole { secret: SecretId::Wrapped(_), .. }));
+        is_wrapped.then_some("approle.wrapped")
+    }
+}
+
 impl TransitOnly {
+    /// The setting whose value can be used once, if there is one.
+    pub fn works_once(&self) -> Option<&'static str> {
+        self.login.works_once()
+    }
+
     /// The files that the section names, and the keys that name them.
     pub fn files(&self) -> Vec<(&'static str, &Path)> {
         files(&self.tls, &self.login)
@@ -198,7 +284,11 @@ pub(super) fn files<'a>(tls: &'a Tls, login: &'a Login) -> Vec<(&'static str, &'
     }
     files.extend(tls.ca.iter().map(|ca| ("tls.ca", ca.as_path())));
     match login {
+        Login::AppRole(AppRole { secret: SecretId::Wrapped(Secret::File(path)), .. }) => {
+            files.push(("approle.wrapped", path));
+        }
         Login::Kubernetes(Kubernetes { jwt: Secret::File(path), .. }) => files.push(("kubernetes.jwt", path)),
+        Login::Jwt(Jwt { jwt: Secret::File(path), .. }) => files.push(("jwt.jwt", path)),
         Login::Token(Secret::File(path)) => files.push(("token.file", path)),
         _ => {}
     }
@@ -218,6 +308,9 @@ struct TransitSection {
     approle: Option<AppRole>,
     kubernetes: Option<Kubernetes>,
     userpass: Option<UserPass>,
+    jwt: Option<Jwt>,
+    #[serde(default, deserialize_with = "section")]
+    cert: Option<Cert>,
     token: Option<Token>,
     #[serde(default)]
     tls: Tls,
@@ -227,8 +320,9 @@ impl TryFrom<TransitSection> for TransitOnly {
     type Error = &'static str;
 
     fn try_from(section: TransitSection) -> Result<Self, Self::Error> {
-        let TransitSection { endpoint, engine, key, namespace, approle, kubernetes, userpass, token, tls } = section;
-        let login = one_login(approle, kubernetes, userpass, token)?;
+        let TransitSection { endpoint, engine, key, namespace, approle, kubernetes, userpass, jwt, cert, token, tls } =
+            section;
+        let login = Logins { approle, kubernetes, userpass, jwt, cert, token }.only(&tls)?;
         Ok(Self { endpoint, namespace, transit: Transit { engine, key }, login, tls })
     }
 }
@@ -247,6 +341,9 @@ struct Section {
     approle: Option<AppRole>,
     kubernetes: Option<Kubernetes>,
     userpass: Option<UserPass>,
+    jwt: Option<Jwt>,
+    #[serde(default, deserialize_with = "section")]
+    cert: Option<Cert>,
     token: Option<Token>,
     #[serde(default)]
     tls: Tls,
@@ -279,42 +376,53 @@ impl TryFrom<Section> for Config {
     type Error = &'static str;
 
     fn try_from(section: Section) -> Result<Self, Self::Error> {
-        let login = one_login(section.approle, section.kubernetes, section.userpass, section.token)?;
-        Ok(Self {
-            endpoint: section.endpoint,
-            engine: section.engine.unwrap_or_else(|| "kv".into()),
-            version: section.version,
-            namespace: section.namespace,
-            prefix: section.prefix,
-            transit: section.transit,
-            login,
-            tls: section.tls,
-            ping: section.status.ping,
-        })
+        let Section { endpoint, engine, version, namespace, prefix, transit, tls, status, .. } = section;
+        let Section { approle, kubernetes, userpass, jwt, cert, token, .. } = section;
+        let login = Logins { approle, kubernetes, userpass, jwt, cert, token }.only(&tls)?;
+        let engine = engine.unwrap_or_else(|| "kv".into());
+        Ok(Self { endpoint, engine, version, namespace, prefix, transit, login, tls, ping: status.ping })
     }
 }
 
-fn one_login(
+/// The sections of all ways to log in, of which there must be one.
+struct Logins {
     approle: Option<AppRole>,
     kubernetes: Option<Kubernetes>,
     userpass: Option<UserPass>,
+    jwt: Option<Jwt>,
+    cert: Option<Cert>,
     token: Option<Token>,
-) -> Result<Login, &'static str> {
-    let ways = [
-        approle.map(|way| Ok(Login::AppRole(way))),
-        kubernetes.map(|way| Ok(Login::Kubernetes(way))),
-        userpass.map(|way| Ok(Login::UserPass(way))),
-        token.map(|token| token.secret().map(Login::Token)),
-    ];
-    let mut ways = ways.into_iter().flatten();
-    let way = ways.next().ok_or(
-        "names no way to log in; add a section 'approle', 'kubernetes' or 'userpass', or 'token' for a given token",
-    )?;
-    match ways.next() {
-        None => way,
-        Some(_) => {
-            Err("names two ways to log in; keep one of the sections 'approle', 'kubernetes', 'userpass', 'token'")
+}
+
+impl Logins {
+    fn only(self, tls: &Tls) -> Result<Login, &'static str> {
+        let ways = [
+            self.approle.map(|way| Ok(Login::AppRole(way))),
+            self.kubernetes.map(|way| Ok(Login::Kubernetes(way))),
+            self.userpass.map(|way| Ok(Login::UserPass(way))),
+            self.jwt.map(|way| Ok(Login::Jwt(way))),
+            self.cert.map(|way| way.with(tls).map(Login::Cert)),
+            self.token.map(|token| token.secret().map(Login::Token)),
+        ];
+        let mut ways = ways.into_iter().flatten();
+        let way = ways.next().ok_or(
+            "names no way to log in; add a section 'approle', 'kubernetes', 'userpass', 'jwt' or 'cert', or 'token' for \
+             a given token",
+        )?;
+        match ways.next() {
+            None => way,
+            Some(_) => Err(
+                "names two ways to log in; keep one of the sections 'approle', 'kubernetes', 'userpass', 'jwt', \
+                 'cert', 'token'",
+            ),
         }
+    }
+}
+
+impl Cert {
+    fn with(self, tls: &Tls) -> Result<Self, &'static str> {
+        let shows_one = tls.client.is_some();
+        shows_one.then_some(self).ok_or("logs in with a certificate and has none; add 'tls: { key: …, cert: … }'")
     }
 }
 
@@ -382,7 +490,36 @@ fn userpass_unless_set<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Res
     setting::text_or(userpass, deserializer)
 }
 
-/// No token contains a slash: it is base64url with dots.
+fn jwt() -> String {
+    "jwt".into()
+}
+
+fn jwt_unless_set<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    setting::text_or(jwt, deserializer)
+}
+
+fn cert() -> String {
+    "cert".into()
+}
+
+fn cert_unless_set<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    setting::text_or(cert, deserializer)
+}
+
+/// Reads a section that is there even when nothing stands in it.
+fn section<'de, D: serde::Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
+}
+
+fn maybe_secret<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<SecretString>, D::Error> {
+    setting::secret(deserializer).map(Some)
+}
+
+fn maybe_secret_or_path<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Secret>, D::Error> {
+    secret_or_path(deserializer).map(Some)
+}
+
+/// No token contains a slash: its characters are those of base64url, and dots.
 fn secret_or_path<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Secret, D::Error> {
     let secret = setting::secret(deserializer)?;
     let is_path = secret.expose_secret().contains('/');

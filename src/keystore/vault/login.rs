@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::api::{Api, Ask, Auth, Namespace};
-use super::config::{self, AppRole, Kubernetes, Secret, UserPass};
+use super::config::{self, AppRole, Cert, Secret, SecretId, UserPass};
 use crate::crypto::buffer::to_json;
 use crate::keystore::Error;
 
@@ -25,8 +25,12 @@ impl Login {
     pub(super) async fn login(&self) -> Result<Auth, Error> {
         match &self.way {
             config::Login::AppRole(way) => self.by_role(way).await,
-            config::Login::Kubernetes(way) => self.by_service_account(way).await,
+            config::Login::Kubernetes(config::Kubernetes { namespace, engine, role, jwt })
+            | config::Login::Jwt(config::Jwt { namespace, engine, role, jwt }) => {
+                self.by_signed_token(engine, namespace.as_deref(), role, jwt).await
+            }
             config::Login::UserPass(way) => self.by_password(way).await,
+            config::Login::Cert(way) => self.by_certificate(way).await,
             config::Login::Token(token) => self.look_up(token.read().await?).await,
         }
     }
@@ -43,21 +47,44 @@ impl Login {
         #[derive(Serialize)]
         struct Credentials<'a> {
             role_id: &'a str,
-            secret_id: &'a str,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            secret_id: Option<&'a str>,
         }
-        let credentials = Credentials { role_id: &way.id, secret_id: way.secret.expose_secret() };
+        let secret = match &way.secret {
+            SecretId::None => None,
+            SecretId::Given(secret) => Some(secret.clone()),
+            SecretId::Wrapped(token) => Some(self.unwrapped(way, token.read().await?).await?),
+        };
+        let secret_id = secret.as_ref().map(SecretString::expose_secret);
+        let credentials = Credentials { role_id: &way.id, secret_id };
         self.ask(&path(&way.engine, ""), way.namespace.as_deref(), &credentials).await
     }
 
-    async fn by_service_account(&self, way: &Kubernetes) -> Result<Auth, Error> {
+    async fn by_signed_token(
+        &self,
+        engine: &str,
+        namespace: Option<&str>,
+        role: &str,
+        jwt: &Secret,
+    ) -> Result<Auth, Error> {
         #[derive(Serialize)]
         struct Credentials<'a> {
             role: &'a str,
             jwt: &'a str,
         }
-        let jwt = way.jwt.read().await?;
-        let credentials = Credentials { role: &way.role, jwt: jwt.expose_secret() };
-        self.ask(&path(&way.engine, ""), way.namespace.as_deref(), &credentials).await
+        let jwt = jwt.read().await?;
+        let credentials = Credentials { role, jwt: jwt.expose_secret() };
+        self.ask(&path(engine, ""), namespace, &credentials).await
+    }
+
+    /// The certificate is shown by the connection.
+    async fn by_certificate(&self, way: &Cert) -> Result<Auth, Error> {
+        #[derive(Serialize)]
+        struct Credentials<'a> {
+            #[serde(skip_serializing_if = "str::is_empty")]
+            name: &'a str,
+        }
+        self.ask(&path(&way.engine, ""), way.namespace.as_deref(), &Credentials { name: &way.name }).await
     }
 
     async fn by_password(&self, way: &UserPass) -> Result<Auth, Error> {
@@ -85,15 +112,19 @@ impl Login {
         namespace: Option<&str>,
         credentials: &(impl Serialize + Sync),
     ) -> Result<Auth, Error> {
-        let own = namespace.map(header).transpose()?;
-        let namespace = own.as_ref().unwrap_or(&self.namespace);
+        let namespace = self.namespace_of(namespace)?;
         let body = to_json(credentials, 4 * 1024);
-        let ask = Ask { method: "PUT", path, namespace, token: None, body: Some(&body) };
+        let ask = Ask { method: "PUT", path, namespace: &namespace, token: None, body: Some(&body) };
         let answer = self.api.send::<IgnoredAny>(ask).await?;
         match answer.auth {
             Some(auth) if !auth.client_token.expose_secret().is_empty() => Ok(auth),
             _ => Err(ask.failed(format!("login refused (HTTP {}): {}", answer.status, answer.errors.join("; ")))),
         }
+    }
+
+    /// The namespace of the auth method; none is given: that of the store.
+    pub(super) fn namespace_of(&self, given: Option<&str>) -> Result<Namespace, Error> {
+        given.map_or_else(|| Ok(self.namespace.clone()), header)
     }
 
     /// Asks how long a given token lasts. A token without the right to ask counts as lasting for ever.
