@@ -2,6 +2,7 @@
 //!
 //! It never retries a request: only the caller knows whether sending it twice is safe.
 
+pub(crate) mod proxy;
 pub mod token;
 pub(crate) mod trust;
 
@@ -129,7 +130,7 @@ struct Shared {
 /// The connections that were made with the files as they were.
 #[derive(Debug)]
 struct Inner {
-    client: legacy::Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    client: legacy::Client<HttpsConnector<proxy::Connector>, Full<Bytes>>,
     files: Fingerprint,
     setting: &'static str,
 }
@@ -195,14 +196,14 @@ impl Inner {
     }
 }
 
-/// Makes the connections that TLS goes over.
-pub(crate) fn tcp() -> HttpConnector {
+/// Makes the connections that TLS goes over, through proxies where the environment says so.
+pub(crate) fn tcp() -> proxy::Connector {
     let mut connector = HttpConnector::new();
     connector.enforce_http(false);
     connector.set_nodelay(true);
     connector.set_connect_timeout(Some(CONNECT));
     connector.set_keepalive(Some(IDLE));
-    connector
+    proxy::Connector::new(connector)
 }
 
 /// Why a certificate is not believed, if that is what went wrong and another CA would help.

@@ -24,8 +24,8 @@ use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
 pub use self::config::{
-    AppRole, Cert, Config, Jwt, Kubernetes, Login, Secret, SecretId, Tls, Transit as TransitConfig, TransitOnly, UserPass,
-    Version,
+    AppRole, Cert, Config, Jwt, Kubernetes, Login, Secret, SecretId, Tls, Transit as TransitConfig, TransitOnly,
+    UserPass, Version,
 };
 pub use self::transit::Transit;
 

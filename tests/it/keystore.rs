@@ -7,6 +7,7 @@ mod dynamodb;
 mod etcd;
 mod order;
 mod postgres;
+mod proxies;
 mod race;
 mod seal;
 mod trouble;

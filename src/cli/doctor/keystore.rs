@@ -7,6 +7,7 @@ use super::process::SET_CLOCK;
 use super::{Report, Wanted, decrypts, fs, required, seal};
 use crate::cli::units::span;
 use crate::clock;
+use crate::http;
 use crate::keystore::{self, Access, Config, Error, KeyStore};
 use crate::name::KeyName;
 use crate::telemetry::log::causes;
@@ -30,6 +31,14 @@ pub(super) struct Section<'a> {
 
 /// Opens the key store without making anything. Checks that it allows `access` and has what is wanted.
 pub(super) async fn check(section: &Section<'_>, access: Access, wanted: &Wanted, report: &mut Report) {
+    examine(section, access, wanted, report).await;
+    for (host, proxy) in http::proxy::used() {
+        report
+            .ok("keystore.proxy", format!("{host} was reached through the proxy {proxy}, which the environment names"));
+    }
+}
+
+async fn examine(section: &Section<'_>, access: Access, wanted: &Wanted, report: &mut Report) {
     for warning in section.config.encrypt.iter().flat_map(keystore::seal::Config::warnings) {
         risk(&warning, report);
     }

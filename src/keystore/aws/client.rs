@@ -13,6 +13,7 @@ use secrecy::ExposeSecret as _;
 use super::config::{self, Config, Endpoint};
 use super::http;
 use crate::keystore::Error;
+use crate::setting::ServerTls;
 
 /// The time limit of one attempt. A request to a store may take 10 seconds, so there is time for a second one.
 pub(super) const ATTEMPT: Duration = Duration::from_secs(4);
@@ -34,7 +35,7 @@ impl Clients {
     /// Reads the environment and the shared files of AWS. Credentials are looked for when they are needed.
     pub(super) async fn new(Config { secretsmanager: config, tls }: &Config) -> Result<Self, Error> {
         let http = http::client(tls, "keystore.aws.tls.ca")?;
-        let shared = load(&config.region, &config.endpoint, config.credentials.as_ref()).await;
+        let shared = load(&config.region, &config.endpoint, config.credentials.as_ref()).await?;
         let build = |shared: &SdkConfig, attempts| {
             let builder = Builder::from(shared).http_client(http.clone());
             let builder = builder.retry_config(RetryConfig::standard().with_max_attempts(attempts));
@@ -59,10 +60,12 @@ pub(in crate::keystore) async fn load(
     region: &str,
     endpoint: &Endpoint,
     credentials: Option<&config::Credentials>,
-) -> SdkConfig {
+) -> Result<SdkConfig, Error> {
     let timeouts = TimeoutConfig::builder().connect_timeout(ATTEMPT).operation_attempt_timeout(ATTEMPT).build();
     let mut loader = aws_config::defaults(BehaviorVersion::latest())
         .region(Region::new(region.to_owned()))
+        // The services that give credentials have the certificates of AWS, whatever those of the key store are.
+        .http_client(http::client(&ServerTls::default(), "SSL_CERT_FILE")?)
         .identity_cache(IdentityCache::lazy().build())
         .timeout_config(timeouts);
     if *endpoint == Endpoint::Fips {
@@ -73,5 +76,5 @@ pub(in crate::keystore) async fn load(
         let secret = given.secret_key.expose_secret();
         loader = loader.credentials_provider(Credentials::new(&given.access_key, secret, token, None, "config file"));
     }
-    loader.load().await
+    Ok(loader.load().await)
 }

@@ -18,21 +18,28 @@ use crate::setting::ServerTls;
 const LIMIT: Limit = Limit { time: ATTEMPT, bytes: 16 << 20 };
 
 #[derive(Debug, Clone)]
-struct Connector(http::Client);
+struct Connector {
+    client: http::Client,
+    limit: Limit,
+}
 
 /// A client of servers that are verified like this; `setting` is where that is set.
 pub(in crate::keystore) fn client(tls: &ServerTls, setting: &'static str) -> Result<SharedHttpClient, Error> {
     let tls = http::Tls { ca: tls.ca.clone(), setting, ..http::Tls::default() };
     let client = http::Client::new(tls).map_err(|error| Error::Failed(error.into()))?;
-    let connector = SharedHttpConnector::new(Connector(client));
-    Ok(http_client_fn(move |_, _| connector.clone()))
+    Ok(http_client_fn(move |settings, _| {
+        // The services on the machine itself are given less time: most machines have none.
+        let read = settings.read_timeout().unwrap_or(ATTEMPT);
+        let limit = Limit { time: read.min(ATTEMPT), ..LIMIT };
+        SharedHttpConnector::new(Connector { client: client.clone(), limit })
+    }))
 }
 
 impl HttpConnector for Connector {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
-        let client = self.0.clone();
+        let Self { client, limit } = self.clone();
         HttpConnectorFuture::new(async move {
-            let answer = client.send(prepare(request)?, LIMIT).await.map_err(failed)?;
+            let answer = client.send(prepare(request)?, limit).await.map_err(failed)?;
             let mut response = Response::new(answer.body.to_vec().into());
             (*response.status_mut(), *response.headers_mut()) = (answer.status, answer.headers);
             HttpResponse::try_from(response).map_err(|error| ConnectorError::other(error.into(), None))

@@ -75,7 +75,7 @@ impl Store {
     /// Why not.
     pub async fn connect(config: &Config) -> Result<Self, Error> {
         let http = http::client(&config.tls, "keystore.dynamodb.tls.ca")?;
-        let shared = client::load(&config.region, &config.endpoint, config.credentials.as_ref()).await;
+        let shared = client::load(&config.region, &config.endpoint, config.credentials.as_ref()).await?;
         let build = |builder: Builder, attempts| {
             let builder = builder.http_client(http.clone());
             let builder = builder.retry_config(RetryConfig::standard().with_max_attempts(attempts));

@@ -411,10 +411,10 @@ impl Logins {
         )?;
         match ways.next() {
             None => way,
-            Some(_) => Err(
-                "names two ways to log in; keep one of the sections 'approle', 'kubernetes', 'userpass', 'jwt', \
-                 'cert', 'token'",
-            ),
+            Some(_) => {
+                Err("names two ways to log in; keep one of the sections 'approle', 'kubernetes', 'userpass', 'jwt', \
+                 'cert', 'token'")
+            }
         }
     }
 }

@@ -41,7 +41,7 @@ impl KmsKey {
         if let Some(warning) = endpoint.warning() {
             tracing::warn!("{warning}");
         }
-        let shared = client::load(region, endpoint, credentials.as_ref()).await;
+        let shared = client::load(region, endpoint, credentials.as_ref()).await?;
         let http = http::client(tls, "the 'tls.ca' beside its 'region'")?;
         let mut builder = Builder::from(&shared).http_client(http).retry_config(RetryConfig::standard());
         if let Endpoint::Url(url) = endpoint {

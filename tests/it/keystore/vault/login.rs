@@ -146,7 +146,8 @@ fn openssl(directory: &Path, args: &[&str]) -> Vec<u8> {
 fn signed(directory: &Path, subject: &str) -> String {
     use base64::Engine as _;
     let encode = |bytes: &[u8]| base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(bytes);
-    let claims = json!({ "iss": "issuer", "aud": "vault", "sub": subject, "iat": 1_700_000_000, "exp": 4_000_000_000_u64 });
+    let claims =
+        json!({ "iss": "issuer", "aud": "vault", "sub": subject, "iat": 1_700_000_000, "exp": 4_000_000_000_u64 });
     let header = json!({ "alg": "RS256", "typ": "JWT" });
     let text = format!("{}.{}", encode(header.to_string().as_bytes()), encode(claims.to_string().as_bytes()));
     std::fs::write(directory.join("text"), &text).expect("written");
