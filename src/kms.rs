@@ -111,7 +111,7 @@ pub struct State {
     rotated: rotation::Rotated,
     /// The server that serves this, once it is bound.
     server: OnceLock<Handle<Self>>,
-    /// Writes the operations of another listener behind those of that server.
+    /// Writes the metrics of another listener beside those of that server.
     beside: OnceLock<WriteMetrics>,
     /// Where clients reach that server, as `host:port`.
     host: OnceLock<String>,
@@ -129,7 +129,7 @@ impl State {
         Ok(Arc::new(Self { router, writer, telemetry, started, rotated, server, beside, host }))
     }
 
-    /// Shows the operations of another listener among the metrics. Only the first call counts.
+    /// Shows the metrics of another listener beside its own. Only the first call counts.
     pub fn show_beside(&self, write: impl Fn(&mut Text) + Send + Sync + 'static) {
         let _ = self.beside.set(Box::new(write));
     }

@@ -303,9 +303,12 @@ impl<S: Service> Server<S> {
         let _ = socket.set_nodelay(true);
         let (ip, held) = (address.ip().to_canonical(), self.shared.held.clone());
         let connection = Connection::new(ip, self.shared.ticker, held, now);
-        let Some(place) = self.shared.connections.admit(connection.clone(), now) else {
+        let Some((place, ended)) = self.shared.connections.admit(connection.clone(), now) else {
             return self.shared.denials.note_refused(ip, now);
         };
+        if let Some(ip) = ended {
+            self.shared.denials.note_ended(ip, now);
+        }
         let (shared, counted) = (self.shared.clone(), served.token());
         workers.spawn(socket, move |socket| async move {
             conversation::run(shared, connection, socket).await;
@@ -356,11 +359,6 @@ impl<S: Service> Handle<S> {
     /// The same by operation, as the route table has them; "other" is none of those.
     pub fn write_operations(&self, text: &mut Text) {
         text.family(BY_OPERATION, "histogram", "Time from a request's arrival to its answer, by operation.");
-        self.write_more_operations(text);
-    }
-
-    /// The operations of a further listener, behind those of the first.
-    pub fn write_more_operations(&self, text: &mut Text) {
         let state = self.state();
         let operations = state.router().iter().map(|route| {
             let (method, path, ..) = route.describe();

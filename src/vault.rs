@@ -313,7 +313,12 @@ impl Service for State {
     }
 
     fn served_by(&self, server: Handle<Self>) {
-        self.kms.show_beside(move |text| server.write_more_operations(text));
+        self.kms.show_beside(move |text| {
+            text.of_listener("vault", |text| {
+                server.write_metrics(text);
+                server.write_operations(text);
+            });
+        });
     }
 
     /// There are no streams.

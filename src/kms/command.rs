@@ -11,6 +11,7 @@ use super::wire::{
     ImportKeyRequest, KeyVersionRequest, ListRequest, MacRequest, NameRequest, frames,
 };
 use super::{Error, transit};
+use crate::auth::enclave::Identity;
 use crate::telemetry::audit::{Commands, shown};
 
 /// Makes of the table below: the actions, the commands with their messages, and how a frame becomes a command.
@@ -299,6 +300,8 @@ impl Change {
 pub struct Revocation {
     /// The SHA-256 of its token.
     pub hash: [u8; 32],
+    /// Whose session it was.
+    pub identity: Identity,
     /// When it would have ended by itself, in seconds since 1970. Then the revocation is dropped.
     pub end: i64,
 }

@@ -9,7 +9,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, ScopedJoinHandle};
 
 use super::account::Account;
-use super::command::Revocation;
 use super::map::Map;
 use super::record::{Cipher, Damaged, Id, Record, State};
 use super::ring::Ring;
@@ -222,8 +221,8 @@ fn put(enclaves: &mut HashMap<[u8; 16], Enclave>, record: Record) -> Option<()> 
             }
             enclave.transit.insert(key.name().clone(), key);
         }
-        Record::Revoked(id, Revocation { hash, end }) => {
-            enclaves.get_mut(&id)?.revoked.insert(hash, Arc::new(end));
+        Record::Revoked(id, revocation) => {
+            enclaves.get_mut(&id)?.revoked.insert(revocation.hash, Arc::new(revocation));
         }
         Record::Policy(id, policy) => enclaves.get_mut(&id)?.policies.insert(policy.name.clone(), policy),
         Record::Identity(id, account) => {

@@ -346,15 +346,20 @@ struct RevokedMessage {
     hash: Vec<u8>,
     #[prost(int64, tag = "3")]
     end: i64,
+    #[prost(string, tag = "4")]
+    identity: String,
 }
 
 impl RevokedMessage {
-    fn new(enclave: &[u8; 16], Revocation { hash, end }: Revocation) -> Self {
-        Self { enclave: enclave.to_vec(), hash: hash.to_vec(), end }
+    fn new(enclave: &[u8; 16], Revocation { hash, identity, end }: Revocation) -> Self {
+        Self { enclave: enclave.to_vec(), hash: hash.to_vec(), end, identity: identity.to_string() }
     }
 
     fn read(self) -> Option<Record> {
-        let revocation = Revocation { hash: self.hash.try_into().ok()?, end: self.end };
+        // Those of the first version did not say it.
+        let identity =
+            if self.identity.is_empty() { Identity::of_hash(&[0; 32]) } else { self.identity.parse().ok()? };
+        let revocation = Revocation { hash: self.hash.try_into().ok()?, identity, end: self.end };
         Some(Record::Revoked(self.enclave.try_into().ok()?, revocation))
     }
 }

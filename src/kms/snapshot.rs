@@ -6,6 +6,7 @@ use std::sync::Arc;
 use time::OffsetDateTime;
 
 use super::account::{Account, Privilege};
+use super::command::Revocation;
 use super::known::Known;
 use super::map::Map;
 use super::policy::Policy;
@@ -43,8 +44,8 @@ pub struct Enclave {
     pub(super) keys: Map<KeyName, Ring>,
     /// No name is one of a key, too.
     pub(super) transit: Map<TransitName, transit::Key>,
-    /// When revoked sessions would have ended, by the hash of their tokens.
-    pub(super) revoked: Map<[u8; 32], i64>,
+    /// Revoked sessions that have not ended yet, by the hash of their tokens.
+    pub(super) revoked: Map<[u8; 32], Revocation>,
     pub(super) policies: Map<PolicyName, Policy>,
     pub(super) identities: Map<Identity, Account>,
 }

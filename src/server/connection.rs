@@ -35,6 +35,8 @@ const FAREWELL: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(super) struct Connection {
     ip: IpAddr,
+    /// Its number among all, as long as nobody known has sent a request over it; else 0.
+    unclaimed: AtomicU64,
     client: OnceLock<Client>,
     ticker: Ticker,
     /// Requests being answered.
@@ -117,6 +119,7 @@ impl Connection {
     pub(super) fn new(ip: IpAddr, ticker: Ticker, held_by_all: Arc<Accounts>, now: Instant) -> Arc<Self> {
         Arc::new(Self {
             ip,
+            unclaimed: AtomicU64::new(0),
             client: OnceLock::new(),
             ticker,
             in_flight: AtomicU32::new(0),
@@ -133,6 +136,21 @@ impl Connection {
     /// The address of the peer.
     pub(super) fn ip(&self) -> IpAddr {
         self.ip
+    }
+
+    /// Notes its number among all connections.
+    pub(super) fn number(&self, number: u64) {
+        self.unclaimed.store(number, Ordering::Relaxed);
+    }
+
+    /// Whether nobody known has sent a request over it.
+    pub(super) fn is_unclaimed(&self) -> bool {
+        self.unclaimed.load(Ordering::Relaxed) != 0
+    }
+
+    /// Its number among all, for whoever asks first.
+    pub(super) fn claim(&self) -> Option<u64> {
+        Some(self.unclaimed.swap(0, Ordering::Relaxed)).filter(|number| *number != 0)
     }
 
     /// Counts a running request, until [`Connection::finish`].
@@ -224,8 +242,12 @@ impl Connection {
 
     /// How long the connection has been idle; `None` while a request is running.
     pub(super) fn idle(&self, now: Instant) -> Option<Duration> {
-        let idle = self.ticker.at(now).saturating_sub(self.idle_since.load(Ordering::Relaxed));
-        (self.in_flight.load(Ordering::Relaxed) == 0).then(|| Duration::from_millis(idle))
+        (self.in_flight.load(Ordering::Relaxed) == 0).then(|| self.since_idle(now))
+    }
+
+    /// How long ago it last began to be idle. While a request is running, that is about as long as it has been busy.
+    pub(super) fn since_idle(&self, now: Instant) -> Duration {
+        Duration::from_millis(self.ticker.at(now).saturating_sub(self.idle_since.load(Ordering::Relaxed)))
     }
 
     /// Ends the connection if the client has not taken a reply in time; says whether. To be called often.

@@ -59,6 +59,7 @@ enum Refusal {
     Handshake(String),
     PlainHttp,
     Connection,
+    Ended,
     Memory,
     Unread,
 }
@@ -147,6 +148,11 @@ impl Denials {
     /// Logs that a connection was refused.
     pub(super) fn note_refused(&self, ip: IpAddr, now: Instant) {
         self.lock().note(Refusal::Connection, ip, now);
+    }
+
+    /// Logs that a connection was closed in the middle of a request, for a client that has fewer of them.
+    pub(super) fn note_ended(&self, ip: IpAddr, now: Instant) {
+        self.lock().note(Refusal::Ended, ip, now);
     }
 
     /// Logs that a request was refused because of the memory that it would have taken.
@@ -268,6 +274,10 @@ impl Refusal {
                 tracing::info!(%ip, repeated, "a client spoke plain HTTP; this server speaks HTTPS only");
             }
             Self::Connection => tracing::warn!(%ip, repeated, "connection refused: all are taken and busy"),
+            Self::Ended => tracing::warn!(
+                %ip, repeated,
+                "connection closed while a request was running: all are taken, and its client has more than any other"
+            ),
             Self::Unread => tracing::warn!(%ip, repeated, "connection closed: its client does not take a reply"),
             Self::Memory => tracing::warn!(
                 %ip, repeated,

@@ -179,6 +179,7 @@ impl<S: Service> Exchange<'_, S> {
         let mut audited = (is_audited && !is_counted_only).then(|| self.audited());
         let mut reply = if has_method {
             let client = self.client(&caller);
+            self.shared.connections.note_client(self.connection, &client);
             // A panic is a defect, and the end of this request only.
             let answer = AssertUnwindSafe(self.answer(caller, &client, head, body)).catch_unwind().await;
             let answer = answer.unwrap_or_else(|_| Err(panicked()));

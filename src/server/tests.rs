@@ -192,9 +192,16 @@ impl Running {
     }
 
     async fn connect(&self, alpn: &[u8]) -> TlsStream<TcpStream> {
+        self.connect_from([127, 0, 0, 1], alpn).await
+    }
+
+    /// From another address.
+    async fn connect_from(&self, ip: [u8; 4], alpn: &[u8]) -> TlsStream<TcpStream> {
         let mut config = rustls::ClientConfig::clone(&self.tls);
         config.alpn_protocols = vec![alpn.to_vec()];
-        let socket = TcpStream::connect(self.address).await.expect("the server listens");
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.bind(SocketAddr::from((ip, 0))).expect("a free port");
+        let socket = socket.connect(self.address).await.expect("the server listens");
         let name = ServerName::try_from("localhost").expect("a name");
         tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, socket).await.expect("a handshake")
     }
@@ -505,6 +512,52 @@ async fn when_all_connections_are_taken_the_one_idle_longest_has_to_go() {
     settle().await;
     assert!(longest.is_closed());
     assert!(!idle.is_closed() && !busy.is_closed() && !new.is_closed() && !waiting.is_finished());
+    assert_eq!(server.handle.0.connections.len(), 3);
+}
+
+/// Connections of one client, each with a request that goes on.
+async fn busy(server: &Running, path: &str, count: usize) -> Vec<hyper::client::conn::http2::SendRequest<Full<Bytes>>> {
+    let mut connections = Vec::new();
+    for _ in 0..count {
+        let mut connection = server.h2().await;
+        drop(tokio::spawn(connection.send_request(get(path))));
+        settle().await;
+        connections.push(connection);
+    }
+    connections
+}
+
+#[tokio::test]
+async fn a_client_that_keeps_all_connections_busy_loses_one_to_another_client() {
+    let server = Running::with(Limits { connections: 3, shutdown: SECOND }).await;
+    let all = busy(&server, "/wait", 3).await;
+    // Nobody knows whose they are, so the address says it.
+    let mut refused = TcpStream::connect(server.address).await.expect("the system accepts it");
+    assert_eq!(refused.read(&mut [0; 1]).await.expect("an orderly end"), 0, "the same client");
+    let socket = server.connect_from([127, 0, 0, 2], b"http/1.1").await;
+    let (mut other, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(socket)).await.expect("a connection");
+    tokio::spawn(connection);
+    answer(other.send_request(get("/hello")).await.expect("an answer")).await;
+    settle().await;
+    assert!(all[0].is_closed(), "it was busy longest");
+    assert!(!all[1].is_closed() && !all[2].is_closed());
+    // One that is idle goes first, and only one of its own client, since nobody else has more.
+    let _second = server.connect_from([127, 0, 0, 2], b"http/1.1").await;
+    settle().await;
+    assert!(other.is_closed() && !all[1].is_closed() && !all[2].is_closed());
+    assert_eq!(server.handle.0.connections.len(), 3);
+}
+
+#[tokio::test]
+async fn a_client_that_is_known_is_told_from_others_at_its_address() {
+    let server = Running::with(Limits { connections: 3, shutdown: SECOND }).await;
+    server.handle.replace(tiny_of(server.identity.clone()), server.server_tls.clone());
+    let all = busy(&server, "/guarded", 3).await;
+    let mut other = server.h1().await;
+    answer(other.send_request(get("/hello")).await.expect("an answer")).await;
+    settle().await;
+    assert_eq!(all.iter().filter(|connection| connection.is_closed()).count(), 1);
     assert_eq!(server.handle.0.connections.len(), 3);
 }
 

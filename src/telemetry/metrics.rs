@@ -59,7 +59,14 @@ impl Metrics {
 
 /// Metrics in the Prometheus text format, version 0.0.4.
 #[derive(Debug, Default)]
-pub struct Text(String);
+pub struct Text {
+    /// Each with its name. The samples of a metric stand together, in whatever order they are written.
+    families: Vec<(String, String)>,
+    /// The place of the one whose samples are written.
+    current: usize,
+    /// Whose samples they are; none: those of the listener that is asked.
+    listener: Option<&'static str>,
+}
 
 impl Text {
     /// What the format is called in a `Content-Type` header.
@@ -79,23 +86,39 @@ impl Text {
 
     /// The head of a metric whose samples follow.
     pub fn family(&mut self, name: &str, kind: &str, help: &str) {
-        // Writing to a String cannot fail.
-        let _ = write!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
+        let known = self.families.iter().position(|(known, _)| known == name);
+        self.current = known.unwrap_or_else(|| {
+            self.families.push((name.to_owned(), format!("# HELP {name} {help}\n# TYPE {name} {kind}\n")));
+            self.families.len() - 1
+        });
+    }
+
+    /// Has another listener of the process write its metrics: each sample gets a label with its name.
+    pub fn of_listener(&mut self, name: &'static str, write: impl FnOnce(&mut Self)) {
+        let before = self.listener.replace(name);
+        write(self);
+        self.listener = before;
     }
 
     /// One sample with a label. The label's value must need no escaping.
     pub fn labelled(&mut self, name: &str, label: &str, label_value: &dyn Display, value: impl Display) {
-        let _ = writeln!(self.0, "{name}{{{label}=\"{label_value}\"}} {value}");
+        self.sample(&format!("{name}{{{label}=\"{label_value}\"}}"), value);
     }
 
-    /// One sample; `name` with its labels, if it has any.
+    /// One sample of the metric whose head was written last; `name` with its labels, if it has any.
     pub fn sample(&mut self, name: &str, value: impl Display) {
-        let _ = writeln!(self.0, "{name} {value}");
+        let Some((_, text)) = self.families.get_mut(self.current) else { return };
+        // Writing to a String cannot fail.
+        let _ = match (self.listener, name.strip_suffix('}')) {
+            (None, _) => writeln!(text, "{name} {value}"),
+            (Some(listener), None) => writeln!(text, "{name}{{listener=\"{listener}\"}} {value}"),
+            (Some(listener), Some(labelled)) => writeln!(text, "{labelled},listener=\"{listener}\"}} {value}"),
+        };
     }
 
     /// The text.
     pub fn finish(self) -> String {
-        self.0
+        self.families.into_iter().map(|(_, text)| text).collect()
     }
 }
 
@@ -120,6 +143,21 @@ mod tests {
         ] {
             assert!(text.contains(&format!("{line}\n")), "{line} in\n{text}");
         }
+    }
+
+    #[test]
+    fn the_samples_of_all_listeners_stand_below_one_head() {
+        let mut text = Text::default();
+        let write = |text: &mut Text, count: u8| {
+            text.gauge("one", "One.", count);
+            text.family("two", "counter", "Two.");
+            text.labelled("two", "code", &200, count);
+        };
+        write(&mut text, 1);
+        text.of_listener("vault", |text| write(text, 2));
+        let expected = "# HELP one One.\n# TYPE one gauge\none 1\none{listener=\"vault\"} 2\n\
+                        # HELP two Two.\n# TYPE two counter\ntwo{code=\"200\"} 1\ntwo{code=\"200\",listener=\"vault\"} 2\n";
+        assert_eq!(text.finish(), expected);
     }
 
     #[test]

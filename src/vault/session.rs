@@ -2,7 +2,7 @@
 //! the root key, so it needs no store, and is valid after a restart, too.
 
 use std::collections::HashMap;
-use std::sync::{PoisonError, RwLock};
+use std::sync::{PoisonError, RwLock, RwLockWriteGuard};
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -21,7 +21,7 @@ pub(super) const PREFIX: &str = "cvs.";
 const SIGNED: usize = 16 + 32 + 8 + 8 + 16;
 const LEN: usize = SIGNED + 32;
 
-/// How many renewals are remembered. Each is that of a valid session.
+/// How many renewals are remembered, each of a session that was valid then. One identity alone may have half of them.
 const MOST: usize = 100_000;
 
 /// The SHA-256 of a token.
@@ -89,8 +89,27 @@ impl Session {
 #[derive(Debug)]
 pub(super) struct Renewals {
     started: i64,
-    renewed: RwLock<HashMap<Hash, i64>>,
+    renewed: RwLock<Renewed>,
 }
+
+#[derive(Debug, Default)]
+struct Renewed {
+    sessions: HashMap<Hash, Renewal>,
+    /// How many sessions each identity has here; only of those that have any.
+    by_identity: HashMap<Identity, usize>,
+    /// When sessions that have ended were last forgotten.
+    cleaned: i64,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Renewal {
+    identity: Identity,
+    at: i64,
+}
+
+/// The identity has as many renewed sessions as it may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct TooMany;
 
 impl Renewals {
     /// None yet, of a server that started then.
@@ -100,22 +119,69 @@ impl Renewals {
 
     /// For how many seconds a session is still valid if nobody renews it; none: it has ended.
     pub(super) fn left(&self, session: &Session, ttl: Duration, now: i64) -> Option<u64> {
-        let renewed = self.renewed.read().unwrap_or_else(PoisonError::into_inner).get(&session.hash).copied();
+        let renewed = self.renewed.read().unwrap_or_else(PoisonError::into_inner);
+        let renewed = renewed.sessions.get(&session.hash).map(|renewal| renewal.at);
         let since = renewed.unwrap_or(session.issued).max(self.started.min(now));
         let until = since.saturating_add(seconds(ttl)).min(session.end);
         u64::try_from(until - now).ok().filter(|left| *left > 0)
     }
 
     /// Notes that a valid session was renewed.
-    pub(super) fn renew(&self, session: &Session, ttl: Duration, now: i64) {
-        let mut renewed = self.renewed.write().unwrap_or_else(PoisonError::into_inner);
-        if renewed.len() >= MOST && !renewed.contains_key(&session.hash) {
-            renewed.retain(|_, since| since.saturating_add(seconds(ttl)) > now);
-            if renewed.len() >= MOST {
-                return;
+    ///
+    /// # Errors
+    /// When its identity has so many renewed sessions that nothing would be left for others.
+    pub(super) fn renew(&self, session: &Session, ttl: Duration, now: i64) -> Result<(), TooMany> {
+        let mut renewed = self.write();
+        if let Some(renewal) = renewed.sessions.get_mut(&session.hash) {
+            renewal.at = now;
+            return Ok(());
+        }
+        // At most once a second, so that nobody has the whole list looked through for every request.
+        if !renewed.has_room(&session.identity) && renewed.cleaned < now {
+            renewed.cleaned = now;
+            renewed.forget_ended(ttl, now);
+        }
+        if !renewed.has_room(&session.identity) {
+            return Err(TooMany);
+        }
+        renewed.sessions.insert(session.hash, Renewal { identity: session.identity, at: now });
+        *renewed.by_identity.entry(session.identity).or_default() += 1;
+        Ok(())
+    }
+
+    /// Forgets a session that was revoked.
+    pub(super) fn forget(&self, session: &Session) {
+        self.write().forget(&session.hash);
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Renewed> {
+        self.renewed.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Renewed {
+    /// Whether an identity may have one more session here. None may have more than it leaves to all others, so one alone
+    /// gets half, each of two a third, and there is always something left for the next.
+    fn has_room(&self, identity: &Identity) -> bool {
+        let own = self.by_identity.get(identity).copied().unwrap_or_default();
+        own < MOST - self.sessions.len()
+    }
+
+    fn forget_ended(&mut self, ttl: Duration, now: i64) {
+        let is_over = |renewal: &Renewal| renewal.at.saturating_add(seconds(ttl)) <= now;
+        let ended: Vec<_> =
+            self.sessions.iter().filter(|(_, renewal)| is_over(renewal)).map(|(hash, _)| *hash).collect();
+        ended.iter().for_each(|hash| self.forget(hash));
+    }
+
+    fn forget(&mut self, hash: &Hash) {
+        let Some(Renewal { identity, .. }) = self.sessions.remove(hash) else { return };
+        if let Some(own) = self.by_identity.get_mut(&identity) {
+            *own -= 1;
+            if *own == 0 {
+                self.by_identity.remove(&identity);
             }
         }
-        renewed.insert(session.hash, now);
     }
 }
 
@@ -161,12 +227,35 @@ mod tests {
         let ((session, _), renewals) = (begun(), Renewals::new(0));
         let left = |now| renewals.left(&session, TTL, now);
         assert_eq!((left(1_000), left(1_099), left(1_100)), (Some(100), Some(1), None));
-        renewals.renew(&session, TTL, 1_050);
+        assert_eq!(renewals.renew(&session, TTL, 1_050), Ok(()));
         assert_eq!((left(1_149), left(1_150)), (Some(1), None));
-        renewals.renew(&session, TTL, 1_950);
+        assert_eq!(renewals.renew(&session, TTL, 1_950), Ok(()));
         assert_eq!((left(1_960), left(2_000)), (Some(40), None));
         // A server that started later knows of no renewal.
         let later = Renewals::new(1_500);
         assert_eq!((later.left(&session, TTL, 1_500), later.left(&session, TTL, 1_600)), (Some(100), None));
+    }
+
+    #[test]
+    fn an_identity_with_many_sessions_is_told_so_and_leaves_room_for_others() {
+        let (renewals, (one, _), (other, _)) = (Renewals::new(0), begun(), begun());
+        let numbered = |session: Session, number: usize| {
+            let mut hash = [0; 32];
+            hash[..8].copy_from_slice(&number.to_be_bytes());
+            hash[8..24].copy_from_slice(&session.identity.to_hash()[..16]);
+            Session { hash, ..session }
+        };
+        let fill = |session, now| {
+            (0..MOST).take_while(|number| renewals.renew(&numbered(session, *number), TTL, now).is_ok()).count()
+        };
+        assert_eq!(fill(one, 1_000), MOST / 2);
+        assert_eq!(renewals.renew(&numbered(one, MOST), TTL, 1_000), Err(TooMany));
+        assert_eq!(renewals.renew(&numbered(one, 0), TTL, 1_001), Ok(()), "one that is known is renewed again");
+        assert_eq!(fill(other, 1_000), MOST / 4, "half of what is left");
+        renewals.forget(&numbered(one, 0));
+        assert_eq!(renewals.renew(&numbered(one, MOST), TTL, 1_001), Err(TooMany), "it still has more than is left");
+        assert_eq!(renewals.renew(&numbered(one, MOST), TTL, 1_200), Ok(()), "all others have ended");
+        let renewed = renewals.write();
+        assert_eq!((renewed.sessions.len(), renewed.by_identity.len()), (1, 1));
     }
 }

@@ -1,12 +1,13 @@
 //! Tokens about themselves.
 
+use hyper::StatusCode;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::body::{self, Seconds};
 use super::reply::{self, bad};
-use super::session::Session;
+use super::session::{Session, TooMany};
 use super::{State, User};
 use crate::clock;
 use crate::hex;
@@ -96,7 +97,10 @@ pub(super) fn renew(state: &State, user: &User, body: &[u8]) -> Result<Reply, Er
         return Err(bad("lease is not renewable"));
     };
     let now = clock::now().unix_timestamp();
-    state.renewals.renew(session, state.ttl, now);
+    state.renewals.renew(session, state.ttl, now).map_err(|TooMany| {
+        let advice = "too many sessions of this identity are renewed: end those that are not needed, or log in again";
+        Error::new(StatusCode::TOO_MANY_REQUESTS, advice)
+    })?;
     let left = state.renewals.left(session, state.ttl, now).ok_or_else(reply::denied)?;
     let policies: Vec<_> = user.entry.policy().iter().map(ToString::to_string).collect();
     Ok(reply::auth(&auth(session, token, &policies, left)))
@@ -109,8 +113,9 @@ pub(super) async fn revoke(state: &State, user: &User) -> Result<Reply, Error> {
             "this token is not revoked here: an administrator removes the identity, with 'claviger kms rm-identity'";
         return Err(bad(advice));
     };
-    let revocation = Revocation { hash: session.hash, end: session.end };
+    let revocation = Revocation { hash: session.hash, identity: session.identity, end: session.end };
     state.kms.revoke_session(&user.entry, revocation).await?;
+    state.renewals.forget(session);
     Ok(reply::nothing())
 }
 

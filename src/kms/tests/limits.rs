@@ -4,6 +4,7 @@ use std::task::{Context, Poll};
 
 use super::*;
 use crate::crypto::{Algorithm, Key};
+use crate::kms::command::Revocation;
 use crate::kms::ring::VERSIONS;
 use crate::kms::wire::{
     DecryptRequest, ExportKeysRequest, ExportKeysResponse, ImportKeyRequest, KeyStatus, KeyVersionRequest, ListRequest,
@@ -151,4 +152,23 @@ fn what_takes_long_lets_others_have_their_turn() {
     }
     let list = ListRequest { continue_at: "hidden-".into(), ..ListRequest::default() };
     assert!(turns(&keeper, user, Action::KeyList, &Query::KeyList(list)) > 0);
+}
+
+#[test]
+fn an_identity_that_revokes_many_sessions_leaves_room_for_others() {
+    let mut keeper = with_enclave();
+    let mut revoke = |seed: u8, numbers: std::ops::Range<usize>| {
+        let revocation = |number: usize| {
+            let mut hash = [seed; 32];
+            hash[..8].copy_from_slice(&number.to_be_bytes());
+            let revocation = Revocation { hash, identity: identity(seed), end: NOW.unix_timestamp() + 1_000 };
+            (Action::SessionRevoke, Change::RevokeSession(revocation))
+        };
+        root_change(&mut keeper, &numbers.map(revocation).collect::<Vec<_>>())
+    };
+    for begin in (0..5_000).step_by(100) {
+        revoke(1, begin..begin + 100).expect("half of all");
+    }
+    assert!(matches!(revoke(1, 5_000..5_001), Err(Error::Conflict(_))));
+    revoke(2, 0..100).expect("there is room for others");
 }

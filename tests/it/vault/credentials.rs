@@ -189,11 +189,23 @@ fn keys_stay_after_a_restart_and_metrics_count_requests_by_operation() {
     client.ask("POST", "transit/keys/k", json!({}));
     let answer = client.ask("POST", "transit/encrypt/k", json!({ "plaintext": "aGVsbG8=" }));
     let ciphertext = answer["data"]["ciphertext"].clone();
+    let denied = client.send("GET", "transit/keys/k", None, "bad", &Value::Null).expect("an answer");
+    assert_eq!(denied.0, 403);
     door.admit(&identity_of("app"), "app", &[], "");
     let url = format!("https://{}/v1/health/metrics", door.server.address());
     let metrics = curl_as("app", &["-H", "Accept: text/plain", &url]).expect("an answer").body;
-    let counted = r#"claviger_http_request_duration_seconds_count{operation="PUT vault/encrypt"} 1"#;
-    assert!(metrics.contains(counted), "{metrics}");
+    for sample in [
+        r#"claviger_http_request_duration_seconds_count{operation="PUT vault/encrypt",listener="vault"} 1"#,
+        r#"kes_http_request_success{code="204",listener="vault"} 1"#,
+        r#"kes_http_request_error{code="403",listener="vault"} 1"#,
+        r#"claviger_connections{listener="vault"} "#,
+        r#"claviger_denials_total{listener="vault"} 1"#,
+    ] {
+        assert!(metrics.contains(sample), "{sample} in\n{metrics}");
+    }
+    let heads: Vec<_> = metrics.lines().filter(|line| line.starts_with("# TYPE ")).collect();
+    let distinct: std::collections::BTreeSet<_> = heads.iter().collect();
+    assert_eq!(heads.len(), distinct.len(), "each metric has one head");
     let door = door.restart("");
     let opened = door.with_token(user.expose()).ask("POST", "transit/decrypt/k", json!({ "ciphertext": ciphertext }));
     assert_eq!(opened["data"]["plaintext"], "aGVsbG8=");
