@@ -35,6 +35,7 @@ mod record;
 mod ring;
 mod rotation;
 pub mod seal;
+pub mod secret;
 mod serve;
 mod snapshot;
 mod status;

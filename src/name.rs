@@ -112,6 +112,39 @@ impl TransitName {
     }
 }
 
+/// The longest path of an entry of the key/value engine, in bytes.
+const MAX_PATH: usize = 512;
+
+/// The path of an entry of the key/value engine: names between slashes. Cheap to clone.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SecretPath(Arc<str>);
+
+impl SecretPath {
+    /// Parses a path; `None` when it is empty or too long, when it has a control character, or when one of its names is
+    /// empty or consists of dots as those for folders do.
+    pub fn parse(text: &str) -> Option<Self> {
+        let are_names = text.split('/').all(|name| !matches!(name, "" | "." | ".."));
+        (are_names && text.len() <= MAX_PATH && !text.chars().any(char::is_control)).then(|| Self(text.into()))
+    }
+
+    /// The path as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::borrow::Borrow<str> for SecretPath {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for SecretPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 impl std::borrow::Borrow<str> for TransitName {
     fn borrow(&self) -> &str {
         &self.0

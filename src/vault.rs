@@ -6,13 +6,14 @@
 //! 1. `target.rs` says what the method and the path ask for, and which right that takes.
 //! 2. `credential.rs` says who asks: an API key as token, a session (`session.rs`, `login.rs`), or a client certificate.
 //! 3. [`State::decide`] admits a user that has the right, before the body is read. Everybody else gets the same 403.
-//! 4. `body.rs` reads the body within limits; `transit.rs`, `system.rs` and `token.rs` answer; `reply.rs` has the form of
-//!    answers.
+//! 4. `body.rs` reads the body within limits; `transit.rs`, `kv.rs`, `system.rs` and `token.rs` answer; `reply.rs` has the
+//!    form of answers.
 //!
 //! Operators read `docs/vault-clients.md`.
 
 mod body;
 mod credential;
+mod kv;
 mod login;
 mod reply;
 mod session;
@@ -29,6 +30,7 @@ use std::time::Duration;
 
 use hyper::header::HeaderValue;
 use hyper::{HeaderMap, Method, StatusCode};
+use serde::de::IntoDeserializer as _;
 use serde::{Deserialize, Deserializer};
 
 use self::credential::{Credential, Tokens};
@@ -46,6 +48,9 @@ use crate::telemetry::audit::Commands;
 /// The largest body, in bytes.
 const MAX_BODY: u64 = 1_000_000;
 
+/// The largest body about an entry of the key/value engine, in bytes: a document, and what stands around it.
+const MAX_ENTRY: u64 = 80_000;
+
 /// The `vault:` section of the key manager's config file.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -59,6 +64,9 @@ pub struct Config {
     /// The name of the transit engine, in every enclave.
     #[serde(default = "default_transit", deserialize_with = "mount")]
     pub transit: String,
+    /// The name of the key/value engine, in every enclave; none: there is no such engine.
+    #[serde(default, deserialize_with = "mount_or_off")]
+    pub kv: Option<String>,
     /// How long a session lasts that nobody renews.
     #[serde(default = "default_ttl", deserialize_with = "crate::duration::deserialize")]
     pub token_ttl: Duration,
@@ -93,16 +101,22 @@ fn mount<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error>
     if is_valid { Ok(name) } else { Err(serde::de::Error::custom(advice)) }
 }
 
+fn mount_or_off<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    let name = String::deserialize(deserializer)?;
+    if name == "off" { Ok(None) } else { mount(name.into_deserializer()).map(Some) }
+}
+
 /// The names of the engines.
 #[derive(Debug, Clone)]
 struct Mounts {
     transit: String,
+    kv: Option<String>,
 }
 
 impl Mounts {
     /// Whether a path that begins with this segment is below an engine.
     fn have(&self, segment: &str) -> bool {
-        matches!(segment, "sys" | "auth") || segment == self.transit
+        matches!(segment, "sys" | "auth") || segment == self.transit || self.kv.as_deref() == Some(segment)
     }
 }
 
@@ -120,6 +134,7 @@ enum Kind {
     DataKey,
     Hmac,
     Verify,
+    Secrets,
     Other,
 }
 
@@ -138,6 +153,7 @@ fn routes() -> Vec<Route<State>> {
         (Kind::DataKey, route("vault/datakey").max_body(65_536)),
         (Kind::Hmac, route("vault/hmac")),
         (Kind::Verify, route("vault/verify")),
+        (Kind::Secrets, route("vault/kv").max_body(MAX_ENTRY)),
         (Kind::Other, route("vault/other").max_body(4_096)),
     ];
     debug_assert!(table.iter().enumerate().all(|(at, (kind, _))| at == *kind as usize));
@@ -152,6 +168,7 @@ impl Kind {
             Operation::LookupSelf | Operation::RenewSelf | Operation::RevokeSelf => Self::Token,
             Operation::Capabilities | Operation::Mount(_) => Self::System,
             Operation::ListKeys => Self::Keys,
+            Operation::Secret(..) | Operation::ListSecrets(_) => Self::Secrets,
             Operation::Key(what, _) => match what {
                 Use::Read | Use::Create | Use::Configure | Use::Rotate | Use::Trim | Use::Delete => Self::Keys,
                 Use::Encrypt => Self::Encrypt,
@@ -184,7 +201,7 @@ impl State {
     /// A state that serves the enclaves of a key manager.
     pub fn new(kms: Arc<kms::State>, config: &Config) -> Arc<Self> {
         let router = Router::new(routes(), &BTreeMap::new());
-        let mounts = Mounts { transit: config.transit.clone() };
+        let mounts = Mounts { transit: config.transit.clone(), kv: config.kv.clone() };
         let renewals = Renewals::new(clock::now().unix_timestamp());
         let (enclave, tokens) = (config.enclave.clone(), Tokens::default());
         let (ttl, max_ttl) = (config.token_ttl, config.token_max_ttl);
@@ -357,6 +374,8 @@ async fn answer(call: Call<State>, body: Whole) -> Result<Reply, Error> {
     match &user.operation {
         Operation::Key(what, name) => transit::answer(state, &user.entry, *what, name.as_str(), body).await,
         Operation::ListKeys => transit::list(&user.entry, call.query()).await,
+        Operation::Secret(what, path) => kv::answer(state, &user.entry, *what, path, (call.query(), body)).await,
+        Operation::ListSecrets(folder) => kv::list(&user.entry, folder, call.query()).await,
         Operation::LookupSelf => token::look_up(state, user),
         Operation::RenewSelf => token::renew(state, user, body),
         Operation::RevokeSelf => token::revoke(state, user).await,
@@ -381,6 +400,8 @@ impl User {
         let (action, name) = match &self.operation {
             Operation::Key(what, name) => (what.actions()[0].as_str(), name.as_str()),
             Operation::ListKeys => (kms::Action::KeyList.as_str(), ""),
+            Operation::Secret(what, path) => (what.action().as_str(), path.as_str()),
+            Operation::ListSecrets(folder) => (kms::Action::SecretList.as_str(), folder.as_str()),
             _ => ("", ""),
         };
         commands.add(action, name, self.credential.role());

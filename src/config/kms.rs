@@ -186,6 +186,9 @@ impl Config {
             let message = "this name is that of MINIO_KMS_HSM_KEY; choose another";
             source.note(Problem::at_key(Path::of("hsm").key(ENVIRONMENT), message));
         }
+        if self.vault.as_ref().is_some_and(|vault| vault.kv.as_ref() == Some(&vault.transit)) {
+            source.note(Problem::at(Path::of("vault.kv"), "the transit engine has this name; choose another"));
+        }
     }
 
     /// Keeps the places of what is looked at later.
@@ -273,13 +276,18 @@ mod tests {
              admin: { identity: h1:l4AoVm6xKAVGsfo8J_ttCOC6Odgq3GJLHg5NtAdOAr0 }\n\
              tls: { certs: [ { key: server.key, cert: server.crt }, { key: b.key, cert: b.crt, password: p } ], auth: on, ca: clients.crt }\n\
              log: { error: warn, audit: off, audit_file: audit.log }\n\
-             vault: { address: '0.0.0.0:8200', enclave: main, transit: keys }\n\
+             vault: { address: '0.0.0.0:8200', enclave: main, transit: keys, kv: secret }\n\
              hsm: { second: { file: second.hsm } }\n\
              rotation: { prod: { after: 2160h, keys: { often: 24h, never: off } } }\n",
         );
         let config = config.expect("a config");
         let vault = config.vault.as_ref().expect("a listener");
         assert_eq!((vault.address.port(), vault.transit.as_str()), (8200, "keys"));
+        assert_eq!(vault.kv.as_deref(), Some("secret"));
+        for off in ["", ", kv: off"] {
+            let config = parse(&format!("version: v1\nvault: {{ address: '0.0.0.0:8200'{off} }}")).expect("valid");
+            assert_eq!(config.vault.expect("a listener").kv, None);
+        }
         assert_eq!(vault.enclave.as_ref().map(ToString::to_string).as_deref(), Some("main"));
         let tls = config.tls().config;
         let pairs: Vec<_> = tls.certs.iter().map(|pair| (pair.key.to_str(), pair.cert.to_str())).collect();
@@ -342,6 +350,8 @@ mod tests {
             "version: v1\nvault: { address: nowhere }",
             "version: v1\nvault: { address: '[::]:8200', transit: sys }",
             "version: v1\nvault: { address: '[::]:8200', transit: a/b }",
+            "version: v1\nvault: { address: '[::]:8200', kv: a/b }",
+            "version: v1\nvault: { address: '[::]:8200', kv: transit }",
             "version: v1\nhsm: { env: { file: x } }",
             "version: v1\nhsm: { x: {} }",
             "version: v1\nrotation: { prod: { after: 59m } }",

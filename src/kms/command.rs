@@ -10,7 +10,7 @@ use super::wire::{
     DeleteKeyRequest, EncryptRequest, ExportKeysRequest, GenerateKeyRequest, HsmRequest, IdentityRequest,
     ImportKeyRequest, KeyVersionRequest, ListRequest, MacRequest, NameRequest, frames,
 };
-use super::{Error, transit};
+use super::{Error, secret, transit};
 use crate::auth::enclave::Identity;
 use crate::telemetry::audit::{Commands, shown};
 
@@ -127,6 +127,7 @@ commands! {
         IdentityCreate(CreateIdentityRequest) = 401 "IDENTITY:CREATE" for Enclave,
         IdentityDelete(IdentityRequest) = 402 "IDENTITY:DELETE" for Enclave,
         + Transit(transit::Change),
+        + Secret(secret::Change),
         + RevokeSession(Revocation),
         #[cfg(test)] Defect,
     }
@@ -282,6 +283,7 @@ impl Change {
             Self::KeyDelete(request) => format!("version {}", request.version).into(),
             Self::KeyImport(ImportKeyRequest { transit: Some(_), .. }) => "transit".into(),
             Self::Transit(change) => change.what.detail(),
+            Self::Secret(change) => change.detail(),
             Self::PolicyAssign(request) => format!("policy {}", shown(&request.policy)).into(),
             Self::IdentityCreate(request) if request.is_service_account => "service account".into(),
             Self::IdentityCreate(request) => shown(&request.privilege).into(),

@@ -18,7 +18,7 @@ use super::wire::{
     AssignPolicyRequest, CreateIdentityRequest, CreateKeyRequest, CreatePolicyRequest, DeleteKeyRequest, HsmRequest,
     ImportKeyRequest, TransitKey,
 };
-use super::{Action, Error};
+use super::{Action, Error, secret};
 use crate::auth::enclave::Identity;
 use crate::crypto::transit::Kind;
 use crate::crypto::{Algorithm, Key, SecretKey, random};
@@ -130,6 +130,7 @@ impl<'a> Draft<'a> {
             Change::KeyImport(request) => self.inside(enclave, action, |inside| inside.import_key(request)),
             Change::KeyDelete(request) => self.inside(enclave, action, |inside| inside.delete_key(request)),
             Change::Transit(change) => self.inside(enclave, action, |inside| inside.change_transit(change)),
+            Change::Secret(change) => self.inside(enclave, action, |inside| inside.change_secret(change)),
             Change::RevokeSession(revocation) => {
                 self.inside(enclave, action, |inside| inside.revoke_session(*revocation))
             }
@@ -184,7 +185,8 @@ impl<'a> Draft<'a> {
         let keys = enclave.keys.keys().map(|name| Place::key(&enclave, name));
         let transit = enclave.transit.keys().map(|name| Place::transit(&enclave, name));
         let revoked = enclave.revoked.keys().map(|hash| Place::revoked(&enclave, hash));
-        let transit = transit.chain(revoked);
+        let secrets = enclave.secrets.paths().map(|path| Place::secret(&enclave, path));
+        let transit = transit.chain(secrets).chain(revoked);
         let policies = enclave.policies.keys().map(|name| Place::policy(&enclave, name));
         let identities = enclave.identities.keys().map(|identity| Place::identity(&enclave, identity));
         let places =
@@ -346,6 +348,29 @@ impl Inside<'_, '_> {
         }
         let Author { caller, now, .. } = self.draft.author;
         Ok(transit::Key::new(name, derived, transit::Version::generate(kind, now, caller.to_string())?))
+    }
+
+    fn change_secret(&mut self, change: &secret::Change) -> Result<(), Error> {
+        self.authorize(change.path.as_str())?;
+        let existing = self.enclave.secrets.get(&change.path).cloned();
+        let changed = change.apply(existing.as_deref(), self.draft.author)?.map(Arc::new);
+        let Some(secret) = &changed else {
+            if existing.is_some() {
+                self.draft.changed.insert(Place::secret(&self.enclave, &change.path), None);
+                self.enclave.secrets.remove(&change.path);
+            }
+            return Ok(());
+        };
+        if changed == existing {
+            return Ok(());
+        }
+        self.enclave.secrets.insert(secret.clone());
+        self.enclave.secrets.check()?;
+        // All its versions are encrypted.
+        self.draft.steps += 1 + secret.versions().count();
+        let record = Record::Secret(self.enclave.id, secret.clone());
+        self.draft.changed.insert(Place::secret(&self.enclave, &change.path), Some(record));
+        Ok(())
     }
 
     /// Whoever has the token may end its session. Revocations of sessions that have ended by themselves are dropped.

@@ -2,9 +2,12 @@
 
 use std::sync::Arc;
 
+use time::OffsetDateTime;
+
 use super::command;
 use super::draft::{Author, Right};
 use super::policy::Policy;
+use super::secret::{self, Secret};
 use super::snapshot::{Enclave, Standing};
 use super::transit::{Change, Key};
 use super::turn::Turn;
@@ -13,7 +16,7 @@ use super::{Action, Error, Revocation, State};
 use crate::auth::enclave::Identity;
 use crate::clock;
 use crate::crypto::Sealer;
-use crate::name::PolicyName;
+use crate::name::{PolicyName, SecretPath};
 
 /// A user that was admitted to an enclave, and the enclave as it was then.
 #[derive(Debug)]
@@ -61,6 +64,23 @@ impl State {
         self.write(entry, action, command::Change::Transit(change), size).await
     }
 
+    /// Has an entry of the key/value engine changed, by this right of the caller. Waits until the change is on disk.
+    ///
+    /// # Errors
+    /// When the change is refused, or could not be written.
+    pub async fn change_secret(
+        &self,
+        entry: &Entry,
+        action: Action,
+        change: secret::Change,
+        now: OffsetDateTime,
+    ) -> Result<(), Error> {
+        let document =
+            if let secret::What::Write { document, .. } = &change.what { document.expose().len() } else { 0 };
+        let size = change.path.as_str().len() + document;
+        self.write_at(now, entry, action, command::Change::Secret(change), size).await
+    }
+
     /// Ends a session of the caller. Waits until that is on disk.
     ///
     /// # Errors
@@ -70,7 +90,18 @@ impl State {
     }
 
     async fn write(&self, entry: &Entry, action: Action, write: command::Change, size: usize) -> Result<(), Error> {
-        let author = Author { caller: entry.caller, now: clock::now(), right: Right::Account };
+        self.write_at(clock::now(), entry, action, write, size).await
+    }
+
+    async fn write_at(
+        &self,
+        now: OffsetDateTime,
+        entry: &Entry,
+        action: Action,
+        write: command::Change,
+        size: usize,
+    ) -> Result<(), Error> {
+        let author = Author { caller: entry.caller, now, right: Right::Account };
         let (enclave, commands) = (entry.enclave.name.to_string(), vec![(action, write)]);
         self.writer.apply(Order { author, enclave, commands, size }).await
     }
@@ -143,6 +174,30 @@ impl Entry {
             if name != after && self.allows(Action::KeyList, name) {
                 names.push(name);
             }
+        }
+        names
+    }
+
+    /// The entry of the key/value engine with this path.
+    pub fn secret(&self, path: &SecretPath) -> Option<&Arc<Secret>> {
+        self.enclave.secrets.get(path)
+    }
+
+    /// At most `limit` names right below a folder and behind `after`, in order: those of entries, and with a slash those
+    /// of folders. The folder is empty, or ends with a slash.
+    pub async fn below(&self, folder: &str, after: &str, limit: usize) -> Vec<&str> {
+        let (mut names, mut turn): (Vec<&str>, _) = (Vec::new(), Turn::new());
+        for (path, _) in self.enclave.secrets.range_from(folder) {
+            let Some(rest) = path.as_str().strip_prefix(folder) else { break };
+            turn.step().await;
+            let name = rest.find('/').map_or(rest, |slash| &rest[..=slash]);
+            if name <= after || names.last() == Some(&name) {
+                continue;
+            }
+            if names.len() == limit {
+                break;
+            }
+            names.push(name);
         }
         names
     }

@@ -221,6 +221,7 @@ fn put(enclaves: &mut HashMap<[u8; 16], Enclave>, record: Record) -> Option<()> 
             }
             enclave.transit.insert(key.name().clone(), key);
         }
+        Record::Secret(id, secret) => enclaves.get_mut(&id)?.secrets.insert(secret),
         Record::Revoked(id, revocation) => {
             enclaves.get_mut(&id)?.revoked.insert(revocation.hash, Arc::new(revocation));
         }

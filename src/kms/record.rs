@@ -12,13 +12,14 @@ use super::account::{Account, Privilege};
 use super::command::Revocation;
 use super::policy::{self, Policy};
 use super::ring::Ring;
+use super::secret::Secret;
 use super::snapshot::Enclave;
 use super::transit;
-use super::wire::{RuleSet, StoredVersion, Timestamp, TransitKey};
+use super::wire::{RuleSet, SecretEntry, StoredVersion, Timestamp, TransitKey};
 use crate::auth::enclave::Identity;
 use crate::crypto::{NoRandom, Sealer, SecretKey};
 use crate::hex;
-use crate::name::{EnclaveName, KeyName, PolicyName, TransitName};
+use crate::name::{EnclaveName, KeyName, PolicyName, SecretPath, TransitName};
 
 /// The place of a record: its kind, its enclave and its name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -37,6 +38,7 @@ enum Table {
     Policy = 3,
     Identity = 4,
     Transit = 5,
+    Secret = 6,
     Revoked = 7,
 }
 
@@ -67,6 +69,11 @@ impl Place {
         Self { table: Table::Transit, enclave: enclave.id, name: name.to_string() }
     }
 
+    /// The place of an entry of the key/value engine.
+    pub(super) fn secret(enclave: &Enclave, path: &SecretPath) -> Self {
+        Self { table: Table::Secret, enclave: enclave.id, name: path.to_string() }
+    }
+
     /// The place of a revoked session.
     pub(super) fn revoked(enclave: &Enclave, hash: &[u8; 32]) -> Self {
         Self { table: Table::Revoked, enclave: enclave.id, name: hex::encode(hash) }
@@ -94,6 +101,8 @@ pub enum Record {
     Key([u8; 16], Arc<Ring>),
     /// A transit key of the enclave with this id.
     Transit([u8; 16], Arc<transit::Key>),
+    /// An entry of the key/value engine of the enclave with this id.
+    Secret([u8; 16], Arc<Secret>),
     /// A revoked session of the enclave with this id.
     Revoked([u8; 16], Revocation),
     /// A policy of the enclave with this id.
@@ -202,6 +211,7 @@ impl Record {
             Self::Enclave(enclave) => Place::enclave(&enclave.name),
             Self::Key(enclave, ring) => of(Table::Key, enclave, ring.name.to_string()),
             Self::Transit(enclave, key) => of(Table::Transit, enclave, key.name().to_string()),
+            Self::Secret(enclave, secret) => of(Table::Secret, enclave, secret.path().to_string()),
             Self::Revoked(enclave, revocation) => of(Table::Revoked, enclave, hex::encode(&revocation.hash)),
             Self::Policy(enclave, policy) => of(Table::Policy, enclave, policy.name.to_string()),
             Self::Identity(enclave, account) => of(Table::Identity, enclave, account.identity.to_string()),
@@ -221,6 +231,7 @@ impl Record {
             Self::Enclave(enclave) => write(Table::Enclave, &EnclaveMessage::from(&**enclave)),
             Self::Key(enclave, ring) => write(Table::Key, &KeyMessage::new(enclave, ring)),
             Self::Transit(enclave, key) => write(Table::Transit, &TransitMessage::new(enclave, key)),
+            Self::Secret(enclave, secret) => write(Table::Secret, &SecretMessage::new(enclave, secret)),
             Self::Revoked(enclave, revocation) => write(Table::Revoked, &RevokedMessage::new(enclave, *revocation)),
             Self::Policy(enclave, policy) => write(Table::Policy, &PolicyMessage::new(enclave, policy)),
             Self::Identity(enclave, account) => write(Table::Identity, &IdentityMessage::new(enclave, account)),
@@ -236,6 +247,7 @@ impl Record {
             3 => PolicyMessage::decode(message).ok()?.read(),
             4 => IdentityMessage::decode(message).ok()?.read(),
             5 => TransitMessage::decode(message).ok()?.read(),
+            6 => SecretMessage::decode(message).ok()?.read(),
             7 => RevokedMessage::decode(message).ok()?.read(),
             _ => None,
         }
@@ -335,6 +347,27 @@ impl TransitMessage {
     fn read(self) -> Option<Record> {
         let key = transit::Key::of_message(TransitName::parse(&self.name).ok()?, &self.key?).ok()?;
         Some(Record::Transit(self.enclave.try_into().ok()?, Arc::new(key)))
+    }
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct SecretMessage {
+    #[prost(bytes = "vec", tag = "1")]
+    enclave: Vec<u8>,
+    #[prost(string, tag = "2")]
+    path: String,
+    #[prost(message, optional, tag = "3")]
+    entry: Option<SecretEntry>,
+}
+
+impl SecretMessage {
+    fn new(enclave: &[u8; 16], secret: &Secret) -> Self {
+        Self { enclave: enclave.to_vec(), path: secret.path().to_string(), entry: Some(secret.to_message()) }
+    }
+
+    fn read(self) -> Option<Record> {
+        let secret = Secret::of_message(SecretPath::parse(&self.path)?, self.entry?).ok()?;
+        Some(Record::Secret(self.enclave.try_into().ok()?, Arc::new(secret)))
     }
 }
 

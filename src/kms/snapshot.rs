@@ -11,6 +11,7 @@ use super::known::Known;
 use super::map::Map;
 use super::policy::Policy;
 use super::ring::Ring;
+use super::secret::Secrets;
 use super::transit;
 use super::{Action, Error};
 use crate::auth::enclave::Identity;
@@ -44,6 +45,8 @@ pub struct Enclave {
     pub(super) keys: Map<KeyName, Ring>,
     /// No name is one of a key, too.
     pub(super) transit: Map<TransitName, transit::Key>,
+    /// What the key/value engine holds.
+    pub(super) secrets: Secrets,
     /// Revoked sessions that have not ended yet, by the hash of their tokens.
     pub(super) revoked: Map<[u8; 32], Revocation>,
     pub(super) policies: Map<PolicyName, Policy>,
@@ -166,8 +169,9 @@ impl Enclave {
     /// An enclave with nothing in it.
     pub(super) fn new(id: [u8; 16], name: EnclaveName, created_at: OffsetDateTime, created_by: String) -> Self {
         let (keys, transit, revoked) = (Map::default(), Map::default(), Map::default());
+        let secrets = Secrets::default();
         let (policies, identities) = (Map::default(), Map::default());
-        Self { id, name, created_at, created_by, keys, transit, revoked, policies, identities }
+        Self { id, name, created_at, created_by, keys, transit, secrets, revoked, policies, identities }
     }
 
     /// The key with this name.

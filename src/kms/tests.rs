@@ -5,6 +5,7 @@ mod limits;
 mod matrix;
 mod power;
 mod rotation;
+mod secrets;
 mod semantics;
 mod transit;
 mod writing;

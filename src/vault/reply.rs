@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use crate::crypto::buffer::Buffer;
 use crate::crypto::random;
+use crate::kms;
 use crate::server::{Error, Reply};
 
 /// About how long an envelope is, in bytes.
@@ -27,6 +28,19 @@ struct Envelope<'a, D, A> {
 /// 200 with data, which takes about `capacity` bytes.
 pub(super) fn data(data: impl Serialize, capacity: usize) -> Reply {
     envelope(Some(data), None::<()>, capacity)
+}
+
+/// 200 with a list of names; 404 when there are none.
+pub(super) fn names(names: &[&str]) -> Result<Reply, Error> {
+    #[derive(Serialize)]
+    struct Names<'n> {
+        keys: &'n [&'n str],
+    }
+    if names.is_empty() {
+        return Err(not_there());
+    }
+    let size = names.iter().map(|name| name.len() + 3).sum();
+    Ok(data(Names { keys: names }, size))
 }
 
 /// 200 with data that stands at the top, too.
@@ -102,6 +116,15 @@ pub(super) fn listed(status: StatusCode, reason: &str) -> Error {
 /// 400 with the reason.
 pub(super) fn bad(reason: impl Into<std::borrow::Cow<'static, str>>) -> Error {
     Error::new(StatusCode::BAD_REQUEST, reason)
+}
+
+/// The error for a client of a change that was refused. What the state forbids is 400: no client of Vault knows 409.
+pub(super) fn refused(error: kms::Error) -> Error {
+    match error {
+        kms::Error::Denied | kms::Error::DeniedCommand(_) => denied(),
+        kms::Error::Conflict(reason) => bad(reason),
+        error => error.into(),
+    }
 }
 
 /// The one answer to everybody who may not ask, for whatever reason.

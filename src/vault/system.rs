@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::body::{self, Batch, Text};
 use super::reply::{self, bad};
-use super::target::{Operation, Target, Use, query_value};
+use super::target::{Operation, SecretUse, Target, Use, query_value};
 use super::{State, is_allowed};
 use crate::clock;
 use crate::kms::Entry;
@@ -149,7 +149,7 @@ fn words(state: &State, entry: &Entry, path: &str) -> Vec<&'static str> {
             Operation::WrongMethod(_) | Operation::Unsupported | Operation::NoRoute(_) | Operation::Forbidden
         );
         if is_there && is_allowed(entry, &operation.right()) {
-            if matches!(operation, Operation::Key(Use::Create, _)) {
+            if matches!(operation, Operation::Key(Use::Create, _) | Operation::Secret(SecretUse::Write, _)) {
                 words.push("create");
             }
             words.push(word);
@@ -188,10 +188,14 @@ struct Mount {
 /// Describes the engine that a path is below.
 pub(super) fn mount(state: &State, path: &str) -> Result<Reply, Error> {
     let name = path.split('/').next().unwrap_or_default();
-    if name != state.mounts.transit {
+    let (kind, options) = if name == state.mounts.transit {
+        ("transit", BTreeMap::new())
+    } else if state.mounts.kv.as_deref() == Some(name) {
+        ("kv", BTreeMap::from([("version", "2")]))
+    } else {
         let text = "preflight capability check returned 403, please ensure client's policies grant access to path";
         return Err(Error::new(StatusCode::FORBIDDEN, format!("{text} \"{}/\"", crate::foreign::cut(path, 256))));
-    }
+    };
     let mount = Mount {
         accessor: "",
         config: MountConfig { default_lease_ttl: 0, force_no_cache: false, max_lease_ttl: 0 },
@@ -199,13 +203,13 @@ pub(super) fn mount(state: &State, path: &str) -> Result<Reply, Error> {
         description: "",
         external_entropy_access: false,
         local: false,
-        options: BTreeMap::new(),
+        options,
         path: format!("{name}/"),
         plugin_version: "",
         running_plugin_version: "",
         running_sha256: "",
         seal_wrap: false,
-        kind: "transit",
+        kind,
         uuid: "",
     };
     Ok(reply::data(mount, 512))

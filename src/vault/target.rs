@@ -1,10 +1,13 @@
 //! What a request asks for: its enclave, its operation, and the right that it takes.
 
+use std::borrow::Cow;
+
 use hyper::Method;
+use percent_encoding::percent_decode_str;
 
 use super::Mounts;
 use crate::kms::Action;
-use crate::name::TransitName;
+use crate::name::{SecretPath, TransitName};
 
 /// A request as its method and path say it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,6 +34,10 @@ pub(super) enum Operation {
     ListKeys,
     /// Something with one key.
     Key(Use, TransitName),
+    /// Something with one entry of the key/value engine.
+    Secret(SecretUse, SecretPath),
+    /// With the folder, which is empty or ends with a slash.
+    ListSecrets(String),
     /// Not there for this method, and the right that the path takes.
     WrongMethod(Right),
     /// Below a mount, and nothing.
@@ -56,6 +63,19 @@ pub(super) enum Use {
     DataKey(DataKey),
     Hmac(Hash),
     Verify(Hash),
+}
+
+/// What is done with an entry of the key/value engine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum SecretUse {
+    Read,
+    Write,
+    Delete,
+    DeleteVersions,
+    Undelete,
+    Destroy,
+    Metadata,
+    Remove,
 }
 
 /// What a data key is answered as.
@@ -108,6 +128,21 @@ impl Use {
     }
 }
 
+impl SecretUse {
+    /// The action that must be allowed.
+    pub(super) fn action(self) -> Action {
+        self.actions()[0]
+    }
+
+    fn actions(self) -> &'static [Action] {
+        match self {
+            Self::Read | Self::Metadata => &[Action::SecretRead],
+            Self::Write | Self::Undelete => &[Action::SecretWrite],
+            Self::Delete | Self::DeleteVersions | Self::Destroy | Self::Remove => &[Action::SecretDelete],
+        }
+    }
+}
+
 impl Operation {
     /// The right that it takes.
     pub(super) fn right(&self) -> Right {
@@ -115,6 +150,8 @@ impl Operation {
             Self::Health | Self::SealStatus | Self::Leader | Self::Initialized | Self::Login => Right::Open,
             Self::Key(what, name) => Right::Any(what.actions(), name.to_string()),
             Self::ListKeys => Right::Rule(Action::KeyList),
+            Self::Secret(what, path) => Right::Any(what.actions(), path.to_string()),
+            Self::ListSecrets(folder) => Right::Any(&[Action::SecretList], folder.clone()),
             Self::WrongMethod(right) => right.clone(),
             Self::Forbidden => Right::Nobody,
             Self::LookupSelf
@@ -158,6 +195,13 @@ pub(super) fn query_value<'q>(query: &'q str, name: &str) -> Option<&'q str> {
     pairs.find(|(other, _)| *other == name).map(|(_, value)| value)
 }
 
+/// The name that a list begins behind, and how many names are wanted at most.
+pub(super) fn page(query: &str) -> (Cow<'_, str>, usize) {
+    let after = query_value(query, "after").unwrap_or_default();
+    let limit = query_value(query, "limit").and_then(|limit| limit.parse().ok()).filter(|limit| *limit > 0);
+    (percent_decode_str(after).decode_utf8_lossy(), limit.unwrap_or(usize::MAX))
+}
+
 impl Target {
     /// Parses the decoded path of a request.
     pub(super) fn parse(mounts: &Mounts, method: &Method, path: &str, query: &str) -> Self {
@@ -179,6 +223,7 @@ fn operation(mounts: &Mounts, verb: Verb, path: &str) -> Operation {
         "sys" => system(verb, below),
         "auth" => login(verb, below),
         mount if mount == mounts.transit => transit(verb, below),
+        mount if mounts.kv.as_deref() == Some(mount) => kv(verb, below),
         _ => Operation::NoRoute(path.to_owned()),
     }
 }
@@ -224,6 +269,33 @@ fn transit(verb: Verb, path: &str) -> Operation {
     match uses.iter().find(|(wanted, _)| *wanted == verb) {
         Some((_, what)) => Operation::Key(*what, name),
         None => Operation::WrongMethod(Right::Any(uses[0].1.actions(), name.to_string())),
+    }
+}
+
+fn kv(verb: Verb, path: &str) -> Operation {
+    let (command, rest) = path.split_once('/').unwrap_or((path, ""));
+    let folder = rest.strip_suffix('/').unwrap_or(rest);
+    if command == "metadata" && (verb == Verb::List || folder.is_empty()) {
+        let is_folder = folder.is_empty() || SecretPath::parse(folder).is_some();
+        let folder = if folder.is_empty() { String::new() } else { format!("{folder}/") };
+        return match verb {
+            Verb::List if is_folder => Operation::ListSecrets(folder),
+            Verb::List => Operation::Unsupported,
+            _ => Operation::WrongMethod(Right::Any(&[Action::SecretList], folder)),
+        };
+    }
+    let uses: &[_] = match command {
+        "data" => &[(Verb::Get, SecretUse::Read), (Verb::Put, SecretUse::Write), (Verb::Delete, SecretUse::Delete)],
+        "metadata" => &[(Verb::Get, SecretUse::Metadata), (Verb::Delete, SecretUse::Remove)],
+        "delete" => &[(Verb::Put, SecretUse::DeleteVersions)],
+        "undelete" => &[(Verb::Put, SecretUse::Undelete)],
+        "destroy" => &[(Verb::Put, SecretUse::Destroy)],
+        _ => return Operation::Unsupported,
+    };
+    let Some(path) = SecretPath::parse(rest) else { return Operation::Unsupported };
+    match uses.iter().find(|(wanted, _)| *wanted == verb) {
+        Some((_, what)) => Operation::Secret(*what, path),
+        None => Operation::WrongMethod(Right::Any(uses[0].1.actions(), path.to_string())),
     }
 }
 
@@ -287,9 +359,13 @@ mod tests {
     use super::*;
 
     fn target(method: &str, url: &str) -> Target {
-        let mounts = Mounts { transit: "transit".into() };
+        let mounts = Mounts { transit: "transit".into(), kv: Some("secret".into()) };
         let (path, query) = url.split_once('?').unwrap_or((url, ""));
         Target::parse(&mounts, &Method::from_bytes(method.as_bytes()).expect("a method"), path, query)
+    }
+
+    fn secret(what: SecretUse) -> Operation {
+        Operation::Secret(what, SecretPath::parse("a/b").expect("a path"))
     }
 
     fn key(what: Use) -> Operation {
@@ -317,6 +393,20 @@ mod tests {
             ("POST", "/v1/transit/encrypt/-k", Operation::Unsupported),
             ("POST", "/v1/transit/encrypt/a/b", Operation::Unsupported),
             ("GET", "/v1/transit", Operation::Unsupported),
+            ("GET", "/v1/secret/data/a/b?version=1", secret(SecretUse::Read)),
+            ("POST", "/v1/secret/data/a/b", secret(SecretUse::Write)),
+            ("DELETE", "/v1/secret/data/a/b", secret(SecretUse::Delete)),
+            ("POST", "/v1/secret/undelete/a/b", secret(SecretUse::Undelete)),
+            ("PUT", "/v1/secret/destroy/a/b", secret(SecretUse::Destroy)),
+            ("GET", "/v1/secret/metadata/a/b", secret(SecretUse::Metadata)),
+            ("DELETE", "/v1/secret/metadata/a/b", secret(SecretUse::Remove)),
+            ("LIST", "/v1/secret/metadata", Operation::ListSecrets(String::new())),
+            ("LIST", "/v1/secret/metadata/a/b", Operation::ListSecrets("a/b/".into())),
+            ("GET", "/v1/secret/metadata/a/b/?list=true", Operation::ListSecrets("a/b/".into())),
+            ("LIST", "/v1/secret/data/a", Operation::WrongMethod(Right::Any(&[Action::SecretRead], "a".into()))),
+            ("GET", "/v1/secret/data", Operation::Unsupported),
+            ("GET", "/v1/secret/data/a/../b", Operation::Unsupported),
+            ("POST", "/v1/secret/config", Operation::Unsupported),
             ("GET", "/v1/nope/x", Operation::NoRoute("nope/x".into())),
             ("GET", "/ui", Operation::NoRoute("ui".into())),
             ("GET", "/v1/sys/mounts", Operation::Forbidden),

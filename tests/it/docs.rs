@@ -60,7 +60,7 @@ fn migration() {
 #[test]
 #[ignore = "runs curl: tests/run"]
 fn vault_clients() {
-    let door = crate::vault::door::Door::start(", enclave: main");
+    let door = crate::vault::door::Door::start(", enclave: main, kv: secret");
     let address = format!("https://{}", door.server.address());
     let ca = crate::support::certs("ca.crt").display().to_string();
     let variables = [

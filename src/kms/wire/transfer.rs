@@ -155,3 +155,43 @@ pub struct ExportedKeys {
     #[prost(message, repeated, tag = "1")]
     pub keys: Vec<ImportKeyRequest>,
 }
+
+/// An entry of the key/value engine, as it is stored.
+#[derive(Clone, PartialEq, Message)]
+pub struct SecretEntry {
+    /// When its first version was made.
+    #[prost(message, optional, tag = "1")]
+    pub created_at: Option<Timestamp>,
+    /// When its latest version was made.
+    #[prost(message, optional, tag = "2")]
+    pub updated_at: Option<Timestamp>,
+    /// The number of the latest version.
+    #[prost(uint32, tag = "3")]
+    pub latest: u32,
+    /// The last versions, in order and without a gap.
+    #[prost(message, repeated, tag = "4")]
+    pub versions: Vec<SecretVersion>,
+}
+
+/// A version of an entry of the key/value engine.
+#[derive(Clone, PartialEq, Message)]
+#[prost(skip_debug)]
+pub struct SecretVersion {
+    /// When it was made.
+    #[prost(message, optional, tag = "1")]
+    pub created_at: Option<Timestamp>,
+    /// The identity that made it.
+    #[prost(string, tag = "2")]
+    pub created_by: String,
+    /// When it was deleted.
+    #[prost(message, optional, tag = "3")]
+    pub deleted_at: Option<Timestamp>,
+    /// Whether its document is gone.
+    #[prost(bool, tag = "4")]
+    pub is_destroyed: bool,
+    /// The JSON.
+    #[prost(string, tag = "5")]
+    pub document: String,
+}
+
+secret!(SecretVersion, document);

@@ -10,8 +10,8 @@ use crate::kms::{self, Action, Entry};
 use crate::server::{Error, Reply};
 use crate::vault::State;
 use crate::vault::body::{self, Flag, Number, Seconds, Text};
-use crate::vault::reply::{self, bad};
-use crate::vault::target::query_value;
+use crate::vault::reply::{self, bad, refused as of};
+use crate::vault::target::page;
 
 /// A key, as clients read it.
 #[derive(Serialize)]
@@ -79,19 +79,8 @@ pub(super) fn read(entry: &Entry, name: &str) -> Result<Reply, Error> {
 
 /// Lists the names that the caller may list.
 pub(in crate::vault) async fn list(entry: &Entry, query: &str) -> Result<Reply, Error> {
-    #[derive(Serialize)]
-    struct Names<'n> {
-        keys: Vec<&'n str>,
-    }
-    let after = query_value(query, "after").unwrap_or_default();
-    let after = percent_encoding::percent_decode_str(after).decode_utf8_lossy();
-    let limit = query_value(query, "limit").and_then(|limit| limit.parse().ok()).filter(|limit| *limit > 0);
-    let keys = entry.names(&after, limit.unwrap_or(usize::MAX)).await;
-    if keys.is_empty() {
-        return Err(reply::not_there());
-    }
-    let size = keys.iter().map(|name| name.len() + 3).sum();
-    Ok(reply::data(Names { keys }, size))
+    let (after, limit) = page(query);
+    reply::names(&entry.names(&after, limit).await)
 }
 
 /// The settings of a key, in requests that make one and that change one.
@@ -208,13 +197,4 @@ async fn change(state: &State, entry: &Entry, action: Action, name: &str, what: 
 fn shown_again(state: &State, entry: &Entry, name: &str) -> Result<Reply, Error> {
     let now = state.kms.enter(entry.enclave(), entry.caller()).map_err(|_| reply::denied())?;
     read(&now, name)
-}
-
-/// The error for a client. What the state forbids is 400: no client of Vault knows 409.
-fn of(error: kms::Error) -> Error {
-    match error {
-        kms::Error::Denied | kms::Error::DeniedCommand(_) => reply::denied(),
-        kms::Error::Conflict(reason) => bad(reason),
-        error => error.into(),
-    }
 }

@@ -33,6 +33,9 @@ fn with_enclave(more: &str) -> String {
 pub const ALL: &[&str] =
     &["KEY:CREATE", "KEY:DELETE", "KEY:STATUS", "KEY:LIST", "KEY:ENCRYPT", "KEY:DECRYPT", "KEY:GENERATE", "KEY:MAC"];
 
+/// Everything that clients do with the key/value engine.
+pub const SECRETS: &[&str] = &["SECRET:READ", "SECRET:WRITE", "SECRET:DELETE", "SECRET:LIST"];
+
 impl Door {
     /// Starts one with an empty enclave. `more` are further settings of the section.
     pub fn start(more: &str) -> Self {
@@ -66,6 +69,11 @@ impl Door {
         let Self { server, data, .. } = self;
         assert!(server.stop().success());
         Self::start_in(data, &with_enclave(more))
+    }
+
+    /// The directory of the data.
+    pub fn data(&self) -> &std::path::Path {
+        self.data.path()
     }
 
     /// The administrator, at the key manager's own listener.
