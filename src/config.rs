@@ -37,6 +37,7 @@ use self::source::Source;
 use self::yaml::Node;
 use crate::api::operations::SKIP_AUTH;
 use crate::auth::{Identity, policy};
+use crate::keystore::vault;
 use crate::migrate::enclave;
 use crate::name::{KeyName, PolicyName};
 use crate::server::route::RouteConfig;
@@ -56,6 +57,8 @@ const ENCRYPT: &str = "encrypt";
 
 /// The section below `keystore:` that names an enclave of a key manager.
 const ENCLAVE: &str = "kms";
+/// The section of a transit engine, which is no key store either.
+const TRANSIT: &str = "transit";
 
 /// The largest file that is read, in bytes.
 const MAX_FILE: u64 = 16 << 20;
@@ -201,6 +204,15 @@ pub enum Holder {
     Store(Box<keystore::Section>),
     /// An enclave of a key manager.
     Enclave(enclave::config::Config),
+    /// A transit engine of a Vault.
+    Transit(Box<vault::EngineOnly>),
+}
+
+/// The `keystore:` section that names a transit engine.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TransitSection {
+    transit: vault::EngineOnly,
 }
 
 /// The `keystore:` section that names an enclave.
@@ -252,6 +264,10 @@ impl Config {
     /// Everything that is wrong.
     pub fn load_holder(file: &FilePath) -> Result<(Holder, Vec<Finding>), Errors> {
         let source = Source::open(file)?;
+        if source.names_transit() {
+            let (engine, warnings) = Self::examine_transit(source, &env::get).whole()?;
+            return Ok((Holder::Transit(Box::new(engine)), warnings));
+        }
         Ok(match source.names_enclave() {
             true => {
                 let (enclave, warnings) = Self::examine_enclave(source, &env::get).whole()?;
@@ -303,6 +319,15 @@ impl Config {
         let warnings = source.drop_ignored();
         let config = source.read(|root| below_keystore(root, |section| EnclaveSection::deserialize(section)));
         Examined { config: config.map(|section| section.kms), errors: source.into_errors(), warnings }
+    }
+
+    fn examine_transit(mut source: Source<'_>, lookup: Lookup<'_>) -> Examined<vault::EngineOnly> {
+        source.refuse_old();
+        source.refuse_encrypt();
+        source.expand(&Path::of("keystore"), lookup);
+        let warnings = source.drop_ignored();
+        let config = source.read(|root| below_keystore(root, |section| TransitSection::deserialize(section)));
+        Examined { config: config.map(|section| section.transit), errors: source.into_errors(), warnings }
     }
 
     /// Loads every file that the `tls:` section names.

@@ -11,7 +11,8 @@
 //!
 //! `source.rs` and `target.rs` are the traits of the two sides; `enclave/` implements both for a key manager.
 //! A run that ends early leaves no key half-written. Another run with [`OnConflict::Skip`] goes on from there.
-//! `reseal.rs` is a run of its own: it changes the seal of the keys in one store.
+//! `reseal.rs` is a run of its own: it changes the seal of the keys in one store. So is `transit.rs`, for the keys of a
+//! transit engine of a Vault.
 
 mod charge;
 mod copy;
@@ -24,6 +25,7 @@ mod report;
 pub mod reseal;
 pub mod source;
 pub mod target;
+pub mod transit;
 
 use std::fmt;
 

@@ -4,6 +4,7 @@ pub(super) mod meter;
 pub(super) mod place;
 pub(super) mod report_file;
 pub(super) mod session;
+mod transit;
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -13,6 +14,7 @@ use anyhow::{Context as _, bail};
 pub(super) use self::place::Usage;
 use self::session::{Scope, Session};
 use super::out::Out;
+use super::prompt::Consent;
 use crate::keystore::Access;
 use crate::migrate::{KeyReport, OnConflict, Plan, Prove, Report, Side, Verdict};
 use crate::text::{counted, first};
@@ -34,6 +36,8 @@ pub(super) struct Args {
     /// Do not read written keys back to check them.
     #[arg(long)]
     no_verify: bool,
+    #[command(flatten)]
+    consent: Consent,
 }
 
 impl Args {
@@ -60,6 +64,9 @@ impl Incomplete {
 
 /// Runs the command.
 pub(super) fn run(args: Args, out: &mut Out) -> anyhow::Result<()> {
+    if args.scope.names_transit() {
+        return transit::run(args, out);
+    }
     session::block_on(async {
         let on_conflict = args.on_conflict();
         let prove = if args.no_verify { Prove::Trust } else { Prove::ReadBack };

@@ -10,7 +10,7 @@ use super::finding::{Finding, Place};
 use super::path::{Path, Step};
 use super::read::{self, Problem};
 use super::yaml::{self, Entry, Node, Position, Scalar, Value};
-use super::{ENCLAVE, ENCRYPT, old, read_file};
+use super::{ENCLAVE, ENCRYPT, TRANSIT, old, read_file};
 use crate::keystore::seal;
 
 /// The most errors that are looked for.
@@ -60,9 +60,18 @@ impl<'f> Source<'f> {
 
     /// Whether an enclave of a key manager stands where a key store could, and no key store does.
     pub(super) fn names_enclave(&self) -> bool {
+        self.names_only(ENCLAVE)
+    }
+
+    /// Whether `keystore:` names a transit engine of a Vault, and nothing else.
+    pub(super) fn names_transit(&self) -> bool {
+        self.names_only(TRANSIT)
+    }
+
+    fn names_only(&self, what: &str) -> bool {
         let section = self.document.root.entry("keystore").map_or(&[][..], |section| section.value.entries());
         let mut named = section.iter().filter(|entry| !entry.value.is_null() && entry.key != ENCRYPT);
-        named.next().is_some_and(|entry| entry.key == ENCLAVE) && named.next().is_none()
+        named.next().is_some_and(|entry| entry.key == what) && named.next().is_none()
     }
 
     /// Refuses an enclave of a key manager as key store.
@@ -70,6 +79,9 @@ impl<'f> Source<'f> {
         let message = "a key manager is no key store of a server; only 'migrate' and 'verify' read this section, and \
                        there no key store stands beside it";
         self.refuse(Path::of("keystore").key(ENCLAVE), message);
+        let message = "a transit engine is no key store of a server; only 'migrate' reads this section, and there no key \
+                       store stands beside it";
+        self.refuse(Path::of("keystore").key(TRANSIT), message);
     }
 
     /// Refuses the seal of a key store.

@@ -3,6 +3,7 @@
 
 mod api;
 mod config;
+mod engine;
 mod index;
 mod kv;
 mod login;
@@ -24,9 +25,10 @@ use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
 pub use self::config::{
-    AppRole, Cert, Config, Jwt, Kubernetes, Login, Secret, SecretId, Tls, Transit as TransitConfig, TransitOnly,
-    UserPass, Version,
+    AppRole, Cert, Config, EngineOnly, Jwt, Kubernetes, Login, Secret, SecretId, Tls, Transit as TransitConfig,
+    TransitOnly, UserPass, Version,
 };
+pub use self::engine::{Described, Engine};
 pub use self::transit::Transit;
 
 use self::api::{Answer, Api, Ask, Namespace};

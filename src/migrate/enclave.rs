@@ -10,6 +10,7 @@ mod import;
 mod probe;
 mod rights;
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use futures_util::FutureExt as _;
@@ -20,9 +21,9 @@ use self::error::explain;
 use crate::auth::enclave::Identity;
 use crate::client::kms::Commands;
 use crate::client::{self, Client};
-use crate::keystore::{self, Error, Listing, Waits, patiently};
+use crate::keystore::{self, Access, Error, Listing, Waits, patiently};
 use crate::kms::Action;
-use crate::kms::wire::{EXPORT, ListKeysResponse, ListRequest, WHOLE_KEYS};
+use crate::kms::wire::{EXPORT, KeyStatus, ListKeysResponse, ListRequest, TRANSIT_KEYS, WHOLE_KEYS};
 use crate::name::EnclaveName;
 
 /// The number of keys in a request. It is large enough that the round trip does not count, and small enough for the
@@ -100,10 +101,22 @@ impl Enclave {
 
     async fn list(&self) -> Result<Listing, Error> {
         let mut listing = Listing::default();
+        self.each_key(|key| listing.insert(&key.name)).await?;
+        Ok(listing.sorted())
+    }
+
+    /// The names of all keys, with their types.
+    pub(super) async fn kinds(&self) -> Result<BTreeMap<String, String>, Error> {
+        let mut kinds = BTreeMap::new();
+        self.each_key(|key| drop(kinds.insert(key.name.clone(), key.kind.clone()))).await?;
+        Ok(kinds)
+    }
+
+    async fn each_key(&self, mut note: impl FnMut(&KeyStatus)) -> Result<(), Error> {
         let mut request = ListRequest::default();
         loop {
             let page: ListKeysResponse = self.ask_one(Action::KeyList, &request).await?;
-            page.keys.iter().for_each(|key| listing.insert(&key.name));
+            page.keys.iter().for_each(&mut note);
             if page.continue_at.is_empty() {
                 break;
             }
@@ -112,7 +125,17 @@ impl Enclave {
             }
             request.continue_at = page.continue_at;
         }
-        Ok(listing.sorted())
+        Ok(())
+    }
+
+    /// Checks that it has transit keys and gives them back, and that we may have them.
+    pub(super) async fn check_transit(&self) -> Result<(), Error> {
+        self.check_exports()?;
+        if !self.has(TRANSIT_KEYS) {
+            let host = &self.host;
+            return Err(Error::Failed(format!("the key manager at {host} has no transit keys; update it").into()));
+        }
+        self.check_rights(Access::Create, true).await
     }
 
     /// Fails when the key manager cannot export keys.

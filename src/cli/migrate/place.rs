@@ -20,6 +20,10 @@ use crate::name::EnclaveName;
 #[error("{0}")]
 pub(in crate::cli) struct Usage(&'static str);
 
+/// The error where a transit engine cannot stand.
+const TRANSIT: &str =
+    "a transit engine is read and written by 'claviger migrate' only, and the other side is an enclave";
+
 /// The place that keys are copied to.
 #[derive(Debug, clap::Args)]
 #[group(skip)]
@@ -46,13 +50,28 @@ impl Destination {
     pub(super) async fn open(self, waits: &Waits) -> anyhow::Result<Box<dyn Target>> {
         let Some(file) = &self.target else { return Ok(Box::new(self.enclave(waits).await?)) };
         let context = || format!("the target ({})", file.display());
-        let section = match load_holder(file)? {
+        let section = match holder(file)? {
             Holder::Enclave(config) => return Ok(Box::new(enclave(&config, waits).await.with_context(context)?)),
+            Holder::Transit(_) => bail!(TRANSIT),
             Holder::Store(section) => section,
         };
         let target = target::Store::open(*section, waits).await.with_context(context)?;
         warn(file, target.warnings());
         Ok(Box::new(target))
+    }
+
+    /// The config file that names it; none: options do.
+    pub(super) fn file(&self) -> Option<&Path> {
+        self.target.as_deref()
+    }
+
+    /// Connects to it, which must be an enclave.
+    pub(super) async fn enclave_only(self, waits: &Waits) -> anyhow::Result<Enclave> {
+        let Some(file) = &self.target else { return self.enclave(waits).await };
+        let Holder::Enclave(config) = holder(file)? else {
+            bail!("the keys of a transit engine go to an enclave: name one in 'keystore.kms' of '{}'", file.display());
+        };
+        enclave(&config, waits).await.with_context(|| format!("the target ({})", file.display()))
     }
 
     /// Connects to the enclave that options and environment name.
@@ -75,8 +94,9 @@ impl Destination {
 /// Connects to the source.
 pub(in crate::cli) async fn source(file: &Path, waits: &Waits) -> anyhow::Result<Box<dyn Source>> {
     let context = || format!("the source ({})", file.display());
-    let section = match load_holder(file)? {
+    let section = match holder(file)? {
         Holder::Enclave(config) => return Ok(Box::new(enclave(&config, waits).await.with_context(context)?)),
+        Holder::Transit(_) => bail!(TRANSIT),
         Holder::Store(section) => section,
     };
     let Some(store) = section.open().await.with_context(context)? else {
@@ -88,7 +108,7 @@ pub(in crate::cli) async fn source(file: &Path, waits: &Waits) -> anyhow::Result
 }
 
 /// Connects to the enclave that a config names.
-async fn enclave(config: &enclave::config::Config, waits: &Waits) -> anyhow::Result<Enclave> {
+pub(super) async fn enclave(config: &enclave::config::Config, waits: &Waits) -> anyhow::Result<Enclave> {
     ensure!(!config.endpoint.is_empty(), "keystore.kms.endpoint must name a server");
     let servers = config.endpoint.iter().map(|endpoint| Endpoint::parse(endpoint)).collect::<Result<_, _>>()?;
     let trust = Trust::System { also: config.tls.ca.clone().or_else(environment::ssl_cert_file) };
@@ -121,12 +141,17 @@ pub(in crate::cli) fn load(path: &Path) -> anyhow::Result<keystore::Section> {
     Ok(section)
 }
 
-/// As [`load`], where an enclave of a key manager may stand, too.
-fn load_holder(path: &Path) -> anyhow::Result<Holder> {
+/// Whether a file names a transit engine. One that cannot be read names none; whoever reads it next says why.
+pub(super) fn names_transit(path: &Path) -> bool {
+    matches!(Config::load_holder(path), Ok((Holder::Transit(_), _)))
+}
+
+/// As [`load`], where an enclave of a key manager, or a transit engine, may stand, too.
+pub(super) fn holder(path: &Path) -> anyhow::Result<Holder> {
     let (holder, warnings) = Config::load_holder(path)?;
     match &holder {
         Holder::Store(section) => warn_of(path, &warnings, section),
-        Holder::Enclave(_) => warn_of_file(&warnings),
+        Holder::Enclave(_) | Holder::Transit(_) => warn_of_file(&warnings),
     }
     Ok(holder)
 }

@@ -50,6 +50,29 @@ pub(in crate::cli) struct Scope {
     quiet: bool,
 }
 
+/// A [`Scope`] in parts.
+pub(super) struct Parts {
+    pub(super) from: PathBuf,
+    pub(super) target: Destination,
+    pub(super) selection: Selection,
+    pub(super) only_version: Option<u32>,
+    pub(super) report: Option<PathBuf>,
+    pub(super) json: bool,
+    pub(super) quiet: bool,
+}
+
+impl Scope {
+    /// Whether a side is a transit engine of a Vault.
+    pub(super) fn names_transit(&self) -> bool {
+        place::names_transit(&self.from) || self.target.file().is_some_and(place::names_transit)
+    }
+
+    pub(super) fn into_parts(self) -> Parts {
+        let Self { from, target, pattern, exclude, only_version, report, json, quiet, .. } = self;
+        Parts { from, target, selection: Selection { pattern, exclude }, only_version, report, json, quiet }
+    }
+}
+
 /// Parses a pattern. An empty one selects all keys.
 fn pattern(text: &str) -> Result<Glob, Malformed> {
     Glob::parse(if text.is_empty() { "*" } else { text })

@@ -263,6 +263,59 @@ impl TransitOnly {
     }
 }
 
+/// A transit engine whose keys are moved: the `keystore.transit:` section of a config file for `migrate`. It is no key
+/// store, so a server cannot use it.
+#[derive(Debug, Deserialize)]
+#[serde(try_from = "EngineSection")]
+pub struct EngineOnly {
+    /// Where Vault answers.
+    pub endpoint: Url,
+    /// The namespace of the transit engine; none: the root namespace.
+    pub namespace: Option<String>,
+    /// The path of the transit engine. Default "transit".
+    pub engine: String,
+    /// How to log in.
+    pub login: Login,
+    /// Certificates.
+    pub tls: Tls,
+}
+
+impl EngineOnly {
+    /// What is dangerous, or hardly meant.
+    pub fn warnings(&self) -> Vec<String> {
+        warnings(&self.endpoint, &self.tls)
+    }
+}
+
+/// The section of a transit engine as it is written.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct EngineSection {
+    endpoint: Url,
+    #[serde(default = "transit", deserialize_with = "transit_unless_set")]
+    engine: String,
+    namespace: Option<String>,
+    approle: Option<AppRole>,
+    kubernetes: Option<Kubernetes>,
+    userpass: Option<UserPass>,
+    jwt: Option<Jwt>,
+    #[serde(default, deserialize_with = "section")]
+    cert: Option<Cert>,
+    token: Option<Token>,
+    #[serde(default)]
+    tls: Tls,
+}
+
+impl TryFrom<EngineSection> for EngineOnly {
+    type Error = &'static str;
+
+    fn try_from(section: EngineSection) -> Result<Self, Self::Error> {
+        let EngineSection { endpoint, engine, namespace, approle, kubernetes, userpass, jwt, cert, token, tls } = section;
+        let login = Logins { approle, kubernetes, userpass, jwt, cert, token }.only(&tls)?;
+        Ok(Self { endpoint, namespace, engine, login, tls })
+    }
+}
+
 pub(super) fn warnings(endpoint: &Url, tls: &Tls) -> Vec<String> {
     let skips = tls.insecure_skip_verify.then(|| {
         format!(

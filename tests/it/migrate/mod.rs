@@ -17,5 +17,6 @@ mod stores;
 mod support;
 mod syncs;
 mod transcripts;
+mod transit;
 mod trouble;
 mod verify;
