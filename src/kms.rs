@@ -48,8 +48,8 @@ pub mod wire;
 mod writer;
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
-use std::sync::{Arc, OnceLock};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use hyper::header::HeaderValue;
@@ -57,6 +57,7 @@ use hyper::header::HeaderValue;
 use self::wire::{Encoding, ErrResponse};
 use self::writer::Writer;
 use crate::auth::{Caller, Denied, Identity, Requirement, admit, enclave, peer};
+use crate::name::EnclaveName;
 use crate::server::{self, Asked, Decision, Handle, Reply, Route, Router, Service};
 use crate::telemetry::Telemetry;
 use crate::telemetry::metrics::Text;
@@ -114,6 +115,8 @@ pub struct State {
     server: OnceLock<Handle<Self>>,
     /// Writes the metrics of another listener beside those of that server.
     beside: OnceLock<WriteMetrics>,
+    /// The enclaves that listeners for the KES API serve.
+    with_kes: RwLock<BTreeSet<EnclaveName>>,
     /// Where clients reach that server, as `host:port`.
     host: OnceLock<String>,
 }
@@ -127,7 +130,13 @@ impl State {
         let (router, writer) = (Router::new(routes(), &BTreeMap::new()), Writer::start(keeper)?);
         let (server, beside, host) = (OnceLock::new(), OnceLock::new(), OnceLock::new());
         let rotated = rotation::Rotated::default();
-        Ok(Arc::new(Self { router, writer, telemetry, started, rotated, server, beside, host }))
+        let with_kes = RwLock::default();
+        Ok(Arc::new(Self { router, writer, telemetry, started, rotated, server, beside, with_kes, host }))
+    }
+
+    /// Whether a listener for the KES API serves this enclave.
+    fn has_kes(&self, enclave: &str) -> bool {
+        self.with_kes.read().unwrap_or_else(PoisonError::into_inner).contains(enclave)
     }
 
     /// Shows the metrics of another listener beside its own. Only the first call counts.

@@ -4,6 +4,8 @@ use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest as _, Sha256};
 
 use crate::{hex, name};
@@ -24,6 +26,12 @@ impl Identity {
     /// Parses an identity from a config or a URL.
     pub fn parse(text: &str) -> Result<Self, Error> {
         if name::is_valid(text) { Ok(Self(text.into())) } else { Err(Error(text.into())) }
+    }
+
+    /// The identity that a key manager spells so: `h1:` and the hash in base64.
+    pub fn of_key_manager(text: &str) -> Option<Self> {
+        let hash = URL_SAFE_NO_PAD.decode(text.strip_prefix("h1:")?).ok()?;
+        (hash.len() == 32).then(|| Self(hex::encode(&hash).into()))
     }
 
     /// The identity of a public key, given as DER SubjectPublicKeyInfo.
@@ -63,9 +71,29 @@ impl fmt::Debug for Identity {
 impl<'de> serde::Deserialize<'de> for Identity {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
+        if let Some(identity) = Self::of_key_manager(&text) {
+            return Ok(identity);
+        }
         // The error does not quote the text: it may be an API key in the wrong place.
         Self::parse(&text).map_err(|_| {
             serde::de::Error::custom("not an identity; write the 64 hex digits that 'claviger identity of' prints")
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_config_may_spell_an_identity_as_a_key_manager_does() {
+        let read = |text: &str| serde_json::from_value::<Identity>(text.into()).ok();
+        let hex = "97802856 6eb12805 46b1fa3c 27fb6d08 e0ba39d8 2adc624b 1e0e4db4 074e02bd".replace(' ', "");
+        let identity = read("h1:l4AoVm6xKAVGsfo8J_ttCOC6Odgq3GJLHg5NtAdOAr0").expect("an identity");
+        assert_eq!(identity.as_str(), hex);
+        assert_eq!(read(&hex), Some(identity));
+        for wrong in ["h1:", "h1:l4Ao", "h1:l4AoVm6xKAVGsfo8J_ttCOC6Odgq3GJLHg5NtAdOAr0=", "h2:x"] {
+            assert_eq!(read(wrong), None, "{wrong}");
+        }
     }
 }

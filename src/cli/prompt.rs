@@ -54,6 +54,18 @@ impl Consent {
         self.ask(question)
     }
 
+    /// Asks for this very text on a terminal. Where there is none, '--yes' must have been given.
+    ///
+    /// # Errors
+    /// When nobody has agreed.
+    pub(super) fn insist_on(&self, question: &str, text: &str) -> anyhow::Result<()> {
+        if self.must_be_asked_for() {
+            return typed(question, text);
+        }
+        ensure!(self.yes, "{question}\nthere is no terminal to ask on; say '--yes' to agree");
+        Ok(())
+    }
+
     /// Asks on a terminal, unless '--yes' was given.
     ///
     /// # Errors

@@ -70,6 +70,9 @@ const IGNORED: &str = "KES does not know this setting and ignores it";
 const NO_VARIABLES: [&str; 4] = ["version", "api.*.skip_auth", "policy.*.allow", "policy.*.deny"];
 const VARIABLE: &str = "KES does not replace variables here; write the value itself";
 
+/// What is an identity for a key manager only.
+const SPELLING: &str = "KES knows no identity that is written like this; write the 64 hex digits of the same";
+
 /// What the archived server does not know in a file: a danger where it would not start, or not find keys.
 pub(super) fn unknown(source: &Source<'_>) -> Vec<Finding> {
     let known = yaml::parse(KNOWN).expect("it is YAML").0;
@@ -100,6 +103,9 @@ fn compare(node: &Node, known: &Node, way: &Way, found: &mut Vec<Problem>) {
     let is_variable = node.text().is_some_and(|text| text.starts_with("${"));
     if is_variable && NO_VARIABLES.contains(&way.general.as_str()) {
         found.push(Problem { weight: Weight::Danger, ..Problem::at(way.path.clone(), VARIABLE) });
+    }
+    if node.text().is_some_and(|text| text.starts_with("h1:")) {
+        found.push(Problem { weight: Weight::Danger, ..Problem::at(way.path.clone(), SPELLING) });
     }
     for entry in node.entries() {
         let known = [entry.key.as_str(), "*"].into_iter().find_map(|key| known.entry(key));

@@ -40,14 +40,14 @@ fn odd_admin(text: &str) -> Option<&'static str> {
 /// Why no client can have an identity.
 fn odd_identity(text: &str) -> Option<&'static str> {
     let is_hash = |text: &str| Identity::parse(text).is_ok_and(|identity| identity.is_hash());
-    if is_hash(text) {
+    if is_hash(text) || Identity::of_key_manager(text).is_some() {
         None
     } else if is_hash(&text.to_ascii_lowercase()) {
         Some("no client can have this identity: the letters of an identity are lower-case; write them so")
     } else if text.starts_with("h1:") {
         Some(
-            "no client can have this identity: it is written as for a key manager; \
-             write the 64 hex digits that 'claviger identity of' prints",
+            "no client can have this identity: 'h1:' and 43 characters of URL-safe base64 are one, and this is not; \
+             write what 'claviger identity of' prints",
         )
     } else {
         Some(
@@ -165,12 +165,14 @@ mod tests {
             (odd_identity(hash), odd_admin(hash), odd_admin("disabled"), odd_admin("_")),
             (None, None, None, None)
         );
+        let spelled = "h1:l4AoVm6xKAVGsfo8J_ttCOC6Odgq3GJLHg5NtAdOAr0";
+        assert_eq!((odd_identity(spelled), odd_admin(spelled)), (None, None));
         for (text, says) in [
             (hash.to_uppercase(), "lower-case"),
             (format!(" {hash}"), "white space"),
             (format!("{hash}\n"), "white space"),
             (hash[1..].to_owned(), "64 lower-case hex digits"),
-            ("h1:l4AoVm6xKAVGsfo8J_ttCOC6Odgq3GJLHg5NtAdOAr0".to_owned(), "key manager"),
+            ("h1:l4AoVm6xKAVGsfo8J_ttCOC6Odgq3GJLHg5NtAdOAr".to_owned(), "43 characters"),
             ("kes:v1:AD9E".to_owned(), "API key"),
         ] {
             assert!(odd_admin(&text).is_some_and(|message| message.contains(says)), "{text}");

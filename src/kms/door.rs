@@ -4,7 +4,7 @@
 //! is kept in between, so that a deletion or a new version counts for all listeners at once.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -33,8 +33,10 @@ pub struct Door {
 }
 
 impl Door {
-    /// A door to the enclave with this name. It need not exist yet.
+    /// A door to the enclave with this name. It need not exist yet. From now on the key manager knows that clients of the
+    /// KES API use the enclave.
     pub fn new(state: Arc<State>, enclave: EnclaveName) -> Self {
+        state.with_kes.write().unwrap_or_else(PoisonError::into_inner).insert(enclave.clone());
         Self { state, enclave }
     }
 

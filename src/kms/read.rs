@@ -46,6 +46,8 @@ pub(super) struct Reader<'a> {
     pub enclave: &'a str,
     /// How to encode the answer.
     pub encoding: Encoding,
+    /// Whether a listener for the KES API serves that enclave.
+    pub has_kes: bool,
     /// What the server itself tells system administrators.
     pub cluster: &'a (dyn Fn(&Snapshot) -> ClusterStatusResponse + Sync),
 }
@@ -133,7 +135,8 @@ impl Inside<'_> {
         }
         let ring = self.enclave.key(&request.name)?;
         let (number, version) = ring.version(request.version)?;
-        Ok(key_status(ring, number, version))
+        let fits_a_kes = self.reader.has_kes && ring.next == 2;
+        Ok(KeyStatus { fits_a_kes, ..key_status(ring, number, version) })
     }
 
     fn encrypt(&self, request: &EncryptRequest) -> Result<EncryptResponse, Error> {
@@ -418,6 +421,7 @@ fn key_status(ring: &Ring, number: u32, version: &Version) -> KeyStatus {
         kind: version.algorithm().to_string(),
         created_at: Some(version.key.created_at().into()),
         created_by: version.created_by(),
+        fits_a_kes: false,
     }
 }
 
@@ -428,6 +432,7 @@ fn transit_status(key: &transit::Key, number: u32, version: &transit::Version) -
         kind: key.settings().kind.as_str().to_owned(),
         created_at: Some(version.created_at().into()),
         created_by: version.created_by().to_owned(),
+        fits_a_kes: false,
     }
 }
 

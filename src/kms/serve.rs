@@ -42,7 +42,8 @@ async fn read(
 ) -> Result<Reply, server::Error> {
     let (snapshot, encoding) = (call.state().writer.snapshot(), Encoding::of(call.accept()));
     let cluster = |snapshot: &Snapshot| super::status::cluster(call.state(), snapshot);
-    let reader = Reader { snapshot: &snapshot, caller, enclave: call.name(), encoding, cluster: &cluster };
+    let has_kes = call.state().has_kes(call.name());
+    let reader = Reader { snapshot: &snapshot, caller, enclave: call.name(), encoding, has_kes, cluster: &cluster };
     let (mut replies, mut len, mut turn) = (Vec::with_capacity(queries.len()), 0, Turn::new());
     for (action, query) in queries {
         let reply = reader.answer(*action, query, &mut turn).await;

@@ -98,8 +98,14 @@ fn ask<M: prost::Message + Default>(
     action: Action,
     read: &Query,
 ) -> Result<M, Error> {
-    let reader =
-        Reader { snapshot: keeper.snapshot(), caller, enclave, encoding: Encoding::Protobuf, cluster: &no_cluster };
+    let reader = Reader {
+        snapshot: keeper.snapshot(),
+        caller,
+        enclave,
+        encoding: Encoding::Protobuf,
+        has_kes: false,
+        cluster: &no_cluster,
+    };
     Ok(M::decode(&**answer(&reader, action, read)?).expect("our own encoding"))
 }
 

@@ -192,6 +192,8 @@ pub(super) fn seconds(duration: Duration) -> i64 {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::auth::enclave::ApiKey;
     use crate::crypto::SecretKey;
@@ -257,5 +259,14 @@ mod tests {
         assert_eq!(renewals.renew(&numbered(one, MOST), TTL, 1_200), Ok(()), "all others have ended");
         let renewed = renewals.write();
         assert_eq!((renewed.sessions.len(), renewed.by_identity.len()), (1, 1));
+    }
+
+    proptest! {
+        #[test]
+        fn what_was_not_signed_here_is_no_session(token in "(cvs\\.)?\\PC{0,250}", bytes: Vec<u8>) {
+            prop_assert_eq!(Session::of(&sealer(1), &token), None);
+            let token = format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(bytes));
+            prop_assert_eq!(Session::of(&sealer(1), &token), None);
+        }
     }
 }

@@ -356,6 +356,8 @@ fn hashed(is_hmac: bool, hash: Option<&str>) -> Uses {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn target(method: &str, url: &str) -> Target {
@@ -430,6 +432,21 @@ mod tests {
             ("/v1/", None),
         ] {
             assert_eq!(target("POST", path).namespace.as_deref(), namespace, "{path}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_sent_leads_somewhere_and_takes_a_right(
+            method in "[A-Z]{1,7}",
+            path in "(/v1)?(/(transit|secret|sys|auth|keys|data|metadata|encrypt|[a-z.%]{0,9}|\\PC{0,9})){0,6}/?",
+            query in "\\PC{0,40}",
+        ) {
+            let target = target(&method, &format!("{path}?{query}"));
+            // Who has no right at all gets nowhere but to what shows no secret.
+            let open = [Operation::Health, Operation::SealStatus, Operation::Leader, Operation::Initialized, Operation::Login];
+            prop_assert_eq!(target.operation.right() == Right::Open, open.contains(&target.operation));
+            let _ = page(&query);
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Clients that try to fill the server's memory, or its audit log.
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
@@ -16,6 +17,7 @@ use hyper::client::conn::http2::{Builder, SendRequest};
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use prost::Message as _;
+use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::task::JoinSet;
 
@@ -23,6 +25,7 @@ use super::kms;
 use super::support::client::Guard;
 use super::support::frames::{frame, head_as_kept, head_to_keep, next_frame, preface};
 use super::support::{Client, Identity, Protocol, TestServer, block_on, door, eventually};
+use super::vault::door::{ALL, Door};
 
 const MIB: usize = 1 << 20;
 
@@ -146,9 +149,25 @@ fn key_manager() -> (TestServer, tempfile::TempDir) {
 }
 
 fn as_key(server: &TestServer, key: &ApiKey) -> Client {
+    as_key_at(server.address(), key)
+}
+
+fn as_key_at(address: SocketAddr, key: &ApiKey) -> Client {
     let certificate = key.certificate(claviger::clock::now()).expect("made");
     let identity = Identity { chain: vec![certificate], key: key.private_key() };
-    Client::new(server.address(), Some(identity), Protocol::H2)
+    Client::new(address, Some(identity), Protocol::H2)
+}
+
+/// A listener for clients of a Vault with a key, and a user.
+fn vault_door() -> (Door, ApiKey) {
+    let door = Door::start("");
+    let user = door.user("all", ALL, "*");
+    door.with_token(user.expose()).ask("POST", "transit/keys/my-key", json!({}));
+    (door, user)
+}
+
+fn is_well_as_vault(door: &Door, user: &ApiKey) {
+    door.with_token(user.expose()).ask("POST", "transit/encrypt/my-key", json!({ "plaintext": "" }));
 }
 
 async fn is_well(server: &TestServer) {
@@ -247,6 +266,39 @@ fn unfinished_bodies_take_no_more_in_a_key_manager_and_nothing_where_nobody_know
 }
 
 #[test]
+fn unfinished_bodies_take_no_more_where_clients_of_a_vault_are_served() {
+    let (door, user) = vault_door();
+    let stranger = ApiKey::generate().expect("random bytes");
+    let of = |key: &ApiKey| Attack {
+        client: as_key_at(door.address, key),
+        method: "POST",
+        path: "/v1/transit/encrypt/my-key",
+        body: unfinished(),
+        window: 65_535,
+        is_whole: false,
+        connections: TWO,
+    };
+    let grown = block_on(of(&stranger).run(&door.server, 403, CONNECTIONS * STREAMS));
+    assert!(grown < 24 * MIB, "nobody knows the client: {} MiB more", grown / MIB);
+    let before = door.server.resident();
+    block_on(of(&user).run(&door.server, 503, CONNECTIONS * REFUSED));
+    is_well_as_vault(&door, &user);
+    gives_back(&door.server, before);
+}
+
+#[test]
+fn replies_that_nobody_reads_take_no_more_where_clients_of_a_vault_are_served() {
+    let (door, user) = vault_door();
+    let body = format!("{{\"plaintext\":\"{}\"}}", STANDARD.encode(vec![7; 700_000])).into();
+    let (method, path, client) = ("POST", "/v1/transit/encrypt/my-key", as_key_at(door.address, &user));
+    let attack = Attack { client, method, path, body, window: 0, is_whole: true, connections: TWO };
+    let before = door.server.resident();
+    block_on(attack.run(&door.server, 503, CONNECTIONS * REFUSED));
+    is_well_as_vault(&door, &user);
+    gives_back(&door.server, before);
+}
+
+#[test]
 fn replies_that_nobody_reads_take_no_more_than_their_share() {
     unread_replies(&TestServer::fixture());
 }
@@ -290,10 +342,27 @@ fn replies_that_nobody_reads_take_no_more_in_a_key_manager() {
 #[test]
 fn a_client_that_nobody_knows_fills_no_audit_log() {
     let server = TestServer::fixture();
+    audit_flood(&server, server.address(), "/v1/key/describe/", || block_on(is_well(&server)));
+}
+
+#[test]
+fn nor_does_it_where_a_key_manager_serves_the_kes_api() {
+    let server = door::fixture();
+    audit_flood(&server, server.address(), "/v1/key/describe/", || block_on(is_well(&server)));
+}
+
+#[test]
+fn nor_does_it_where_clients_of_a_vault_are_served() {
+    let (door, user) = vault_door();
+    audit_flood(&door.server, door.address, "/v1/transit/keys/", || is_well_as_vault(&door, &user));
+}
+
+/// Asks for a long path below this one, many times, as nobody.
+fn audit_flood(server: &TestServer, address: SocketAddr, below: &str, is_well: impl Fn()) {
     let batch = 100;
     block_on(async {
-        let client = Client::new(server.address(), None, Protocol::H2);
-        let path = format!("/v1/key/describe/{}", "a".repeat(3_900));
+        let client = Client::new(address, None, Protocol::H2);
+        let path = format!("{below}{}", "a".repeat(3_900));
         let mut tls = client.connect().await.expect("a connection");
         let whole_window = frame(8, 0, 0, &(1_u32 << 30).to_be_bytes());
         tls.write_all(&[preface(), whole_window].concat()).await.expect("written");
@@ -315,11 +384,11 @@ fn a_client_that_nobody_knows_fills_no_audit_log() {
                 }
             }
         }
-        is_well(&server).await;
     });
-    eventually("the audit log goes on", || server.stdout().contains("/v1/key/describe/my-key"));
+    is_well();
+    eventually("the audit log goes on", || server.stdout().contains("/my-key"));
     let events = server.stdout();
-    let of_attack: Vec<_> = events.lines().filter(|line| line.contains("describe/aaaa")).collect();
+    let of_attack: Vec<_> = events.lines().filter(|line| line.contains("/aaaa")).collect();
     assert!(!of_attack.is_empty() && of_attack.len() <= 16, "{} lines", of_attack.len());
     assert!(of_attack.iter().all(|line| line.len() < 1_000), "{}", of_attack[0]);
 }

@@ -13,6 +13,7 @@ use super::json::Always;
 use crate::cli::input;
 use crate::cli::out::{Out, moment, printable};
 use crate::cli::prompt::Consent;
+use crate::client::Client;
 use crate::client::kms::Commands;
 use crate::crypto::base64;
 use crate::crypto::handover::{Handed, Recipient};
@@ -42,6 +43,8 @@ pub(super) struct Add {
     /// from standard input
     #[arg(long, value_name = "FILE", conflicts_with_all = ["import", "kind"])]
     import_vault: Option<PathBuf>,
+    #[command(flatten)]
+    consent: Consent,
     #[command(flatten)]
     connection: InEnclave,
 }
@@ -172,7 +175,7 @@ pub(super) struct Mac {
 
 pub(super) async fn add(args: Add) -> anyhow::Result<()> {
     let (client, enclave) = args.connection.client()?;
-    let Add { name, kind, version: add_version, import, import_vault, .. } = args;
+    let Add { name, kind, version: add_version, import, import_vault, consent, .. } = args;
     let failed = |what| format!("failed to {what} key \"{}\"", printable(&name));
     if let Some(file) = import_vault {
         let (_, key) = backup::parse(&input::read(&file)?).with_context(|| failed("import"))?;
@@ -186,9 +189,32 @@ pub(super) async fn add(args: Add) -> anyhow::Result<()> {
         let done = client.change(&enclave, Commands::one(Action::KeyImport, &request)).await;
         return done.with_context(|| failed("import"));
     }
+    if add_version {
+        agree_to_leave_kes(&client, &enclave, &name, &consent).await?;
+    }
     let request = CreateKeyRequest { name: name.clone(), kind, add_version };
     let done = client.change(&enclave, Commands::one(Action::KeyCreate, &request)).await;
     done.with_context(|| failed(if add_version { "rotate" } else { "create" }))
+}
+
+/// Until its first rotation a KES could serve a key as it is; afterwards it opens nothing that the new version encrypts.
+/// Who rotates a key that clients of the KES API use is asked for its name.
+async fn agree_to_leave_kes(client: &Client, enclave: &str, name: &str, consent: &Consent) -> anyhow::Result<()> {
+    let request = KeyVersionRequest { name: name.to_owned(), version: 0 };
+    // Who may rotate a key and not read its status is not asked. The rotation itself says what else is wrong.
+    let status: Result<KeyStatus, _> = client.ask(enclave, Action::KeyStatus, &request).await;
+    if !status.is_ok_and(|status| status.fits_a_kes) {
+        return Ok(());
+    }
+    consent.insist_on(
+        &format!(
+            "Clients of the KES API use key \"{0}\", and this is its first rotation. A KES that takes this server's place \
+             later cannot decrypt what the new version encrypts: there is no way back to a KES then.\n\
+             To rotate it, type its name: ",
+            printable(name)
+        ),
+        name,
+    )
 }
 
 pub(super) async fn list(args: List, out: &mut Out) -> anyhow::Result<()> {

@@ -119,6 +119,7 @@ fn turns(keeper: &Keeper, caller: Identity, action: Action, read: &Query) -> usi
         caller,
         enclave: ENCLAVE,
         encoding: Encoding::Protobuf,
+        has_kes: false,
         cluster: &no_cluster,
     };
     let (mut turn, mut count) = (Turn::new(), 0);

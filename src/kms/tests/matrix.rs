@@ -152,6 +152,7 @@ fn outcome(keeper: &mut Keeper, caller: Identity, enclave: &str, action: Action,
                 caller,
                 enclave,
                 encoding: Encoding::Protobuf,
+                has_kes: false,
                 cluster: &no_cluster,
             };
             reads.iter().try_for_each(|(action, read)| answer(&reader, *action, read).map(drop))

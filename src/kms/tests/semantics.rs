@@ -154,8 +154,14 @@ fn a_key_of_a_year_that_cannot_be_written_is_not_taken_in() {
     root_change(&mut keeper, &[import("k", "", &[], &[(1, &of("0000-01-01T00:00:00Z"))], 0)]).expect("the first year");
     let request = Query::KeyStatus(KeyVersionRequest { name: "k".into(), version: 0 });
     let snapshot = keeper.snapshot();
-    let reader =
-        Reader { snapshot, caller: admin().identity, enclave: ENCLAVE, encoding: Encoding::Json, cluster: &no_cluster };
+    let reader = Reader {
+        snapshot,
+        caller: admin().identity,
+        enclave: ENCLAVE,
+        encoding: Encoding::Json,
+        has_kes: false,
+        cluster: &no_cluster,
+    };
     let answer = answer(&reader, Action::KeyStatus, &request).expect("there");
     assert!(std::str::from_utf8(&answer).expect("text").contains("0000-01-01T00:00:00Z"));
 }

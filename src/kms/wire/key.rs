@@ -67,6 +67,11 @@ pub struct KeyStatus {
     #[prost(string, tag = "5")]
     #[serde(skip_serializing_if = "json::is_default")]
     pub created_by: String,
+    /// Whether a listener for the KES API serves the key, and it has one version only: then a KES could still serve it as
+    /// it is. An extension.
+    #[prost(bool, tag = "1000")]
+    #[serde(skip_serializing_if = "json::is_default")]
+    pub fits_a_kes: bool,
 }
 
 /// A page of keys, or of the versions of one.

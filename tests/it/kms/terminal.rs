@@ -66,6 +66,38 @@ fn unasked(program: &Program, line: &[&str]) -> (String, Option<i32>) {
 }
 
 #[test]
+fn the_first_rotation_of_a_key_that_clients_of_a_kes_use_is_agreed_to() {
+    let server = crate::support::door::fixture();
+    let program = |name| {
+        Program::named(name, server.directory())
+            .env("MINIO_KMS_SERVER", server.key_manager_address().to_string())
+            .env("MINIO_KMS_API_KEY", crate::support::door::root().expose())
+            .env("MINIO_KMS_ENCLAVE", crate::support::door::ENCLAVE)
+    };
+    let rotate = ["add-key", "my-key", "--version", "--insecure"];
+    let root = program("minkms");
+    let refused = root.run(&rotate);
+    for text in ["there is no way back to a KES", "say '--yes'"] {
+        assert!(refused.exit == Some(1) && refused.stderr.contains(text), "{refused:?}");
+    }
+    let typed = |name: &str| {
+        let mut terminal = Terminal::start(&root, &rotate.map(str::to_owned));
+        eventually("it asks", || terminal.output().contains("type its name: "));
+        terminal.type_keys(&format!("{name}\n"));
+        terminal.wait()
+    };
+    assert_eq!(typed("y").1, Some(1));
+    let versions = || root.run(&["ls-key", "--versions", "my-key", "--json", "--insecure"]).ok();
+    assert_eq!(versions().trim(), r#"["1"]"#);
+    assert_eq!(typed("my-key").1, Some(0));
+    assert_eq!(versions().trim(), r#"["1","2"]"#);
+    // The way is closed, so nobody is asked again; and for a new key nobody needs to be.
+    root.run(&rotate).ok();
+    root.run(&["add-key", "new", "--insecure"]).ok();
+    root.run(&["add-key", "new", "--version", "--yes", "--insecure"]).ok();
+}
+
+#[test]
 fn nothing_is_destroyed_on_a_terminal_before_somebody_agrees() {
     let fixture = Fixture::start();
     let root = fixture.root();
