@@ -34,7 +34,7 @@ type vaultDoor struct {
 const vaultConfig = `
 version: v1
 tls: { certs: [ { key: %KEY%, cert: %CERT% } ] }
-vault: { address: '127.0.0.1:0', enclave: tenant, token_ttl: 4s }
+vault: { address: '127.0.0.1:0', enclave: tenant, kv: secret, token_ttl: 4s }
 `
 
 const vaultHSM = "hsm:aes256:KioqKioqKioqKioqKioqKioqKioqKioqKioqKioqKio="

@@ -310,7 +310,8 @@ impl TryFrom<EngineSection> for EngineOnly {
     type Error = &'static str;
 
     fn try_from(section: EngineSection) -> Result<Self, Self::Error> {
-        let EngineSection { endpoint, engine, namespace, approle, kubernetes, userpass, jwt, cert, token, tls } = section;
+        let EngineSection { endpoint, engine, namespace, approle, kubernetes, userpass, jwt, cert, token, tls } =
+            section;
         let login = Logins { approle, kubernetes, userpass, jwt, cert, token }.only(&tls)?;
         Ok(Self { endpoint, namespace, engine, login, tls })
     }
