@@ -3,9 +3,11 @@
 mod aws;
 pub mod clouds;
 mod crash;
+mod doctor;
 mod dynamodb;
 mod etcd;
 mod order;
+pub mod places;
 mod postgres;
 mod proxies;
 mod race;

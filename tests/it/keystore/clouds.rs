@@ -38,8 +38,6 @@ pub struct Vendor {
     pub delete: (&'static str, &'static str),
     /// Calls, and answers of the oddities that are whole ones to them.
     pub bare: &'static [(&'static str, &'static str)],
-    /// How many keys a migration of many has.
-    pub many: usize,
     /// Who charges, and for how many requests of a migration by key.
     pub charges: Option<(&'static str, usize)>,
     /// The longest value that it takes, in bytes.

@@ -1,13 +1,12 @@
 //! To the stores of vendors of whom there is no server to be had, and back, as their stub answers for them.
 
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use serde_json::{Value, json};
 
 use super::support::{Run, Stores, key};
 use crate::keystore::clouds::{VENDORS, Vendor};
 use crate::support::clouds::Clouds;
-use crate::support::eventually;
 
 /// A command about keys in a directory and at the stub.
 fn command(stores: &Stores, vendor: &Vendor, clouds: &Clouds, args: &[&str]) -> Command {
@@ -30,37 +29,6 @@ fn stores(count: usize, vendor: &Vendor, clouds: &Clouds) -> Stores {
 
 const THERE: [&str; 5] = ["migrate", "--from", "src.yml", "--to", "dst.yml"];
 const BACK: [&str; 5] = ["migrate", "--from", "dst.yml", "--to", "back.yml"];
-
-/// A run that is killed half-way, another one that ends its work, and the way back.
-#[test]
-#[ignore = "runs the stub of tests/peers/clouds: tests/run"]
-fn keys_go_there_and_come_back_through_a_kill() {
-    for vendor in VENDORS {
-        let there = [&THERE[..], &["--concurrency", "100", "--quiet"]].concat();
-        // On a busy machine a run may be at its end before it is seen to be half-way.
-        let killed = (0..5).find_map(|_| killed_half_way(vendor, &there));
-        let (clouds, stores) = killed.unwrap_or_else(|| panic!("{}: five times it was killed too late", vendor.name));
-
-        let again = run(&stores, vendor, &clouds, &[&there[..], &["--merge"]].concat());
-        again.expect(0);
-        assert_eq!(clouds.stored(vendor.name).len(), vendor.many, "{}", vendor.name);
-        let verify = ["verify", "--from", "src.yml", "--to", "dst.yml", "--quiet"];
-        run(&stores, vendor, &clouds, &verify).expect(0);
-        run(&stores, vendor, &clouds, &[&BACK[..], &["--quiet"]].concat()).expect(0);
-        assert!(stores.keys("back") == stores.keys("src"), "{}: all keys came back byte for byte", vendor.name);
-    }
-}
-
-/// A stub that has some of the keys, since the run that brings them was killed; none if the run was at its end.
-fn killed_half_way(vendor: &Vendor, there: &[&str]) -> Option<(Clouds, Stores)> {
-    let clouds = Clouds::start();
-    let stores = stores(vendor.many, vendor, &clouds);
-    let mut killed = command(&stores, vendor, &clouds, there).stderr(Stdio::null()).spawn().expect("it starts");
-    eventually("some keys are there", || clouds.stored(vendor.name).len() > vendor.many / 5);
-    killed.kill().expect("it runs");
-    killed.wait().expect("our child");
-    (clouds.stored(vendor.name).len() < vendor.many).then_some((clouds, stores))
-}
 
 /// As a migration or a server leaves it that is killed between the two steps of a create: listed, and not there.
 #[test]

@@ -1,5 +1,6 @@
 //! Runs that are cut off, in order or not.
 
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -82,4 +83,12 @@ pub fn random() -> f64 {
     let mut bytes = [0; 4];
     getrandom::fill(&mut bytes).expect("random bytes");
     f64::from(u32::from_le_bytes(bytes)) / f64::from(u32::MAX)
+}
+
+/// Whether a run ends in this time. If not, it is killed.
+pub fn ends_within(mut command: Command, time: Duration) -> bool {
+    let mut child = command.stderr(Stdio::null()).stdout(Stdio::null()).spawn().expect("it starts");
+    std::thread::sleep(time);
+    let _ = child.kill();
+    child.wait().expect("our child").success()
 }

@@ -5,8 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::interruption::random;
-use super::stores::ends_within;
+use super::interruption::{ends_within, random};
 use super::support::Stores;
 use crate::support::client::Request;
 use crate::support::moto::{Moto, REGION};

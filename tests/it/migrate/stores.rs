@@ -1,173 +1,171 @@
 //! From every kind of key store to every other.
 
 use std::process::{Command, Stdio};
-use std::sync::Arc;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
+use futures_util::{StreamExt as _, stream};
+use serde_json::json;
 
-use super::interruption::random;
-use super::support::Stores;
-use crate::support::dynamodb;
-use crate::support::etcd;
-use crate::support::moto::{Moto, REGION};
-use crate::support::openbao::{OpenBao, unique};
-use crate::support::postgres;
+use claviger::crypto::Blob;
+use claviger::keystore::KeyStore;
+use claviger::name::KeyName;
 
-/// A kind of key store.
-#[derive(Debug, Clone, Copy)]
-pub enum Kind {
-    Directory,
-    Vault(u8),
-    SecretsManager,
-    Etcd,
-    Postgres,
-    DynamoDb,
-}
+use super::support::{Run, Stores, key};
+use crate::keystore::places::{Kind, Peers, Place};
+use crate::support::block_on;
 
-use Kind::{Directory, DynamoDb, Etcd, Postgres, SecretsManager, Vault};
+/// How often a kill that came too late is tried again, with another target.
+const KILLS: usize = 3;
 
-/// Each of the twelve ways between two of four kinds, one after the other.
-const WAY: [Kind; 13] = [
-    Directory,
-    SecretsManager,
-    Vault(2),
-    Directory,
-    Vault(1),
-    SecretsManager,
-    Vault(1),
-    Directory,
-    Vault(2),
-    Vault(1),
-    Vault(2),
-    SecretsManager,
-    Directory,
-];
+/// How many requests a test has under way.
+const AT_ONCE: usize = 64;
 
-/// The same for a store that has no peer of its own in that list: to it and from it, a directory and a Vault.
-const WAY_BY_ETCD: [Kind; 5] = [Directory, Etcd, Vault(2), Etcd, Directory];
-const WAY_BY_DYNAMODB: [Kind; 6] = [Directory, DynamoDb, Vault(2), DynamoDb, Etcd, Directory];
-const WAY_BY_POSTGRES: [Kind; 6] = [Directory, Postgres, Vault(2), Postgres, Etcd, Postgres];
-
-/// The servers of other programs.
-pub struct Peers {
-    pub bao: Arc<OpenBao>,
-    pub moto: Arc<Moto>,
-    pub etcd: Arc<etcd::Etcd>,
-    pub postgres: Arc<postgres::Postgres>,
-}
-
-impl Peers {
-    pub fn shared() -> Self {
-        Self {
-            bao: OpenBao::shared(),
-            moto: Moto::shared(),
-            etcd: etcd::Etcd::shared(),
-            postgres: postgres::Postgres::shared(),
-        }
-    }
-}
-
-/// A new and empty store of a kind: its section of a config file, and the directory, if it is one.
-pub fn place(kind: Kind, Peers { bao, moto, etcd, postgres }: &Peers) -> (Value, Option<String>) {
-    match kind {
-        DynamoDb => (json!({ "dynamodb": dynamodb::DynamoDb::new(moto.clone()).section("moved") }), None),
-        Postgres => (json!({ "postgres": postgres.section(&postgres.table("SELECT, INSERT, UPDATE, DELETE")) }), None),
-        Etcd => (json!({ "etcd": etcd.section(&format!("{}/", unique("moved"))) }), None),
-        Directory => {
-            let directory = unique("keys");
-            (json!({ "fs": { "path": directory } }), Some(directory))
-        }
-        Vault(version) => {
-            let engine = bao.kv(None, version);
-            let policy = match version {
-                1 => format!(r#"path "{engine}/*" {{ capabilities = ["create", "read", "delete", "list"] }}"#),
-                _ => format!(
-                    "path \"{engine}/data/*\" {{ capabilities = [\"create\", \"read\"] }}\n\
-                     path \"{engine}/metadata/*\" {{ capabilities = [\"delete\", \"list\"] }}"
-                ),
-            };
-            let ((id, secret), _) = bao.role(None, &policy, json!({}));
-            let login = json!({ "id": id, "secret": secret });
-            let version = format!("v{version}");
-            let section = json!({
-                "endpoint": bao.endpoint(), "engine": engine, "version": version, "approle": login,
+/// `KEYS` in the environment is how many keys go each way: `docs/measurements.md` has the result of many.
+#[test]
+#[ignore = "runs every peer: tests/run"]
+fn keys_go_from_every_store_to_every_other_through_a_kill_and_are_the_same() {
+    let keys = std::env::var("KEYS").map_or(32, |keys| keys.parse().expect("KEYS is a number"));
+    let (kinds, journeys) = (Kind::all(), Journeys::new(keys));
+    std::thread::scope(|scope| {
+        for (n, from) in kinds.iter().enumerate() {
+            let (kinds, journeys) = (&kinds, &journeys);
+            scope.spawn(move || {
+                let source = journeys.source(*from);
+                // Each begins with another one, so that the slow ones are not all waited for at the end.
+                (1..kinds.len()).for_each(|step| journeys.go(&source, kinds[(n + step) % kinds.len()]));
             });
-            (json!({ "vault": section }), None)
         }
-        SecretsManager => {
-            let credentials = json!({ "accesskey": "anybody", "secretkey": "whatever" });
-            let prefix = format!("{}/", unique("moved"));
-            let section = json!({
-                "endpoint": moto.endpoint(), "region": REGION, "prefix": prefix, "credentials": credentials,
-            });
-            (json!({ "aws": { "secretsmanager": section } }), None)
+    });
+    journeys.expect(kinds.len() * (kinds.len() - 1));
+}
+
+/// Each store is a source once, and a target once.
+#[test]
+#[ignore = "runs every peer: tests/run"]
+fn a_thousand_keys_go_into_every_store_and_out_of_it_through_a_kill() {
+    let (kinds, journeys) = (Kind::all(), Journeys::new(1_000));
+    std::thread::scope(|scope| {
+        for (n, from) in kinds.iter().enumerate() {
+            let (to, journeys) = (kinds[(n + 1) % kinds.len()], &journeys);
+            scope.spawn(move || journeys.go(&journeys.source(*from), to));
         }
+    });
+    journeys.expect(kinds.len());
+}
+
+/// The keys that go from store to store, and what became of them.
+struct Journeys {
+    peers: Peers,
+    keys: Vec<(KeyName, Blob)>,
+    /// How many keys were there when a run was killed, for each journey.
+    killed: Mutex<Vec<usize>>,
+    /// Held by a journey from or to moto, which is one thread.
+    moto: Mutex<()>,
+}
+
+impl Journeys {
+    fn new(keys: usize) -> Self {
+        let name = |n| KeyName::parse(&format!("key-{n:05}")).expect("a name");
+        let keys = (0..keys).map(|n| (name(n), key(n).into_bytes().into())).collect();
+        Self { peers: Peers::shared(), keys, killed: Mutex::default(), moto: Mutex::default() }
     }
-}
 
-#[test]
-#[ignore = "runs OpenBao: tests/run"]
-fn keys_go_from_every_store_to_every_other_through_kills_and_are_the_same() {
-    go(&WAY);
-}
+    /// A store that has all keys.
+    fn source(&self, kind: Kind) -> Place {
+        let _turn = self.turn(&[kind]);
+        let place = Place::new(kind, &self.peers);
+        block_on(async {
+            let store = place.connect().await;
+            let create = |(name, value)| store.create(name, value);
+            let pairs = self.keys.iter().map(|(name, value)| (name, value));
+            let created: Vec<_> = stream::iter(pairs).map(create).buffer_unordered(AT_ONCE).collect().await;
+            created.into_iter().for_each(|created| created.unwrap_or_else(|error| panic!("{kind}: {error:?}")));
+        });
+        place
+    }
 
-#[test]
-#[ignore = "runs etcd: tests/run"]
-fn keys_go_to_etcd_and_back_through_kills_and_are_the_same() {
-    go(&WAY_BY_ETCD);
-}
+    /// A run that is killed when some keys are there, another one that goes on, and one that compares.
+    fn go(&self, source: &Place, to: Kind) {
+        let _turn = self.turn(&[source.kind, to]);
+        let (stores, began) = (Stores::empty(), Instant::now());
+        stores.write("from.yml", &json!({ "keystore": source.section }).to_string());
+        let (target, killed) = self.killed(source, to, &stores);
+        self.killed.lock().expect("no thread panics with it").push(killed);
+        run(&stores, source, &target, &["migrate", "--merge", "--concurrency", "64"]);
+        run(&stores, source, &target, &["verify", "--concurrency", "64"]);
+        block_on(async {
+            let store = target.connect().await;
+            let found = self.all_of(&*store).await;
+            let is_same = found.iter().zip(&self.keys).all(|(found, (_, value))| found.is_same(value));
+            assert!(is_same, "{} to {to}: not byte for byte what it was", source.kind);
+        });
+        let (all, seconds) = (self.keys.len(), began.elapsed().as_secs_f64());
+        eprintln!("{} to {to}: killed with {killed} of {all} keys there, then complete; {seconds:.1} s", source.kind);
+    }
 
-#[test]
-#[ignore = "runs moto: tests/run"]
-fn keys_go_to_dynamodb_and_on_to_etcd_through_kills_and_are_the_same() {
-    go(&WAY_BY_DYNAMODB);
-}
+    /// A turn at moto, if one of these is played by it.
+    fn turn(&self, kinds: &[Kind]) -> Option<MutexGuard<'_, ()>> {
+        let is_moto = kinds.iter().any(|kind| matches!(kind, Kind::SecretsManager | Kind::DynamoDb));
+        is_moto.then(|| self.moto.lock().unwrap_or_else(PoisonError::into_inner))
+    }
 
-#[test]
-#[ignore = "runs PostgreSQL: tests/run"]
-fn keys_go_to_postgres_and_back_through_kills_and_are_the_same() {
-    go(&WAY_BY_POSTGRES);
-}
-
-/// Every run is killed once, at a random moment, and another one goes on. `KEYS` in the environment is how many keys:
-/// `docs/measurements.md` has the result of many.
-fn go(way: &[Kind]) {
-    let keys = std::env::var("KEYS").map_or(100, |keys| keys.parse().expect("KEYS is a number"));
-    let peers = Peers::shared();
-    let stores = Stores::with_keys(keys);
-    let before = stores.keys("src");
-    stores.write("0.yml", &json!({ "keystore": { "fs": { "path": "src" } } }).to_string());
-    for (step, kind) in way.iter().copied().enumerate().skip(1) {
-        let [from, to] = [step - 1, step].map(|step| format!("{step}.yml"));
-        let migrate = ["migrate", "--from", &from, "--to", &to, "--merge"];
-        let mut patience = Duration::from_millis(keys as u64 * 10).mul_f64(random());
-        // A run that was faster tells how much sooner to kill the next one, into a new place.
-        let directory = loop {
-            let (section, directory) = place(kind, &peers);
-            stores.write(&to, &json!({ "keystore": section }).to_string());
-            if !ends_within(stores.command(&migrate), patience) {
-                break directory;
+    /// A target that has some of the keys, and how many, because the run that brings them was killed.
+    fn killed(&self, source: &Place, to: Kind, stores: &Stores) -> (Place, usize) {
+        let mut tries = 0;
+        loop {
+            let target = Place::new(to, &self.peers);
+            stores.write("to.yml", &json!({ "keystore": target.section }).to_string());
+            // Few at a time, so that there is a middle.
+            let mut command = command(stores, source, &target, &["migrate", "--concurrency", "4"]);
+            let there = block_on(async {
+                let store = target.connect().await;
+                let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it starts");
+                while count(&*store).await < self.keys.len() / 8 && child.try_wait().expect("our child").is_none() {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+                let _ = child.kill();
+                child.wait().expect("our child");
+                count(&*store).await
+            });
+            tries += 1;
+            if there < self.keys.len() || tries == KILLS {
+                return (target, there);
             }
-            patience /= 2;
-        };
-        let started = Instant::now();
-        let run = stores.run(&migrate).expect(0);
-        let seconds = started.elapsed().as_secs_f64();
-        let rest = run.stdout.lines().last().unwrap_or_default();
-        let patience = patience.as_secs_f64();
-        eprintln!("{:?} to {kind:?}: killed after {patience:.1} s, then {seconds:.1} s: {rest}", way[step - 1]);
-        stores.run(&["verify", "-q", "--from", "0.yml", "--to", &to]).expect(0);
-        if let Some(directory) = directory {
-            assert!(stores.keys(&directory) == before, "byte for byte in {directory}");
         }
+    }
+
+    /// Everything in a store, in the order of the names.
+    async fn all_of(&self, store: &dyn KeyStore) -> Vec<Blob> {
+        let names = store.list("").await.expect("listed").names;
+        assert!(names.iter().eq(self.keys.iter().map(|(name, _)| name)), "{store}: {} names", names.len());
+        let found = stream::iter(&names).map(|name| store.get(name)).buffered(AT_ONCE);
+        found.map(|value| value.expect("there")).collect().await
+    }
+
+    /// Checks that all journeys were made, and that most of the kills hit the writing.
+    fn expect(self, journeys: usize) {
+        let killed = self.killed.into_inner().expect("no thread panics with it");
+        let between = killed.iter().filter(|there| (1..self.keys.len()).contains(*there)).count();
+        eprintln!("{between} of {} kills between the first key and the last", killed.len());
+        assert_eq!(killed.len(), journeys);
+        assert!(between > journeys / 2, "{killed:?}");
     }
 }
 
-/// Whether a run ends in this time. If not, it is killed.
-pub fn ends_within(mut command: Command, time: Duration) -> bool {
-    let mut child = command.stderr(Stdio::null()).stdout(Stdio::null()).spawn().expect("it starts");
-    std::thread::sleep(time);
-    let _ = child.kill();
-    child.wait().expect("our child").success()
+async fn count(store: &dyn KeyStore) -> usize {
+    store.list("").await.expect("listed").names.len()
+}
+
+fn command(stores: &Stores, from: &Place, to: &Place, what: &[&str]) -> Command {
+    let ways = ["--from", "from.yml", "--to", "to.yml", "--quiet"];
+    let mut command = stores.command(&[what, &ways].concat());
+    from.prepare(&mut command);
+    to.prepare(&mut command);
+    command
+}
+
+fn run(stores: &Stores, from: &Place, to: &Place, what: &[&str]) {
+    let output = command(stores, from, to, what).output().expect("the program runs");
+    assert!(output.status.success(), "{what:?} from {} to {}: {:?}", from.kind, to.kind, Run::from(output));
 }

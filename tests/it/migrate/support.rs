@@ -93,8 +93,10 @@ impl Stores {
         self.command(&args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program starts")
     }
 
+    /// `CLAVIGER_BINARY` in the environment is a program of another build, to be measured.
     pub fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_claviger"));
+        let program = std::env::var_os("CLAVIGER_BINARY").unwrap_or_else(|| env!("CARGO_BIN_EXE_claviger").into());
+        let mut command = Command::new(program);
         command.args(args).current_dir(self.0.path()).stdin(Stdio::null());
         command
     }

@@ -135,12 +135,13 @@ impl Drop for Peer {
 }
 
 /// An address on which nobody listens. For programs that cannot choose one and tell. It is below the ports that the
-/// system gives to clients: one of those may be taken before the program listens.
+/// system gives to clients: one of those may be taken before the program listens. The next port is nobody else's either,
+/// since OpenBao listens there, too.
 pub fn free_address() -> SocketAddr {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let begin = std::process::id().wrapping_mul(97);
-    let mut ports = std::iter::repeat_with(|| 10_000 + begin.wrapping_add(NEXT.fetch_add(1, Relaxed)) % 20_000);
-    let mut addresses = ports.by_ref().take(20_000).filter_map(|port| {
+    let mut ports = std::iter::repeat_with(|| 10_000 + begin.wrapping_add(NEXT.fetch_add(1, Relaxed)) % 10_000 * 2);
+    let mut addresses = ports.by_ref().take(10_000).filter_map(|port| {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, u16::try_from(port).ok()?));
         TcpListener::bind(address).is_ok().then_some(address)
     });

@@ -24,7 +24,6 @@ pub const VENDOR: Vendor = Vendor {
     list: ("GET", "/secrets?"),
     delete: ("DELETE", "/secrets/"),
     bare: &[],
-    many: 300,
     charges: Some(("Azure Key Vault", 13)),
     longest: 25_000,
     expires: true,

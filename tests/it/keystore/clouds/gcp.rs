@@ -20,7 +20,6 @@ pub const VENDOR: Vendor = Vendor {
     list: ("GET", "/secrets?pageSize"),
     delete: ("DELETE", "/secrets/"),
     bare: &[("list", "{}"), ("delete", "{}")],
-    many: 1_000,
     charges: Some(("Google Secret Manager", 7)),
     longest: 65_536,
     // It is signed here, by our time.
