@@ -66,7 +66,7 @@ impl Store {
         self.primary.config.table.as_str()
     }
 
-    /// Reads; the statement's first column is whether the server is a standby.
+    /// Reads; the statement's first column is `who()`.
     async fn read(&self, statement: &str, parameters: &[Parameter<'_>]) -> Result<Vec<Row>, Error> {
         self.primary.read(statement, parameters).await
     }
@@ -89,7 +89,7 @@ impl Store {
     async fn settle_doubt(&self, name: &KeyName) -> Result<(), Error> {
         if self.keys.is_in_doubt(name) {
             let writer = self.primary.writer().await?;
-            writer.run("SELECT pg_logical_emit_message(true, 'claviger', '')::text", &[]).await?;
+            writer.run("SELECT who(), pg_logical_emit_message(true, 'claviger', '')::text", &[]).await?;
             self.keys.is_settled(name);
         }
         Ok(())
@@ -118,7 +118,7 @@ impl Store {
     }
 
     async fn clock(&self) -> Result<Option<OffsetDateTime>, Error> {
-        let rows = self.read("SELECT pg_is_in_recovery(), extract(epoch FROM clock_timestamp())::bigint", &[]).await?;
+        let rows = self.read("SELECT who(), extract(epoch FROM clock_timestamp())::bigint", &[]).await?;
         Ok(OffsetDateTime::from_unix_timestamp(column(&rows[0], 1)?).ok())
     }
 
@@ -141,7 +141,7 @@ impl Store {
         let table = self.table();
         // One row at least, so that the server always says what it is.
         let statement = format!(
-            "SELECT pg_is_in_recovery(), k.name, k.value FROM (SELECT 1) AS one \
+            "SELECT who(), k.name, k.value FROM (SELECT 1) AS one \
              LEFT JOIN (SELECT name, {what} AS value FROM {table} WHERE name = ANY($1)) AS k ON true"
         );
         let rows = self.read(&statement, &[(&names, Type::TEXT_ARRAY)]).await?;
@@ -201,7 +201,7 @@ impl KeyStore for Store {
     /// One statement; the unique index lets one creator win.
     async fn create(&self, name: &KeyName, value: &Blob) -> Result<(), Error> {
         let statement = format!(
-            "INSERT INTO {} (name, value) VALUES ($1, $2) ON CONFLICT (name) DO NOTHING RETURNING true",
+            "INSERT INTO {} (name, value) VALUES ($1, $2) ON CONFLICT (name) DO NOTHING RETURNING who()",
             self.table()
         );
         let parameters: [Parameter<'_>; 2] = [(&name.as_str(), Type::TEXT), (&value.expose(), Type::BYTEA)];
@@ -217,7 +217,7 @@ impl KeyStore for Store {
     async fn get(&self, name: &KeyName) -> Result<Blob, Error> {
         self.settle_doubt(name).await?;
         let (value, table) = (value(), self.table());
-        let statement = format!("SELECT pg_is_in_recovery(), (SELECT {value} FROM {table} WHERE name = $1)");
+        let statement = format!("SELECT who(), (SELECT {value} FROM {table} WHERE name = $1)");
         let rows = self.read(&statement, &[(&name.as_str(), Type::TEXT)]).await?;
         let value = column::<Option<Vec<u8>>>(&rows[0], 1)?;
         self.look_for_lost().await?;
@@ -226,7 +226,8 @@ impl KeyStore for Store {
 
     /// One statement, on the condition that the value is the expected one.
     async fn replace(&self, name: &KeyName, expected: &Blob, value: &Blob) -> Result<(), Error> {
-        let statement = format!("UPDATE {} SET value = $3 WHERE name = $1 AND value = $2 RETURNING true", self.table());
+        let statement =
+            format!("UPDATE {} SET value = $3 WHERE name = $1 AND value = $2 RETURNING who()", self.table());
         let (expected, value) = (expected.expose(), value.expose());
         let parameters: [Parameter<'_>; 3] =
             [(&name.as_str(), Type::TEXT), (&expected, Type::BYTEA), (&value, Type::BYTEA)];
@@ -238,7 +239,7 @@ impl KeyStore for Store {
     }
 
     async fn delete(&self, name: &KeyName) -> Result<(), Error> {
-        let statement = format!("DELETE FROM {} WHERE name = $1 RETURNING true", self.table());
+        let statement = format!("DELETE FROM {} WHERE name = $1 RETURNING who()", self.table());
         if !self.change(name, &statement, &[(&name.as_str(), Type::TEXT)]).await? {
             self.get(name).await?;
             return Err(Error::Unreachable("the key was created while it was to be deleted".into()));
@@ -250,7 +251,7 @@ impl KeyStore for Store {
     async fn list(&self, prefix: &str) -> Result<Listing, Error> {
         // Compared byte by byte, whatever the collation of the column is.
         let statement = format!(
-            "SELECT pg_is_in_recovery(), k.name FROM (SELECT 1) AS one LEFT JOIN (SELECT name FROM {} \
+            "SELECT who(), k.name FROM (SELECT 1) AS one LEFT JOIN (SELECT name FROM {} \
              WHERE name COLLATE \"C\" >= $1 AND starts_with(name, $1) AND name COLLATE \"C\" > $2 \
              ORDER BY name COLLATE \"C\" LIMIT {PAGE}) AS k ON true ORDER BY k.name COLLATE \"C\"",
             self.table()
@@ -273,7 +274,7 @@ impl KeyStore for Store {
 
     async fn status(&self) -> Result<Duration, Error> {
         let asked = Instant::now();
-        self.read("SELECT pg_is_in_recovery()", &[]).await?;
+        self.read("SELECT who()", &[]).await?;
         Ok(asked.elapsed())
     }
 
@@ -340,13 +341,13 @@ impl KeyStore for Store {
         }
         let statement = format!(
             "INSERT INTO {} (name, value) SELECT * FROM unnest($1::text[], $2::bytea[]) \
-             ON CONFLICT (name) DO NOTHING RETURNING name",
+             ON CONFLICT (name) DO NOTHING RETURNING who(), name",
             self.table()
         );
         let names: Vec<_> = keys.iter().map(|(name, _)| name.as_str()).collect();
         let values: Vec<_> = keys.iter().map(|(_, value)| value.expose()).collect();
         let created = writer.run(&statement, &[(&names, Type::TEXT_ARRAY), (&values, Type::BYTEA_ARRAY)]).await;
-        let created = created.and_then(|rows| rows.iter().map(|row| column::<String>(row, 0)).collect());
+        let created = created.and_then(|rows| rows.iter().map(|row| column::<String>(row, 1)).collect());
         let mut created: HashSet<_> = match created {
             Ok(created) => created,
             Err(error) => {

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 
-use futures_util::{StreamExt as _, stream};
+use futures_util::{StreamExt as _, future, stream};
 
 use super::glob::Choice;
 use super::material::{Material, Numbers};
@@ -128,8 +128,9 @@ impl Migration {
     /// Lists both sides, reads and parses every selected key, and sorts them by what the target holds.
     pub async fn plan(&self, progress: &Progress) -> Result<Plan, Error> {
         progress.begin(Step::Listing, 0);
-        let source = self.source.list().await.map_err(failed(Side::Source, "listed"))?;
-        let target = self.target.list().await.map_err(failed(Side::Target, "listed"))?;
+        let (source, target) = future::join(self.source.list(), self.target.list()).await;
+        let source = source.map_err(failed(Side::Source, "listed"))?;
+        let target = target.map_err(failed(Side::Target, "listed"))?;
         let mut plan = Plan {
             entries: Vec::new(),
             excluded: Vec::new(),

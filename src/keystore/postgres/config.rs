@@ -67,7 +67,11 @@ pub enum Host {
 impl Host {
     fn parse(text: &str) -> Option<Self> {
         if text.starts_with('/') {
-            return Some(Self::Unix(Path::new(text).join(format!(".s.PGSQL.{PORT}"))));
+            let (directory, port) = match text.rsplit_once(':') {
+                Some((directory, port)) => (directory, port.parse().ok()?),
+                None => (text, PORT),
+            };
+            return Some(Self::Unix(Path::new(directory).join(format!(".s.PGSQL.{port}"))));
         }
         let (host, port) = match text.rsplit_once(':') {
             // An address of IPv6 without a port has colons, too.
@@ -127,7 +131,7 @@ impl<'de> Deserialize<'de> for Table {
 
 /// Reads where servers listen.
 fn hosts<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Host>, D::Error> {
-    let advice = "not a server; write 'host:5432', or the directory of a Unix socket";
+    let advice = "not a server; write 'host:5432', or the directory of a Unix socket, such as '/run/postgresql:5432'";
     let texts = Vec::<String>::deserialize(deserializer)?;
     if texts.is_empty() {
         return Err(D::Error::custom("must name at least one server: 'host:5432'"));
@@ -149,7 +153,10 @@ mod tests {
             ("[::1]:5433", tcp("::1", 5433)),
             ("::1", tcp("::1", 5432)),
             ("/run/postgresql", Some(Host::Unix("/run/postgresql/.s.PGSQL.5432".into()))),
+            ("/run/postgresql:6432", Some(Host::Unix("/run/postgresql/.s.PGSQL.6432".into()))),
             ("", None),
+            ("host=/run/postgresql", None),
+            ("/run/postgresql:x", None),
             ("db:", None),
             ("db:port", None),
             ("user@db", None),

@@ -21,14 +21,26 @@ use super::tls::Connector;
 use crate::http;
 use crate::keystore::Error;
 
+/// What statements ask the server about itself. Every answer says it, not only the first of a connection: a pooler may
+/// send each statement to another server.
+const WHO: &str = "who()";
+
+/// The parts of the question that a role may have no right to ask.
+const SYSTEM: &str = "(SELECT system_identifier FROM pg_control_system())";
+const WAL_FILE: &str = "CASE WHEN NOT pg_is_in_recovery() THEN pg_walfile_name(pg_current_wal_lsn()) END";
+
+/// Makes this one commit wait for the disk, which the settings of a role or a database may have switched off. More than
+/// that is the operator's to set.
+const DURABLE: &str = "CASE WHEN current_setting('synchronous_commit') IN ('off', 'local') \
+    THEN left(set_config('synchronous_commit', 'on', true), 0) END";
+
 /// How long it may take to connect and to log in.
 const CONNECT: Duration = Duration::from_millis(2_500);
 
-/// What every connection sets, so that nothing depends on settings of the role or the database. A commit is
-/// acknowledged when it is on the disk at least; more than that is the operator's to set.
+/// What every connection sets, so that little depends on settings of the role or the database. Behind a pooler it may
+/// not be there for all statements; no promise depends on it.
 const SESSION: &str = "SET statement_timeout = 0; SET lock_timeout = '5s'; \
-    SET default_transaction_isolation = 'read committed'; SET default_transaction_read_only = off; \
-    SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') IN ('off', 'local')";
+    SET default_transaction_isolation = 'read committed'; SET default_transaction_read_only = off";
 
 /// A parameter of a statement, and its type.
 pub(super) type Parameter<'a> = (&'a (dyn ToSql + Sync), Type);
@@ -40,18 +52,46 @@ pub(super) struct Connection {
     /// Whether the server has warned since that was last asked.
     warned: Arc<AtomicBool>,
     _task: AbortOnDropHandle<()>,
+    /// What [`WHO`] stands for: as much as the role may ask.
+    who: String,
+    /// What the server said when the connection was opened.
     pub(super) facts: Facts,
     pub(super) host: String,
 }
 
 /// What a server says about itself.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Facts {
     pub(super) is_standby: bool,
     /// The id of the cluster, the same on its standbys; none: the role may not ask.
     pub(super) system: Option<String>,
     /// How often a standby of the cluster was promoted, as this server knows; none: the role may not ask.
     pub(super) timeline: Option<u32>,
+}
+
+impl Facts {
+    /// What the first column of an answer says, which has one row at least.
+    pub(super) fn of(rows: &[Row]) -> Result<Self, Error> {
+        let said = rows.first().and_then(|row| row.try_get::<_, Option<&str>>(0).ok().flatten());
+        said.and_then(Self::parse).ok_or_else(|| Error::Failed("the answer does not say which server it is of".into()))
+    }
+
+    /// Reads `f 7301234567890123456 000000010000000000000003`. A WAL file's name begins with the timeline; a standby
+    /// writes no such file.
+    fn parse(said: &str) -> Option<Self> {
+        let mut parts = said.split(' ');
+        let (is_standby, system, file) = (parts.next()?, parts.next()?, parts.next()?);
+        let is_standby = match is_standby {
+            "t" => true,
+            "f" => false,
+            _ => return None,
+        };
+        let timeline = match file {
+            "" => None,
+            file => Some(u32::from_str_radix(file.get(..8)?, 16).ok()?),
+        };
+        Some(Self { is_standby, system: Some(system.to_owned()).filter(|system| !system.is_empty()), timeline })
+    }
 }
 
 impl Connection {
@@ -89,8 +129,11 @@ impl Connection {
                 Self::run(client, connection, host)
             }
         };
-        connection.client.batch_execute(SESSION).await.map_err(|error| refused(&error))?;
-        connection.facts = connection.ask().await.map_err(|error| refused(&error))?;
+        // Both are sent at once.
+        let (session, asked) = tokio::join!(connection.client.batch_execute(SESSION), connection.ask());
+        session.map_err(|error| refused(&error))?;
+        let (who, rows) = asked.map_err(|error| refused(&error))?;
+        (connection.who, connection.facts) = (who, Facts::of(&rows).map_err(|error| at(host, error))?);
         Ok(connection)
     }
 
@@ -114,30 +157,40 @@ impl Connection {
             }
         });
         let (facts, task) = (Facts::default(), AbortOnDropHandle::new(task));
-        Self { client, warned, _task: task, facts, host: host.to_string() }
+        Self { client, warned, _task: task, who: String::new(), facts, host: host.to_string() }
     }
 
-    /// Asks the server what it is. Its WAL file's name begins with the timeline; a standby writes no such file.
-    async fn ask(&self) -> Result<Facts, tokio_postgres::Error> {
-        let is_standby = self.query("SELECT pg_is_in_recovery()", &[]).await?[0].try_get(0)?;
-        let control = self.query("SELECT system_identifier::text FROM pg_control_system()", &[]).await;
-        let system = may_ask(control)?.map(|rows| rows[0].try_get(0)).transpose()?;
-        let file = match is_standby {
-            true => None,
-            false => may_ask(self.query("SELECT pg_walfile_name(pg_current_wal_lsn())", &[]).await)?,
-        };
-        let file: Option<String> = file.map(|rows| rows[0].try_get(0)).transpose()?;
-        let timeline = file.and_then(|file| u32::from_str_radix(file.get(..8)?, 16).ok());
-        Ok(Facts { is_standby, system, timeline })
+    /// Asks the server what it is. Returns the question, which is as much as the role may ask, and the answer.
+    async fn ask(&self) -> Result<(String, Vec<Row>), tokio_postgres::Error> {
+        let mut questions = [(SYSTEM, WAL_FILE), ("NULL", WAL_FILE), (SYSTEM, "NULL"), ("NULL", "NULL")].into_iter();
+        loop {
+            let (system, file) = questions.next().expect("the last one needs no right");
+            let who = format!("(SELECT concat(pg_is_in_recovery(), ' ', {system}, ' ', {file}))");
+            match self.client.query_typed(&format!("SELECT {who}"), &[]).await {
+                Err(error) if may_not_ask(&error) && questions.len() > 0 => {}
+                answer => return answer.map(|rows| (who, rows)),
+            }
+        }
     }
 
-    /// Sends a statement without a name, which poolers between here and the server understand.
-    pub(super) async fn query(
+    /// Reads. The statement has `who()` as its first column. It is sent without a name, which poolers between here and
+    /// the server understand.
+    pub(super) async fn read(
         &self,
         statement: &str,
         parameters: &[Parameter<'_>],
     ) -> Result<Vec<Row>, tokio_postgres::Error> {
-        self.client.query_typed(statement, parameters).await
+        self.client.query_typed(&statement.replace(WHO, &self.who), parameters).await
+    }
+
+    /// Writes. The statement returns `who()` as its first column.
+    pub(super) async fn write(
+        &self,
+        statement: &str,
+        parameters: &[Parameter<'_>],
+    ) -> Result<Vec<Row>, tokio_postgres::Error> {
+        let who = format!("concat({}, {DURABLE})", self.who);
+        self.client.query_typed(&statement.replace(WHO, &who), parameters).await
     }
 
     pub(super) fn is_closed(&self) -> bool {
@@ -150,12 +203,9 @@ impl Connection {
     }
 }
 
-/// The answer; none: the role has no right to ask.
-fn may_ask(answer: Result<Vec<Row>, tokio_postgres::Error>) -> Result<Option<Vec<Row>>, tokio_postgres::Error> {
-    match answer {
-        Err(error) if error.code().is_some_and(|state| state.code() == "42501") => Ok(None),
-        answer => answer.map(Some),
-    }
+/// Whether the role has no right to ask, or the server, as some clouds have them, does not answer that to anybody.
+fn may_not_ask(error: &tokio_postgres::Error) -> bool {
+    error.code().is_some_and(|state| matches!(state.code(), "42501" | "0A000"))
 }
 
 /// The same error, with the server's place.
@@ -164,5 +214,31 @@ fn at(host: &Host, error: Error) -> Error {
         Error::Unreachable(cause) => Error::Unreachable(format!("{host}: {cause}").into()),
         Error::Failed(cause) => Error::Failed(format!("{host}: {cause}").into()),
         other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_says_what_it_is() {
+        let facts = |is_standby, system: Option<&str>, timeline| {
+            Some(Facts { is_standby, system: system.map(str::to_owned), timeline })
+        };
+        for (said, parsed) in [
+            ("f 73 0000000A0000000000000003", facts(false, Some("73"), Some(10))),
+            ("t 73 ", facts(true, Some("73"), None)),
+            ("f  ", facts(false, None, None)),
+            ("f  000000010000000000000003", facts(false, None, Some(1))),
+            ("", None),
+            ("f", None),
+            ("f 73", None),
+            ("x 73 ", None),
+            ("f 73 0001", None),
+            ("f 73 timeline1", None),
+        ] {
+            assert_eq!(Facts::parse(said), parsed, "{said:?}");
+        }
     }
 }

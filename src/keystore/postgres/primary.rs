@@ -12,7 +12,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio_postgres::Row;
 
 use super::config::Config;
-use super::connection::{Connection, Parameter};
+use super::connection::{Connection, Facts, Parameter};
 use super::error::judge;
 use crate::http;
 use crate::keystore::Error;
@@ -66,11 +66,11 @@ impl Primary {
         self.highest.load(Ordering::Acquire)
     }
 
-    /// Runs a statement that reads, and answers with its rows. The first column of each says whether the server is a
-    /// standby.
+    /// Runs a statement that reads, and answers with its rows, of which there is one at least. The first column of the
+    /// statement is `who()`.
     pub(super) async fn read(&self, statement: &str, parameters: &[Parameter<'_>]) -> Result<Vec<Row>, Error> {
         let connection = self.reader().await?;
-        let rows = match tokio::time::timeout(READ, connection.query(statement, parameters)).await {
+        let rows = match tokio::time::timeout(READ, connection.read(statement, parameters)).await {
             Ok(Ok(rows)) => rows,
             Ok(Err(error)) => {
                 let error = self.judged(&error);
@@ -84,12 +84,11 @@ impl Primary {
                 return Err(Error::Unreachable(format!("{}: no answer within {READ:?}", connection.host).into()));
             }
         };
-        // It may have become one while the connection was open, or another server took its place.
-        let Some(row) = rows.first() else { return Err(Error::Failed("the answer has no row".into())) };
-        let is_standby = row.try_get(0).map_err(|error| self.judged(&error))?;
-        if is_standby || !self.is_current(&connection) {
+        // Behind a pooler it may be another server than before, or another one has taken its place.
+        let believed = Facts::of(&rows).and_then(|facts| self.believe(&connection.host, &facts));
+        if let Err(error) = believed {
             self.forget(&connection);
-            return Err(Error::Unreachable(format!("{}: it is no longer the primary", connection.host).into()));
+            return Err(error);
         }
         Ok(rows)
     }
@@ -162,7 +161,11 @@ impl Primary {
     fn choose(&self, connections: Vec<Result<Connection, Error>>) -> Result<Connection, Error> {
         let (mut newest, mut refusals): (Option<Connection>, _) = (None, Vec::new());
         for connection in connections {
-            match connection.and_then(|connection| self.examine(connection)) {
+            let judged = connection.and_then(|connection| {
+                self.judge(&connection.host, &connection.facts)?;
+                Ok(connection)
+            });
+            match judged {
                 Ok(connection) => {
                     if newest.as_ref().is_none_or(|newest| newest.facts.timeline < connection.facts.timeline) {
                         newest = Some(connection);
@@ -172,16 +175,22 @@ impl Primary {
             }
         }
         let Some(connection) = newest else { return Err(join(refusals)) };
-        if let Some(system) = &connection.facts.system {
-            self.system.get_or_init(|| system.clone());
-        }
-        self.highest.fetch_max(connection.facts.timeline.unwrap_or(0), Ordering::AcqRel);
+        self.believe(&connection.host, &connection.facts)?;
         Ok(connection)
     }
 
+    /// Remembers what a server says about itself, if its word counts.
+    fn believe(&self, host: &str, facts: &Facts) -> Result<(), Error> {
+        self.judge(host, facts)?;
+        if let Some(system) = &facts.system {
+            self.system.get_or_init(|| system.clone());
+        }
+        self.highest.fetch_max(facts.timeline.unwrap_or(0), Ordering::AcqRel);
+        Ok(())
+    }
+
     /// Whether a server's word counts.
-    fn examine(&self, connection: Connection) -> Result<Connection, Error> {
-        let (host, facts) = (&connection.host, &connection.facts);
+    fn judge(&self, host: &str, facts: &Facts) -> Result<(), Error> {
         if let (Some(pinned), Some(system)) = (self.system.get(), &facts.system)
             && pinned != system
         {
@@ -196,18 +205,17 @@ impl Primary {
         if facts.is_standby {
             return Err(Error::Unreachable(format!("{host}: it is a standby").into()));
         }
-        if !self.is_current(&connection) {
-            return Err(Error::Unreachable(
+        match facts.timeline {
+            Some(timeline) if timeline < self.timeline() => Err(Error::Unreachable(
                 format!(
-                    "{host}: it is an old primary that came back (timeline {}, and {} was seen); make it a standby of \
-                     the new one",
-                    facts.timeline.unwrap_or(0),
+                    "{host}: it is an old primary that came back (timeline {timeline}, and {} was seen); make it a \
+                     standby of the new one",
                     self.timeline()
                 )
                 .into(),
-            ));
+            )),
+            _ => Ok(()),
         }
-        Ok(connection)
     }
 }
 
@@ -219,13 +227,13 @@ pub(super) struct Writer<'a> {
 }
 
 impl Writer<'_> {
-    /// Runs a statement that writes, once.
+    /// Runs a statement that writes, once. It returns `who()` as its first column, so that it is known who did it.
     pub(super) async fn run(self, statement: &str, parameters: &[Parameter<'_>]) -> Result<Vec<Row>, Error> {
         let Self { primary, connection, _turn } = self;
         let unproven = |what: &str| Error::Unreachable(format!("{}: {what}", connection.host).into());
         connection.has_warned();
         // A connection that is not put back is closed: the server goes on with a statement that is under way.
-        let rows = match tokio::time::timeout(WRITE, connection.query(statement, parameters)).await {
+        let rows = match tokio::time::timeout(WRITE, connection.write(statement, parameters)).await {
             Err(_) => return Err(unproven("the write has not ended in time; it may wait for a lock or a replica")),
             Ok(Err(error)) => match primary.judged(&error) {
                 Error::Unreachable(cause) => return Err(unproven(&cause.to_string())),
@@ -238,7 +246,13 @@ impl Writer<'_> {
             Ok(Ok(_)) if !primary.is_current(&connection) => {
                 return Err(unproven("another server has taken its place meanwhile"));
             }
-            Ok(Ok(rows)) => Ok(rows),
+            Ok(Ok(rows)) => {
+                if !rows.is_empty() {
+                    let believed = Facts::of(&rows).and_then(|facts| primary.believe(&connection.host, &facts));
+                    believed.map_err(|error| Error::Unreachable(cause_of(error).into()))?;
+                }
+                Ok(rows)
+            }
         };
         lock(&primary.writers).push(connection);
         rows
@@ -248,12 +262,16 @@ impl Writer<'_> {
 /// One error that names all. It may pass if any of them may.
 fn join(errors: Vec<Error>) -> Error {
     let is_passing = errors.iter().any(|error| matches!(error, Error::Unreachable(_)));
-    let causes = errors.into_iter().map(|error| match error {
-        Error::Unreachable(cause) | Error::Failed(cause) => cause.to_string(),
-        other => other.to_string(),
-    });
+    let causes = errors.into_iter().map(cause_of);
     let text = format!("no primary: {}", causes.collect::<Vec<_>>().join("; "));
     if is_passing { Error::Unreachable(text.into()) } else { Error::Failed(text.into()) }
+}
+
+fn cause_of(error: Error) -> String {
+    match error {
+        Error::Unreachable(cause) | Error::Failed(cause) => cause.to_string(),
+        other => other.to_string(),
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -12,7 +12,7 @@ use crate::keystore::{Access, Error};
 pub(super) async fn examine(primary: &Primary) -> Result<Vec<String>, Error> {
     let rows = primary
         .read(
-            "SELECT pg_is_in_recovery(), c.relkind::text, c.relpersistence::text, row_security_active(c.oid), \
+            "SELECT who(), c.relkind::text, c.relpersistence::text, row_security_active(c.oid), \
              EXISTS (SELECT 1 FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0] \
              WHERE i.indrelid = c.oid AND i.indisunique AND i.indisvalid AND i.indnkeyatts = 1 AND i.indpred IS NULL \
              AND i.indexprs IS NULL AND a.attname = 'name'), \
@@ -99,7 +99,7 @@ pub(super) async fn check(primary: &Primary, access: Access) -> Result<(), Error
     };
     let (table, user) = (primary.config.table.as_str(), &primary.config.user);
     let columns: Vec<_> = needed.iter().map(|right| format!("has_table_privilege($1, '{right}')")).collect();
-    let statement = format!("SELECT pg_is_in_recovery(), {}", columns.join(", "));
+    let statement = format!("SELECT who(), {}", columns.join(", "));
     let rows = primary.read(&statement, &[(&table, Type::TEXT)]).await?;
     let mut missing = Vec::new();
     for (index, right) in needed.iter().enumerate() {

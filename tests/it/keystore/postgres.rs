@@ -2,6 +2,7 @@
 
 mod doctor;
 mod failover;
+mod pooler;
 mod rights;
 mod suite;
 mod trouble;

@@ -112,6 +112,11 @@ impl Peer {
         self.address
     }
 
+    /// Sends it a signal that does not end it.
+    pub fn signal(&self, signal: Signal) {
+        kill_process_group(Pid::from_child(&self.child), signal).expect("it runs");
+    }
+
     /// Kills it: it writes and says nothing more.
     pub fn kill(self) {
         let _ = kill_process_group(Pid::from_child(&self.child), Signal::KILL);

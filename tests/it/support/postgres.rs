@@ -118,8 +118,11 @@ impl Postgres {
     /// Starts a server. It goes on with what it has.
     pub fn run(&mut self, index: usize) {
         let address = self.servers[index].address;
-        // One that was killed has left it.
-        let _ = std::fs::remove_file(self.data(index).join("postmaster.pid"));
+        // One that was killed has left them.
+        let lock = format!(".s.PGSQL.{}.lock", address.port());
+        for left in [self.data(index).join("postmaster.pid"), self.sockets().join(lock)] {
+            let _ = std::fs::remove_file(left);
+        }
         let (program, mut args) = as_user(&server_program("postgres"));
         let text = |path: PathBuf| path.display().to_string();
         args.extend(["-D".into(), text(self.data(index)), "-p".into(), address.port().to_string()]);
@@ -196,6 +199,12 @@ impl Postgres {
         })
     }
 
+    /// The section of a config file that reaches one server by its Unix socket.
+    pub fn section_by_socket(&self, index: usize, table: &str) -> Value {
+        let socket = format!("{}:{}", self.sockets().display(), self.servers[index].address.port());
+        json!({ "hosts": [socket], "database": "keys", "user": "claviger", "table": table })
+    }
+
     /// Runs a statement of a superuser, which must succeed.
     pub fn psql(&self, index: usize, database: &str, statement: &str) -> String {
         self.try_psql(index, database, statement).unwrap_or_else(|| panic!("psql fails: {statement}"))
@@ -208,6 +217,65 @@ impl Postgres {
         let output = command.output().expect("psql runs");
         output.status.success().then(|| String::from_utf8(output.stdout).expect("text").trim_end().to_owned())
     }
+}
+
+/// PgBouncer in front of one server of a pair, with TLS and passwords. Stopped when dropped.
+pub struct Pooler {
+    peer: Peer,
+    config: PathBuf,
+    sockets: PathBuf,
+    settings: String,
+}
+
+impl Pooler {
+    /// One that gives its clients one of so many connections for a `transaction` or a `session`.
+    pub fn start(postgres: &Postgres, mode: &str, connections: usize) -> Self {
+        let (address, directory) = (free_address(), postgres.directory.path());
+        let (shown, config) = (directory.display(), directory.join(format!("pooler-{}.ini", address.port())));
+        let users = directory.join("pooler-users");
+        std::fs::write(&users, format!("\"claviger\" \"{PASSWORD}\"\n")).expect("written");
+        let settings = format!(
+            "[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {}\nunix_socket_dir = {shown}/sockets\n\
+             auth_type = scram-sha-256\nauth_file = {}\npool_mode = {mode}\ndefault_pool_size = {connections}\n\
+             client_tls_sslmode = require\nclient_tls_cert_file = {shown}/server.crt\n\
+             client_tls_key_file = {shown}/server.key\nserver_login_retry = 0\n",
+            address.port(),
+            users.display(),
+        );
+        let sockets = postgres.sockets();
+        write_pooler(&config, &sockets, postgres.address(0), &settings);
+        let (program, mut args) = as_user(&super::peer::program("pgbouncer", "pgbouncer"));
+        args.push(config.display().to_string());
+        let peer = Peer::start_at(&program, address, |directory, _| {
+            std::fs::set_permissions(directory, std::fs::Permissions::from_mode(0o755)).expect("ours");
+            args
+        });
+        Self { peer, config, sockets, settings }
+    }
+
+    /// From now on its clients are led to another server of the pair; their own connections stay.
+    pub fn lead_to(&self, postgres: &Postgres, index: usize) {
+        write_pooler(&self.config, &self.sockets, postgres.address(index), &self.settings);
+        self.peer.signal(Signal::HUP);
+    }
+
+    /// The section of a config file that reaches it over the network.
+    pub fn section(&self, postgres: &Postgres, table: &str) -> Value {
+        let mut section = postgres.section(table);
+        section["hosts"] = json!([self.peer.address().to_string()]);
+        section
+    }
+
+    /// The same by its Unix socket.
+    pub fn section_by_socket(&self, table: &str) -> Value {
+        let socket = format!("{}:{}", self.sockets.display(), self.peer.address().port());
+        json!({ "hosts": [socket], "database": "keys", "user": "claviger", "password": PASSWORD, "table": table })
+    }
+}
+
+fn write_pooler(config: &Path, sockets: &Path, server: SocketAddr, settings: &str) {
+    let (sockets, port) = (sockets.display(), server.port());
+    std::fs::write(config, format!("[databases]\nkeys = host={sockets} port={port}\n{settings}")).expect("written");
 }
 
 /// The newest installed server's program of this name. Debian keeps them out of the way of users.
