@@ -19,6 +19,7 @@ use time::format_description::well_known::Rfc2822;
 use zeroize::Zeroizing;
 
 use super::Error;
+use super::retry::later;
 use crate::crypto::buffer::{Buffer, to_json};
 use crate::foreign;
 use crate::http::token::{Failure, Session};
@@ -219,7 +220,7 @@ impl Reply {
 
     /// A failure that may pass.
     pub(super) fn unreachable(&self, why: impl Display) -> Error {
-        Error::Unreachable(self.said(why).into())
+        later(self.said(why), &self.headers)
     }
 
     /// One of the two, by the status.

@@ -1,5 +1,6 @@
 //! Retries requests to a key store while a failure may pass by itself.
 
+mod later;
 mod patience;
 #[cfg(test)]
 mod tests;
@@ -12,6 +13,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::time::{Instant, timeout_at};
 
+pub(super) use self::later::later;
 use self::patience::{Patience, Purpose, no_answer};
 pub use self::waits::{Wait, Waits};
 use super::{About, Access, Error, KeyStore, Listing};

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until, timeout_at};
 
+use super::later::wanted;
 use super::waits::{Waiting, Waits};
 use crate::keystore::{BoxError, Error};
 use crate::telemetry::log::causes;
@@ -58,11 +59,12 @@ impl Patience {
         if self.has_paused(&cause).await { Ok(()) } else { Err(Error::Unreachable(cause)) }
     }
 
-    /// Waits before the next attempt, if there is time for one.
+    /// Waits before the next attempt, if there is time for one: our own pause at least, and as long as the service wants.
     async fn has_paused(&mut self, cause: &BoxError) -> bool {
         let now = Instant::now();
         let end = *self.end.get_or_insert(now + PATIENCE_OF_RUN);
-        if now + self.pause >= end {
+        let next = now + self.pause.max(wanted(cause));
+        if next >= end {
             return false;
         }
         match (&self.waiting, &self.waits) {
@@ -70,7 +72,7 @@ impl Patience {
             (None, Some(waits)) => self.waiting = Some(waits.begin(causes(&**cause), end)),
             (None, None) => {}
         }
-        sleep_until(now + self.pause).await;
+        sleep_until(next).await;
         self.pause = LONGEST_PAUSE.min(2 * self.pause);
         true
     }

@@ -3,6 +3,8 @@
 use std::collections::VecDeque;
 use std::sync::Mutex;
 
+use hyper::header::{HeaderMap, HeaderValue, RETRY_AFTER};
+
 use super::patience::{LONGEST_PAUSE, PATIENCE, PATIENCE_OF_RUN};
 use super::*;
 use crate::keystore::{conformance, fs, mem};
@@ -20,6 +22,8 @@ enum Step {
     LoseAnswer,
     /// Somebody deletes the key and creates it anew just after it was done; the caller cannot know.
     LoseAnswerAndRecreate,
+    /// The store wants to be asked again in so many seconds.
+    Later(u32),
     /// It will not work.
     Refuse,
     /// Never answers.
@@ -75,6 +79,9 @@ impl Scripted {
                 let _ = work.await;
                 self.put("another's").await;
                 lost()
+            }
+            Step::Later(seconds) => {
+                Err(later("busy".into(), &HeaderMap::from_iter([(RETRY_AFTER, HeaderValue::from(seconds))])))
             }
             Step::Refuse => Err(Error::Failed("no".into())),
             Step::Hang => std::future::pending().await,
@@ -155,6 +162,32 @@ async fn a_read_is_sent_again_with_growing_pauses() {
     assert!(value.is_same(&blob("a")));
     assert_eq!(store.calls(), ["get"; 4]);
     assert_eq!(started.elapsed(), Duration::from_millis(100 + 200 + 400));
+}
+
+/// Asks for a missing key; returns how often the store was asked, for how long, and whether it answered.
+async fn ask(retry: Retry, store: &Scripted) -> (usize, Duration, bool) {
+    let started = Instant::now();
+    let is_answered = matches!(retry.get(&name()).await, Err(Error::NotFound));
+    (store.calls().len(), started.elapsed(), is_answered)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_is_not_asked_before_the_time_that_it_names() {
+    let seconds = Duration::from_secs;
+    let store = Scripted::new(&[Step::Later(3), Step::LoseRequest, Step::Later(0)]);
+    let took = seconds(3) + Duration::from_millis(200 + 400);
+    assert_eq!(ask(Retry::new(store.clone()), &store).await, (4, took, true));
+    // The time of a request does not grow.
+    let store = Scripted::new(&[Step::Later(4); 9]);
+    assert_eq!(ask(Retry::new(store.clone()), &store).await, (3, seconds(8), false));
+    let store = Scripted::new(&[Step::Later(60)]);
+    assert_eq!(ask(Retry::new(store.clone()), &store).await, (1, seconds(0), false));
+    // A run has more.
+    let for_a_run = |store: &Arc<Scripted>| Retry::for_a_run(store.clone(), Waits::default());
+    let store = Scripted::new(&[Step::Later(45)]);
+    assert_eq!(ask(for_a_run(&store), &store).await, (2, seconds(45), true));
+    let store = Scripted::new(&[Step::Later(u32::MAX)]);
+    assert_eq!(ask(for_a_run(&store), &store).await, (1, seconds(0), false));
 }
 
 #[tokio::test(start_paused = true)]

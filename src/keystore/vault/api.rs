@@ -18,6 +18,7 @@ use zeroize::Zeroizing;
 use super::index::Index;
 use crate::http::{self, Limit};
 use crate::keystore::Error;
+use crate::keystore::retry::later;
 
 const TOKEN: HeaderName = HeaderName::from_static("x-vault-token");
 const NAMESPACE: HeaderName = HeaderName::from_static("x-vault-namespace");
@@ -129,7 +130,7 @@ impl Api {
         let answer = self.exchange(ask).await?;
         let status = answer.status.as_u16();
         if let Some(why) = passing(status) {
-            return Err(ask.unreachable(format!("{why} (HTTP {status})")));
+            return Err(later(ask.problem(format!("{why} (HTTP {status})")).to_string(), &answer.headers));
         }
         if status == 204 {
             let (errors, warnings) = (Vec::new(), Vec::new());

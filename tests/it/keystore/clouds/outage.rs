@@ -1,5 +1,8 @@
 //! Services that do not answer, answer half, or are something else: no doubt is ever a "missing" or a "created".
 
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
 use serde_json::{Value, json};
 
 use claviger::crypto::Blob;
@@ -120,6 +123,21 @@ fn lost_answers_are_settled_by_a_read() {
             assert!(store.get(&key).await.expect("created").is_same(&value("ours")));
         });
     }
+}
+
+#[test]
+#[ignore = "runs the stub of tests/peers/clouds: tests/run"]
+fn a_service_that_says_when_to_come_again_is_not_asked_before() {
+    let busy = json!({ "status": 429, "body": "busy", "headers": { "Retry-After": "2" } });
+    let all: Vec<_> = VENDORS.iter().map(|vendor| (vendor, Clouds::start())).collect();
+    block_on(join_all(all.iter().map(async |(vendor, clouds)| {
+        let store = patient(vendor, clouds).await;
+        vendor.fault(clouds, vendor.read, 1, &busy);
+        let began = Instant::now();
+        store.create(&name("key"), &value("v")).await.expect("created");
+        store.get(&name("key")).await.expect("there");
+        assert!(began.elapsed() >= Duration::from_secs(2), "{}: {:?}", vendor.name, began.elapsed());
+    })));
 }
 
 #[test]
