@@ -6,6 +6,10 @@ mod answer;
 mod batch;
 mod config;
 #[cfg(feature = "aws")]
+mod keystore;
+#[cfg(feature = "aws")]
+mod place;
+#[cfg(feature = "aws")]
 mod rights;
 #[cfg(feature = "aws")]
 mod store;

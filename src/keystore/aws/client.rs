@@ -1,7 +1,5 @@
 //! The clients of Secrets Manager: credentials, endpoint, time limits and retries.
 
-use std::time::Duration;
-
 use aws_config::identity::IdentityCache;
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
@@ -11,12 +9,9 @@ use aws_sdk_secretsmanager::config::{Builder, Credentials, Region};
 use secrecy::ExposeSecret as _;
 
 use super::config::{self, Config, Endpoint};
-use super::http;
+use super::http::{self, ATTEMPT};
 use crate::keystore::Error;
 use crate::setting::ServerTls;
-
-/// The time limit of one attempt. A request to a store may take 10 seconds, so there is time for a second one.
-pub(super) const ATTEMPT: Duration = Duration::from_secs(4);
 
 /// The most attempts for one page of a listing, so that a failed page does not make the whole listing start again.
 const ATTEMPTS: u32 = 4;

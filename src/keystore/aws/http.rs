@@ -1,5 +1,7 @@
 //! The requests of the SDK, sent by the client of all key stores: it knows whom to trust.
 
+use std::time::Duration;
+
 use aws_sdk_secretsmanager::config::SharedHttpClient;
 use aws_sdk_secretsmanager::config::http::{HttpRequest, HttpResponse};
 use aws_smithy_runtime_api::client::http::{HttpConnector, HttpConnectorFuture, SharedHttpConnector, http_client_fn};
@@ -9,10 +11,12 @@ use http_body_util::Full;
 use hyper::{Request, Response};
 use zeroize::Zeroizing;
 
-use super::client::ATTEMPT;
 use crate::http::{self, Limit};
 use crate::keystore::Error;
 use crate::setting::ServerTls;
+
+/// The time limit of one attempt. A request to a store may take 10 seconds, so there is time for a second one.
+pub(super) const ATTEMPT: Duration = Duration::from_secs(4);
 
 /// More than any answer has: a page of a listing is the largest.
 const LIMIT: Limit = Limit { time: ATTEMPT, bytes: 16 << 20 };

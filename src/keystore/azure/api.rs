@@ -7,7 +7,7 @@ use secrecy::SecretString;
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
-use super::rights::{Right, Rights};
+use super::policy::{Right, Rights};
 use crate::http;
 use crate::http::token::Session;
 use crate::keystore::Error;

@@ -1,15 +1,8 @@
 //! The `keystore.azure` section of the config file.
 
-use std::path::Path;
-use std::sync::Arc;
-
-use async_trait::async_trait;
 use secrecy::SecretString;
 use serde::{Deserialize, Deserializer};
 
-use super::store::Store;
-use crate::keystore::environment::{self, Variables};
-use crate::keystore::{Backend, Error, Kept, KeyStore};
 use crate::setting::{self, Prefix, ServerTls, Url};
 
 /// The longest prefix, in bytes: 127 for the name of a secret, less 81, which is one more than a key's has.
@@ -24,32 +17,6 @@ pub struct Config {
     /// Certificates.
     #[serde(default)]
     pub tls: ServerTls,
-}
-
-impl Config {
-    /// Connects where clouds find these environment variables.
-    ///
-    /// # Errors
-    /// What is wrong with the store.
-    pub async fn connect_in(&self, variables: Variables<'_>) -> Result<Arc<dyn KeyStore>, Error> {
-        // Of a replaced key the oldest version is read, too.
-        Ok(Arc::new(Kept::new(Store::connect(self, variables).await?)))
-    }
-}
-
-#[async_trait]
-impl Backend for Config {
-    async fn connect(&self) -> Result<Arc<dyn KeyStore>, Error> {
-        self.connect_in(&environment::of_process).await
-    }
-
-    fn files(&self) -> Vec<(&'static str, &Path)> {
-        self.tls.ca.iter().map(|ca| ("tls.ca", ca.as_path())).collect()
-    }
-
-    fn warnings(&self) -> Vec<String> {
-        self.keyvault.endpoint.warning().into_iter().collect()
-    }
 }
 
 /// The `keystore.azure.keyvault:` section.

@@ -6,8 +6,7 @@ use aws_sdk_dynamodb::config::http::HttpResponse;
 use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_dynamodb::types::ConsumedCapacity;
 
-use super::store::Store;
-use super::table;
+use super::place::Place;
 use crate::keystore::Error;
 use crate::keystore::aws::error::{
     answer, is_about_credentials, is_denied, is_passing, is_throttling, lacks_credentials, printable,
@@ -40,7 +39,7 @@ impl From<Refusal> for Error {
 }
 
 /// What a failed call means.
-pub(super) fn judge<E>(store: &Store, action: &str, error: SdkError<E, HttpResponse>) -> Refusal
+pub(super) fn judge<E>(place: &Place, action: &str, error: SdkError<E, HttpResponse>) -> Refusal
 where
     E: ProvideErrorMetadata + StdError + Send + Sync + 'static,
 {
@@ -49,7 +48,7 @@ where
     if code == CONDITION {
         return Refusal::Condition;
     }
-    let (table, partition) = (store.table.as_str(), store.partition.as_str());
+    let (table, partition) = (place.table.as_str(), place.partition.as_str());
     let text = match code {
         "" => causes(&error),
         code => format!("{}: {}", printable(code), printable(&said.message)),
@@ -58,11 +57,11 @@ where
     let is_throttled = is_throttling(code) || code == "ProvisionedThroughputExceededException";
     match code {
         _ if is_denied(code) => {
-            Refusal::Denied(Error::Failed(text(&format!("; {}", store.rights().missing())).into()))
+            Refusal::Denied(Error::Failed(text(&format!("; {}", place.missing())).into()))
         }
         _ if is_throttled => Refusal::Throttled(Error::Unreachable(text("").into())),
         "ResourceNotFoundException" => {
-            let advice = format!("; there is no such table; make it: {}", table::command(store));
+            let advice = format!("; there is no such table; make it: {}", place.command());
             Refusal::Other(Error::Failed(text(&advice).into()))
         }
         _ if lacks_credentials(&error) => Refusal::Other(Error::Failed(
@@ -92,10 +91,10 @@ fn is_silence<E>(error: &SdkError<E, HttpResponse>, status: u16) -> bool {
 
 /// Checks that a success comes from DynamoDB: it says what the call has cost, and in which table. An empty JSON object of
 /// somebody else would mean that there is no such key.
-pub(super) fn is_about(store: &Store, action: &str, cost: Option<&ConsumedCapacity>) -> Result<(), Error> {
+pub(super) fn is_about(place: &Place, action: &str, cost: Option<&ConsumedCapacity>) -> Result<(), Error> {
     match cost.and_then(ConsumedCapacity::table_name) {
         // Some name the table by its ARN.
-        Some(name) if name.rsplit('/').next() == Some(store.table.as_str()) => Ok(()),
+        Some(name) if name.rsplit('/').next() == Some(place.table.as_str()) => Ok(()),
         _ => Err(no_answer(action)),
     }
 }

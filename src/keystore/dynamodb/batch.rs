@@ -2,10 +2,11 @@
 
 use std::collections::HashMap;
 
-use aws_sdk_dynamodb::types::{AttributeValue, KeysAndAttributes};
+use aws_sdk_dynamodb::types::KeysAndAttributes;
 
 use super::answer::{Refusal, judge, no_answer};
-use super::store::{Item, NAME, Store, VALUE};
+use super::place::{NAME, VALUE};
+use super::store::{Item, Store};
 use crate::crypto::Blob;
 use crate::keystore::Error;
 use crate::name::KeyName;
@@ -68,24 +69,17 @@ impl Store {
         let wanted = wanted.projection_expression("#name, #value");
         let wanted = wanted.expression_attribute_names("#name", NAME).expression_attribute_names("#value", VALUE);
         let wanted = wanted.build().map_err(|error| Refusal::Other(Error::Failed(error.into())))?;
-        let call = self.calls.batch_get_item().request_items(self.table.as_str(), wanted);
+        let call = self.calls.batch_get_item().request_items(self.place.table.as_str(), wanted);
         self.reads.turn().await;
-        let answer = call.send().await.map_err(|error| self.slowed(&self.reads, judge(self, "BatchGetItem", error)))?;
-        let items = answer.responses.unwrap_or_default().remove(self.table.as_str());
-        let rest = answer.unprocessed_keys.unwrap_or_default().remove(self.table.as_str());
+        let answer =
+            call.send().await.map_err(|error| self.slowed(&self.reads, judge(&self.place, "BatchGetItem", error)))?;
+        let items = answer.responses.unwrap_or_default().remove(self.place.table.as_str());
+        let rest = answer.unprocessed_keys.unwrap_or_default().remove(self.place.table.as_str());
         // An answer that says nothing of the table is not DynamoDB's.
         if items.is_none() && rest.is_none() {
             return Err(Refusal::Other(no_answer("BatchGetItem")));
         }
         Ok((items.unwrap_or_default(), rest.map(|rest| rest.keys).unwrap_or_default()))
-    }
-
-    /// The value of an item.
-    pub(super) fn value_of(&self, item: &mut Item) -> Result<Blob, Error> {
-        match item.remove(VALUE) {
-            Some(AttributeValue::B(value)) => Ok(value.into_inner().into()),
-            _ => Err(Error::Failed(format!("the item has no bytes in '{VALUE}': it is none of ours").into())),
-        }
     }
 }
 

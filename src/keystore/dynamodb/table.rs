@@ -1,9 +1,10 @@
 //! The table: whether keys can be kept in it.
 
+use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::{KeyType, MultiRegionConsistency, ScalarAttributeType, TableDescription, TableStatus};
 
 use super::answer::{Refusal, judge, no_answer};
-use super::store::{NAME, STORE, Store};
+use super::place::{NAME, Place, STORE};
 use crate::keystore::Error;
 
 /// What is known of a table; nothing without the right to ask.
@@ -15,20 +16,10 @@ pub(super) struct Facts {
     pub(super) warnings: Vec<String>,
 }
 
-/// The command that makes the table.
-pub(super) fn command(store: &Store) -> String {
-    format!(
-        "aws dynamodb create-table --table-name {} --attribute-definitions AttributeName={STORE},AttributeType=S \
-         AttributeName={NAME},AttributeType=S --key-schema AttributeName={STORE},KeyType=HASH \
-         AttributeName={NAME},KeyType=RANGE --billing-mode PAY_PER_REQUEST --deletion-protection-enabled",
-        store.table.as_str()
-    )
-}
-
 /// Asks for the table, and refuses one that cannot hold keys.
-pub(super) async fn examine(store: &Store) -> Result<Facts, Error> {
-    let described = store.calls.describe_table().table_name(store.table.as_str()).send().await;
-    let described = match described.map_err(|error| judge(store, "DescribeTable", error)) {
+pub(super) async fn examine(calls: &Client, place: &Place) -> Result<Facts, Error> {
+    let described = calls.describe_table().table_name(place.table.as_str()).send().await;
+    let described = match described.map_err(|error| judge(place, "DescribeTable", error)) {
         Ok(answer) => answer.table.ok_or_else(|| no_answer("DescribeTable"))?,
         Err(Refusal::Denied(_)) => {
             let warning = "the credentials do not allow dynamodb:DescribeTable: whether the table is a global table, in \
@@ -37,15 +28,15 @@ pub(super) async fn examine(store: &Store) -> Result<Facts, Error> {
         }
         Err(refusal) => return Err(refusal.into()),
     };
-    let failed = |what: String| Err(Error::Failed(format!("the table '{}' {what}", store.table.as_str()).into()));
-    if described.table_name() != Some(store.table.as_str()) {
+    let failed = |what: String| Err(Error::Failed(format!("the table '{}' {what}", place.table.as_str()).into()));
+    if described.table_name() != Some(place.table.as_str()) {
         return Err(no_answer("DescribeTable"));
     }
     if matches!(described.table_status(), Some(TableStatus::Creating)) {
-        return Err(Error::Unreachable(format!("the table '{}' is being made", store.table.as_str()).into()));
+        return Err(Error::Unreachable(format!("the table '{}' is being made", place.table.as_str()).into()));
     }
     if !has_schema(&described) {
-        return failed(format!("has other keys than '{STORE}' and '{NAME}'; make another: {}", command(store)));
+        return failed(format!("has other keys than '{STORE}' and '{NAME}'; make another: {}", place.command()));
     }
     let is_strong = described.multi_region_consistency() == Some(&MultiRegionConsistency::Strong);
     if !described.replicas().is_empty() && !is_strong {
@@ -60,7 +51,7 @@ pub(super) async fn examine(store: &Store) -> Result<Facts, Error> {
         warnings.push(format!(
             "nothing protects the table '{0}', and all keys in it, from being deleted; aws dynamodb update-table \
              --table-name {0} --deletion-protection-enabled",
-            store.table.as_str()
+            place.table.as_str()
         ));
     }
     Ok(Facts { arn: described.table_arn, warnings })

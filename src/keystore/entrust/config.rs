@@ -1,14 +1,8 @@
 //! The `keystore.entrust` section of the config file.
 
-use std::path::Path;
-use std::sync::Arc;
-
-use async_trait::async_trait;
 use secrecy::SecretString;
 use serde::Deserialize;
 
-use super::store::Store;
-use crate::keystore::{Backend, Error, Kept, KeyStore};
 use crate::setting::{self, ServerTls, Url};
 
 /// The `keystore.entrust:` section of the config file.
@@ -48,20 +42,4 @@ pub struct Credentials {
     /// The user's password.
     #[serde(deserialize_with = "setting::secret")]
     pub password: SecretString,
-}
-
-#[async_trait]
-impl Backend for Config {
-    async fn connect(&self) -> Result<Arc<dyn KeyStore>, Error> {
-        // There is no way to change a value only if it is still the same.
-        Ok(Arc::new(Kept::new(Store::connect(self).await?)))
-    }
-
-    fn files(&self) -> Vec<(&'static str, &Path)> {
-        self.keycontrol.tls.ca.iter().map(|ca| ("keycontrol.tls.ca", ca.as_path())).collect()
-    }
-
-    fn warnings(&self) -> Vec<String> {
-        self.keycontrol.endpoint.warning().into_iter().collect()
-    }
 }

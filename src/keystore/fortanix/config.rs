@@ -1,14 +1,8 @@
 //! The `keystore.fortanix` section of the config file.
 
-use std::path::Path;
-use std::sync::Arc;
-
-use async_trait::async_trait;
 use secrecy::SecretString;
 use serde::{Deserialize, Deserializer};
 
-use super::store::Store;
-use crate::keystore::{Backend, Error, Kept, KeyStore};
 use crate::setting::{self, Prefix, ServerTls, Url};
 
 /// The longest prefix, in bytes.
@@ -47,22 +41,6 @@ pub struct Credentials {
     /// The application's API key.
     #[serde(deserialize_with = "setting::secret")]
     pub key: SecretString,
-}
-
-#[async_trait]
-impl Backend for Config {
-    async fn connect(&self) -> Result<Arc<dyn KeyStore>, Error> {
-        // There is no way to change a value only if it is still the same.
-        Ok(Arc::new(Kept::new(Store::connect(self).await?)))
-    }
-
-    fn files(&self) -> Vec<(&'static str, &Path)> {
-        self.sdkms.tls.ca.iter().map(|ca| ("sdkms.tls.ca", ca.as_path())).collect()
-    }
-
-    fn warnings(&self) -> Vec<String> {
-        self.sdkms.endpoint.warning().into_iter().collect()
-    }
 }
 
 fn prefix<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Prefix, D::Error> {

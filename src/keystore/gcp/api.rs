@@ -6,7 +6,7 @@ use std::fmt::Display;
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
-use super::rights::{Right, Rights};
+use super::policy::{Right, Rights};
 use crate::http;
 use crate::http::token::Session;
 use crate::keystore::Error;

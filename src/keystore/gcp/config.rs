@@ -1,17 +1,10 @@
 //! The `keystore.gcp` section of the config file.
 
-use std::path::Path;
-use std::sync::Arc;
-
-use async_trait::async_trait;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Deserializer, de};
 use zeroize::Zeroizing;
 
-use super::store::Store;
 use crate::crypto::pem;
-use crate::keystore::environment::{self, Variables};
-use crate::keystore::{Backend, Error, Kept, KeyStore};
 use crate::setting::{self, Prefix, ServerTls, Url};
 
 /// Where Secret Manager answers.
@@ -32,32 +25,6 @@ pub struct Config {
     /// Certificates.
     #[serde(default)]
     pub tls: ServerTls,
-}
-
-impl Config {
-    /// Connects where clouds find these environment variables.
-    ///
-    /// # Errors
-    /// What is wrong with the store.
-    pub async fn connect_in(&self, variables: Variables<'_>) -> Result<Arc<dyn KeyStore>, Error> {
-        // Of a replaced key the first version is read, too.
-        Ok(Arc::new(Kept::new(Store::connect(self, variables).await?)))
-    }
-}
-
-#[async_trait]
-impl Backend for Config {
-    async fn connect(&self) -> Result<Arc<dyn KeyStore>, Error> {
-        self.connect_in(&environment::of_process).await
-    }
-
-    fn files(&self) -> Vec<(&'static str, &Path)> {
-        self.tls.ca.iter().map(|ca| ("tls.ca", ca.as_path())).collect()
-    }
-
-    fn warnings(&self) -> Vec<String> {
-        self.secretmanager.endpoint.warning().into_iter().collect()
-    }
 }
 
 /// The `keystore.gcp.secretmanager:` section.

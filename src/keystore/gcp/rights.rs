@@ -1,78 +1,11 @@
-//! The rights that the credentials need, and how they are checked.
-
-use std::fmt::Write as _;
+//! Whether the credentials have the rights that they need.
 
 use super::api::{Api, Call, Nothing};
-use super::store::{Payload, Replication, Version};
+use super::message::{Payload, Replication, Version};
+use super::policy::Right;
 use crate::keystore::{Access, Error};
 
-/// A permission of IAM; each kind of call needs one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Right {
-    List,
-    Access,
-    Create,
-    Add,
-    Delete,
-}
-
 use Right::{Access as Read, Add, Create, Delete, List};
-
-impl Right {
-    fn name(self) -> &'static str {
-        match self {
-            List => "secretmanager.secrets.list",
-            Read => "secretmanager.versions.access",
-            Create => "secretmanager.secrets.create",
-            Add => "secretmanager.versions.add",
-            Delete => "secretmanager.secrets.delete",
-        }
-    }
-
-    /// Whether the call counts as a write in Google's quota.
-    pub(super) fn writes(self) -> bool {
-        matches!(self, Create | Add | Delete)
-    }
-
-    fn needed(access: Access) -> &'static [Self] {
-        match access {
-            Access::Read => &[List, Read],
-            Access::Create => &[List, Read, Create, Add],
-            // A key is replaced by deleting it and creating it anew.
-            Access::Serve | Access::Replace => &[List, Read, Create, Add, Delete],
-        }
-    }
-}
-
-/// Who needs rights to what.
-pub(super) struct Rights {
-    pub(super) project: String,
-    /// The address of the service account, where it is known.
-    pub(super) account: Option<String>,
-}
-
-impl Rights {
-    /// What to do when the right to a call is missing.
-    pub(super) fn missing(&self, right: Right) -> String {
-        format!("; the right '{}' is missing; {}", right.name(), self.commands(Right::needed(Access::Serve)))
-    }
-
-    fn commands(&self, rights: &[Right]) -> String {
-        let Self { project, account } = self;
-        let account = account.as_deref().unwrap_or("ACCOUNT");
-        let names: Vec<_> = rights.iter().map(|right| right.name()).collect();
-        let mut text = "a role with all rights that are needed, and who has it:\n".to_owned();
-        let names = names.join(",");
-        // A string takes everything.
-        let _ = writeln!(text, "gcloud iam roles create claviger --project={project} --permissions={names}");
-        let _ = write!(
-            text,
-            "gcloud projects add-iam-policy-binding {project} --member=serviceAccount:{account} \
-             --role=projects/{project}/roles/claviger"
-        );
-        text
-    }
-}
 
 /// Checks by calls that change nothing whether the credentials allow `access`.
 pub(super) async fn check(api: &Api, prefix: &str, access: Access) -> Result<(), Error> {

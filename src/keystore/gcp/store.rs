@@ -1,18 +1,18 @@
 //! The key store: how keys are created, read, deleted and listed.
 
-use std::borrow::Cow;
 use std::fmt;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use secrecy::{ExposeSecret as _, SecretString};
-use serde::{Deserialize, Serialize};
+use secrecy::ExposeSecret as _;
 use time::OffsetDateTime;
 
 use super::api::{Api, Call, Nothing, WHO};
 use super::config::Config;
 use super::login::{Login, Source};
-use super::rights::{self, Right, Rights};
+use super::message::{Accessed, Added, Automatic, Empty, Page, Payload, Replication, Version};
+use super::policy::{Right, Rights};
+use super::rights;
 use crate::crypto::{Blob, base64};
 use crate::http;
 use crate::http::token::Session;
@@ -43,62 +43,6 @@ pub struct Store {
     place: String,
     prefix: Prefix,
     warnings: Vec<String>,
-}
-
-/// A secret that is to be made. Without replication the service refuses it.
-#[derive(Default, Serialize)]
-pub(super) struct Replication {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    replication: Option<Automatic>,
-}
-
-#[derive(Serialize)]
-struct Automatic {
-    automatic: Empty,
-}
-
-#[derive(Serialize, Deserialize)]
-struct Empty {}
-
-/// A version that is to be added.
-#[derive(Serialize)]
-pub(super) struct Version<'a> {
-    pub(super) payload: Payload<'a>,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct Payload<'a> {
-    /// The value in base64.
-    pub(super) data: &'a str,
-    pub(super) data_crc32c: Cow<'static, str>,
-}
-
-#[derive(Deserialize)]
-struct Added {
-    name: String,
-}
-
-#[derive(Deserialize)]
-struct Accessed {
-    name: String,
-    payload: Stored,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Stored {
-    data: SecretString,
-    data_crc32c: Option<serde_json::Value>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Page {
-    #[serde(default)]
-    secrets: Vec<Added>,
-    #[serde(default)]
-    next_page_token: String,
 }
 
 /// What came of adding a version.

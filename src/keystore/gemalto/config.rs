@@ -1,15 +1,10 @@
 //! The `keystore.gemalto` section of the config file.
 
-use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use secrecy::SecretString;
 use serde::{Deserialize, Deserializer};
 
-use super::store::Store;
-use crate::keystore::{Backend, Error, Kept, KeyStore};
 use crate::setting::{self, Prefix, ServerTls, Url};
 
 /// The longest prefix, in bytes.
@@ -51,22 +46,6 @@ pub struct Credentials {
     /// How long to wait after a failed login. Default 15 seconds.
     #[serde(default = "retry", deserialize_with = "crate::duration::deserialize")]
     pub retry: Duration,
-}
-
-#[async_trait]
-impl Backend for Config {
-    async fn connect(&self) -> Result<Arc<dyn KeyStore>, Error> {
-        // There is no way to change a value only if it is still the same.
-        Ok(Arc::new(Kept::new(Store::connect(self).await?)))
-    }
-
-    fn files(&self) -> Vec<(&'static str, &Path)> {
-        self.keysecure.tls.ca.iter().map(|ca| ("keysecure.tls.ca", ca.as_path())).collect()
-    }
-
-    fn warnings(&self) -> Vec<String> {
-        self.keysecure.endpoint.warning().into_iter().collect()
-    }
 }
 
 fn retry() -> Duration {
