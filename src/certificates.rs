@@ -1,4 +1,4 @@
-//! Files of certificates: how they are read, and whether they are the same as before.
+//! Files of certificates: reads them, and tells whether they have changed.
 
 use std::io;
 use std::path::{Path, PathBuf};

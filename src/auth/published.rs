@@ -1,4 +1,4 @@
-//! Identities whose private keys everybody knows, because a documentation shows them to be copied.
+//! Identities whose private keys are public, because a documentation prints them as an example.
 
 /// One identity a line, and where its key is shown. A test says what is missing.
 const LIST: &str = include_str!("published.txt");

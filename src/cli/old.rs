@@ -1,4 +1,4 @@
-//! Command lines of older versions of KES that cannot be obeyed any more: each is answered in one line that says what
+//! Command lines of older versions of KES that this program does not accept. Each is answered in one line that says what
 //! to write instead.
 
 use std::ffi::OsString;

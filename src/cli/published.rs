@@ -1,4 +1,4 @@
-//! Administrators whose private keys everybody knows.
+//! Administrators whose private keys are public.
 
 use anyhow::bail;
 

@@ -1,4 +1,4 @@
-//! Errors of a call: no usable answer, or an answer that refuses.
+//! Errors of a call: the server gave no usable answer, or refused.
 
 use std::fmt;
 use std::io;

@@ -1,4 +1,4 @@
-//! A config file of either server.
+//! A config file whose server is not known yet: that of a key server or of a key manager.
 
 use std::path::Path as FilePath;
 

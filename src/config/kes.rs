@@ -1,4 +1,4 @@
-//! What the archived server would do without: settings of a config file that it does not know.
+//! Settings of a config file that the archived server does not know.
 
 use super::Finding;
 use super::finding::Weight;

@@ -1,4 +1,4 @@
-//! What a config file may say, and can hardly mean: warnings, each with what to write instead.
+//! Settings that are valid and probably a mistake: warnings, each with what to write instead.
 
 use super::finding::Weight;
 use super::path::Path;

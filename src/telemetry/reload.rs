@@ -1,4 +1,4 @@
-//! Remembers what came of reading the config, the last time.
+//! The time and the result of the last reload of the config.
 
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 

@@ -1,4 +1,4 @@
-//! The directory that is made: empty before, whole afterwards, or not there.
+//! The new directory: it appears complete, or not at all.
 
 use std::fs::{self, DirBuilder};
 use std::io;

@@ -1,4 +1,4 @@
-//! `claviger key reveal`: prints the bytes of a key, for who moves to a server that takes one raw key.
+//! `claviger key reveal`: prints the bytes of a key, for a move to a server that takes one raw key.
 
 use std::fs::File;
 use std::io::{self, IsTerminal as _, Write as _};

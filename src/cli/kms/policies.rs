@@ -1,4 +1,4 @@
-//! `claviger kms policies`: what the policies of a KES are in an enclave.
+//! `claviger kms policies`: translates the policies of a KES into policies of an enclave.
 
 mod translation;
 
