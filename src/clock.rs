@@ -35,3 +35,10 @@ impl Ticker {
         now.saturating_duration_since(self.0)
     }
 }
+
+/// Milliseconds since the machine was started, also those in which it was suspended.
+pub fn since_boot() -> u64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    let (seconds, nanoseconds) = (u64::try_from(time.tv_sec), u64::try_from(time.tv_nsec));
+    seconds.unwrap_or_default() * 1_000 + nanoseconds.unwrap_or_default() / 1_000_000
+}

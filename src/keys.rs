@@ -75,14 +75,36 @@ pub struct New<'a> {
     pub imported: bool,
 }
 
+/// Why a ciphertext was not decrypted.
+#[derive(Debug, thiserror::Error)]
+pub enum NotDecrypted {
+    /// No version has encrypted it.
+    #[error(transparent)]
+    NotAuthentic(#[from] NotAuthentic),
+    /// It is not certain that all versions are known here.
+    #[error(transparent)]
+    Uncertain(#[from] Error),
+}
+
 /// A master key as clients use it. It may have versions: the latest encrypts, and all decrypt.
 #[async_trait]
 pub trait MasterKey: Send + Sync {
     /// The latest version.
     fn latest(&self) -> &Key;
 
+    /// The version that encrypts.
+    ///
+    /// # Errors
+    /// When none may at the moment.
+    fn encrypting(&self) -> Result<&Key, Error> {
+        Ok(self.latest())
+    }
+
     /// Decrypts what any of the versions has encrypted.
-    async fn decrypt(&self, ciphertext: &[u8], context: &[u8]) -> Result<Zeroizing<Vec<u8>>, NotAuthentic>;
+    ///
+    /// # Errors
+    /// When none has encrypted it.
+    async fn decrypt(&self, ciphertext: &[u8], context: &[u8]) -> Result<Zeroizing<Vec<u8>>, NotDecrypted>;
 }
 
 /// A key without versions.
@@ -92,8 +114,8 @@ impl MasterKey for Key {
         self
     }
 
-    async fn decrypt(&self, ciphertext: &[u8], context: &[u8]) -> Result<Zeroizing<Vec<u8>>, NotAuthentic> {
-        Self::decrypt(self, ciphertext, context)
+    async fn decrypt(&self, ciphertext: &[u8], context: &[u8]) -> Result<Zeroizing<Vec<u8>>, NotDecrypted> {
+        Ok(Self::decrypt(self, ciphertext, context)?)
     }
 }
 

@@ -18,16 +18,21 @@
 mod account;
 mod backup;
 mod command;
+mod confirm;
+mod destroy;
 mod door;
 mod draft;
 mod entry;
 mod error;
+mod journal;
 mod keeper;
 mod known;
 mod lines;
 mod loading;
 mod log;
 mod map;
+mod members;
+mod node;
 pub mod operations;
 mod policy;
 mod read;
@@ -49,16 +54,18 @@ mod writer;
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
+use std::pin::Pin;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use hyper::header::HeaderValue;
 
+use self::draft::{Author, Right};
 use self::wire::{Encoding, ErrResponse};
-use self::writer::Writer;
+use self::writer::{Order, Writer};
 use crate::auth::{Caller, Denied, Identity, Requirement, admit, enclave, peer};
 use crate::name::EnclaveName;
-use crate::server::{self, Asked, Decision, Handle, Reply, Route, Router, Service};
+use crate::server::{self, Asked, Decision, Gate, Handle, Reply, Route, Router, Service, Settling};
 use crate::telemetry::Telemetry;
 use crate::telemetry::metrics::Text;
 
@@ -66,8 +73,10 @@ pub use self::command::{Action, Revocation, actions};
 pub use self::door::Door;
 pub use self::entry::{Entry, NoEntry};
 pub use self::error::{Error, Refusal};
-pub use self::keeper::{Admin, Error as OpenError, Keeper};
+pub use self::journal::etcd;
+pub use self::keeper::{Admin, Error as OpenError, Joining, Keeper, Notes};
 pub use self::log::HISTORY;
+pub use self::node::Ended;
 pub use self::rotation::Rules as RotationRules;
 pub use self::turn::Turn;
 pub use self::writer::Failed;
@@ -90,6 +99,8 @@ pub fn routes() -> Vec<Route<State>> {
         Route::new(operations::BACKUP, serve::backup).timeout(long).bulk(),
         Route::new(operations::RESTORE, serve::restore).max_body(BACKUP).timeout(long).bulk(),
         Route::new(operations::ROTATE_ROOT, serve::rotate_root).timeout(long),
+        Route::new(operations::MOVE_IN, serve::move_in).timeout(long),
+        Route::new(operations::MOVE_OUT, serve::move_out).timeout(long),
         Route::new(operations::LOG, log::follow).max_body(MB).timeout(None),
         Route::new(operations::RESTART, status::unsupported),
         Route::new(operations::PROFILE, status::unsupported),
@@ -119,7 +130,12 @@ pub struct State {
     with_kes: RwLock<BTreeSet<EnclaveName>>,
     /// Where clients reach that server, as `host:port`.
     host: OnceLock<String>,
+    /// Reads from the config how to take part in a cluster.
+    cluster: OnceLock<PrepareToJoin>,
 }
+
+/// Reads from the config how to take part in a cluster, and connects to it. The error says what to do.
+pub type PrepareToJoin = Box<dyn Fn() -> Pin<Box<dyn Future<Output = Result<Joining, String>> + Send>> + Send + Sync>;
 
 impl State {
     /// A state that serves what `keeper` has.
@@ -128,10 +144,82 @@ impl State {
     /// When the system cannot start a thread.
     pub fn new(keeper: Keeper, telemetry: Arc<Telemetry>, started: Instant) -> std::io::Result<Arc<Self>> {
         let (router, writer) = (Router::new(routes(), &BTreeMap::new()), Writer::start(keeper)?);
-        let (server, beside, host) = (OnceLock::new(), OnceLock::new(), OnceLock::new());
+        let (server, beside, host, cluster) = (OnceLock::new(), OnceLock::new(), OnceLock::new(), OnceLock::new());
         let rotated = rotation::Rotated::default();
         let with_kes = RwLock::default();
-        Ok(Arc::new(Self { router, writer, telemetry, started, rotated, server, beside, with_kes, host }))
+        let state = Self { router, writer, telemetry, started, rotated, server, beside, with_kes, host, cluster };
+        let state = Arc::new(state);
+        state.take_part();
+        Ok(state)
+    }
+
+    /// In a cluster: tells the others of this server, and goes on with what was begun.
+    fn take_part(self: &Arc<Self>) {
+        let Some(node) = self.writer.node() else { return };
+        let state = Arc::downgrade(self);
+        node.describe(move |snapshot| state.upgrade().map(|state| status::server(&state, snapshot)));
+        let state = Arc::downgrade(self);
+        node.runtime.spawn(async move {
+            while let Some(state) = state.upgrade() {
+                state.empty_enclaves().await;
+                if let Some(node) = state.writer.node().cloned() {
+                    drop(state);
+                    node.has_to_empty().await;
+                }
+            }
+        });
+    }
+
+    /// Removes what is left of enclaves that nobody enters any more. Whatever stops this, another server goes on.
+    async fn empty_enclaves(&self) {
+        let Some(node) = self.writer.node() else { return };
+        let most = node.journal.most_changes();
+        loop {
+            let snapshot = self.writer.snapshot();
+            let Some(change) = destroy::next_to_empty(&snapshot, most) else { return };
+            let author = Author { caller: snapshot.admin, now: crate::clock::now(), right: Right::Account };
+            drop(snapshot);
+            let commands = vec![(Action::EnclaveDelete, change)];
+            let order = Order { author, enclave: String::new(), commands, size: 0 };
+            if let Err(error) = self.writer.write(order).await {
+                return tracing::debug!(%error, "a deleted enclave is not empty yet");
+            }
+        }
+    }
+
+    /// Keeps a gate open as long as this server may answer reads.
+    pub async fn keep_open(&self, gate: Gate) {
+        loop {
+            gate.set(!self.writer.node().is_some_and(|node| node.is_stale()));
+            tokio::time::sleep(Duration::from_millis(250)).await;
+        }
+    }
+
+    /// Waits until this server is no member of its cluster any more; for ever, if there is none.
+    pub async fn ended(&self) -> Ended {
+        loop {
+            if let Some(node) = self.writer.node() {
+                return node.ended().await;
+            }
+            // It may move into one.
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    }
+
+    /// Says to the others for the first time that this server is there.
+    ///
+    /// # Errors
+    /// When another process claims to be the same member.
+    pub async fn appear(&self) -> Result<(), Ended> {
+        match self.writer.node() {
+            Some(node) => node.begin_saying().await,
+            None => Ok(()),
+        }
+    }
+
+    /// Sets how to move everything into a cluster. Only the first call counts.
+    pub fn can_move_in(&self, prepare: PrepareToJoin) {
+        let _ = self.cluster.set(prepare);
     }
 
     /// Whether a listener for the KES API serves this enclave.
@@ -190,6 +278,14 @@ impl Service for State {
     fn decide(&self, asked: Asked<'_>) -> Decision<()> {
         let outcome = self.authorize(asked.peer.clone(), asked.requirement, asked.path);
         Decision::of(asked.peer, outcome)
+    }
+
+    /// Another server of the cluster may know an identity that this one has not heard of yet.
+    fn settle<'s>(&'s self, asked: &Asked<'_>) -> Option<Settling<'s>> {
+        self.writer.node()?;
+        let identity = asked.peer.as_ref().ok().filter(|_| asked.requirement == Requirement::Policy)?;
+        let is_known = self.may_call(identity, asked.path);
+        (!is_known).then(|| Box::pin(async { Ok(self.writer.confirm().await?) }) as Settling<'s>)
     }
 
     fn router(&self) -> &Router<Self> {

@@ -36,6 +36,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -61,7 +62,7 @@ use crate::telemetry::histogram::{self, Histogram};
 use crate::telemetry::metrics::{Metrics, Text};
 
 pub use self::body::{FromBody, Json, Whole};
-pub use self::budget::Budget;
+pub use self::budget::{Budget, Gate};
 pub use self::error::Error;
 pub use self::reply::{IntoReply, Reply};
 pub use self::route::{Call, Route, Router};
@@ -97,6 +98,13 @@ pub trait Service: Sized + Send + Sync + 'static {
     /// Decides about a request for the decoded `path`, before its body is read.
     fn decide(&self, asked: Asked<'_>) -> Decision<Self::Access>;
 
+    /// What the service has to find out before it decides; none: nothing, it decides at once. A request that would be
+    /// refused may be one of which another server of the same cluster knows more.
+    fn settle<'s>(&'s self, asked: &Asked<'_>) -> Option<Settling<'s>> {
+        let _ = asked;
+        None
+    }
+
     /// Decides whether the reader of a stream may still read it.
     ///
     /// # Errors
@@ -130,8 +138,11 @@ pub trait Service: Sized + Send + Sync + 'static {
     }
 }
 
+/// Waits until a service can decide. When it cannot, the request gets the error.
+pub type Settling<'s> = Pin<Box<dyn Future<Output = Result<(), Error>> + Send + 's>>;
+
 /// A request that is to be decided about.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Asked<'a> {
     /// The identity of the client's certificate.
     pub peer: Result<Identity, peer::Error>,
@@ -199,6 +210,7 @@ pub struct Server<S> {
     /// As it was asked for.
     ip: IpAddr,
     limits: Limits,
+    gate: Gate,
     shared: Arc<Shared<S>>,
 }
 
@@ -238,7 +250,8 @@ impl<S: Service> Server<S> {
             times,
             ticker: Ticker::start(clock::instant()),
         };
-        let server = Self { listener, ip: address.ip(), limits, shared: Arc::new(shared) };
+        let gate = budget.gate();
+        let server = Self { listener, ip: address.ip(), limits, gate, shared: Arc::new(shared) };
         server.handle().state().served_by(server.handle());
         Ok(server)
     }
@@ -255,23 +268,16 @@ impl<S: Service> Server<S> {
 
     /// Serves on `workers` until `shutdown` ends, then lets running requests finish within the grace period, which is
     /// over at once when `hurry` ends.
-    pub async fn run(self, workers: Arc<Workers>, shutdown: impl Future<Output = ()>, hurry: impl Future<Output = ()>) {
+    pub async fn run(
+        mut self,
+        workers: Arc<Workers>,
+        shutdown: impl Future<Output = ()>,
+        hurry: impl Future<Output = ()>,
+    ) {
         let served = TaskTracker::new();
         let sweeper = tokio::spawn(sweep(self.shared.clone()));
-        let accept = async {
-            loop {
-                match self.listener.accept().await {
-                    Ok((socket, address)) => self.admit(&workers, &served, socket, address),
-                    // Out of file descriptors, most likely: some will be free in a moment.
-                    Err(error) => {
-                        tracing::error!(%error, "failed to accept a connection");
-                        tokio::time::sleep(Duration::from_millis(100)).await;
-                    }
-                }
-            }
-        };
         tokio::select! {
-            () = accept => {}
+            () = self.accept(&workers, &served) => {}
             () = shutdown => {}
         }
         drop(self.listener);
@@ -296,6 +302,47 @@ impl<S: Service> Server<S> {
             let _ = tokio::time::timeout(CUT_OFF, served.wait()).await;
         }
         sweeper.abort();
+    }
+
+    /// Takes connections while the gate is open, for ever.
+    async fn accept(&mut self, workers: &Workers, served: &TaskTracker) {
+        let gate = self.gate.clone();
+        loop {
+            tokio::select! {
+                accepted = self.listener.accept() => match accepted {
+                    Ok((socket, address)) => self.admit(workers, served, socket, address),
+                    // Out of file descriptors, most likely: some will be free in a moment.
+                    Err(error) => {
+                        tracing::error!(%error, "failed to accept a connection");
+                        tokio::time::sleep(Duration::from_millis(100)).await;
+                    }
+                },
+                () = gate.is(false) => self.stay_away(&gate).await,
+            }
+        }
+    }
+
+    /// Refuses all connections until the gate opens.
+    async fn stay_away(&mut self, gate: &Gate) {
+        let Ok(address) = self.address() else { return gate.is(true).await };
+        // A socket that nobody finds takes the place of the one that clients know.
+        let Ok(nowhere) = listen_on(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 0)) else { return gate.is(true).await };
+        drop(std::mem::replace(&mut self.listener, nowhere));
+        self.shared.connections.end_all(End::Close);
+        tracing::warn!(%address, "no connections are taken, and those that were there are closed");
+        gate.is(true).await;
+        loop {
+            match listen(address) {
+                Ok(listener) => {
+                    self.listener = listener;
+                    return tracing::info!(%address, "connections are taken again");
+                }
+                Err(error) => {
+                    tracing::error!(%address, %error, "failed to listen again");
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                }
+            }
+        }
     }
 
     fn admit(&self, workers: &Workers, served: &TaskTracker, socket: TcpStream, address: SocketAddr) {

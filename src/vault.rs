@@ -42,7 +42,7 @@ use crate::kms::{self, Entry, NoEntry};
 use crate::name::EnclaveName;
 use crate::operation;
 use crate::server::path::Path;
-use crate::server::{Asked, Call, Decision, Error, Handle, Reply, Route, Router, Service, Whole};
+use crate::server::{Asked, Call, Decision, Error, Handle, Reply, Route, Router, Service, Settling, Whole};
 use crate::telemetry::audit::Commands;
 
 /// The largest body, in bytes.
@@ -312,6 +312,24 @@ impl Service for State {
         Some((route, text, end))
     }
 
+    /// In a cluster another server may know more. Only the use of a key that is there is answered from what this one knows.
+    fn settle<'s>(&'s self, asked: &Asked<'_>) -> Option<Settling<'s>> {
+        if !self.kms.is_one_of_several() {
+            return None;
+        }
+        let kms = &self.kms;
+        match self.decide(asked.clone()).outcome {
+            Ok((_, Access::Anybody(Anybody { operation: Operation::Login, .. }))) | Err(_) => {}
+            Ok((_, Access::Anybody(_))) => return None,
+            Ok((_, Access::User(user))) if user.uses_a_key() => {
+                let encrypts = matches!(user.operation, Operation::Key(what, _) if what.encrypts());
+                return encrypts.then(|| Box::pin(async { Ok(kms.may_encrypt().await?) }) as Settling<'s>);
+            }
+            Ok((_, Access::User(_))) => {}
+        }
+        Some(Box::pin(async { Ok(kms.confirm().await?) }))
+    }
+
     fn decide(&self, asked: Asked<'_>) -> Decision<Access> {
         let target = Target::parse(&self.mounts, asked.method, asked.path, asked.query);
         if target.operation.right() == Right::Open {
@@ -372,7 +390,17 @@ async fn answer(call: Call<State>, body: Whole) -> Result<Reply, Error> {
     }
     let (state, body) = (call.state(), body.as_ref());
     match &user.operation {
-        Operation::Key(what, name) => transit::answer(state, &user.entry, *what, name.as_str(), body).await,
+        Operation::Key(what, name) => {
+            let answered = transit::answer(state, &user.entry, *what, name.as_str(), body).await;
+            match &answered {
+                // Another server may have made the version that is asked for.
+                Err(refused) if user.uses_a_key() && refused.status().is_client_error() => {
+                    let Some(entry) = user.again(state).await? else { return answered };
+                    transit::answer(state, &entry, *what, name.as_str(), body).await
+                }
+                _ => answered,
+            }
+        }
         Operation::ListKeys => transit::list(&user.entry, call.query()).await,
         Operation::Secret(what, path) => kv::answer(state, &user.entry, *what, path, (call.query(), body)).await,
         Operation::ListSecrets(folder) => kv::list(&user.entry, folder, call.query()).await,
@@ -394,6 +422,23 @@ async fn answer(call: Call<State>, body: Whole) -> Result<Reply, Error> {
 }
 
 impl User {
+    /// Whether it encrypts, decrypts or signs with a key that is there.
+    fn uses_a_key(&self) -> bool {
+        match &self.operation {
+            Operation::Key(what, name) => what.uses_the_key() && self.entry.key(name.as_str()).is_some(),
+            _ => false,
+        }
+    }
+
+    /// The same user in the newest state of the cluster; none: this is the only server, or it may not enter any more.
+    async fn again(&self, state: &State) -> Result<Option<Entry>, Error> {
+        if !state.kms.is_one_of_several() {
+            return Ok(None);
+        }
+        state.kms.confirm().await?;
+        Ok(state.kms.enter(self.entry.enclave(), self.entry.caller()).ok())
+    }
+
     /// What the audit event says.
     fn commands(&self) -> Commands {
         let mut commands = Commands::of(self.entry.enclave());

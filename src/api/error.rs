@@ -5,7 +5,7 @@ use std::sync::Arc;
 use hyper::StatusCode;
 
 use crate::crypto::NotAuthentic;
-use crate::keys;
+use crate::keys::{self, NotDecrypted};
 use crate::keystore;
 use crate::server::Error;
 
@@ -28,6 +28,15 @@ impl From<keys::Error> for Error {
 impl From<NotAuthentic> for Error {
     fn from(_: NotAuthentic) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "decryption failed: ciphertext is not authentic")
+    }
+}
+
+impl From<NotDecrypted> for Error {
+    fn from(error: NotDecrypted) -> Self {
+        match error {
+            NotDecrypted::NotAuthentic(error) => error.into(),
+            NotDecrypted::Uncertain(error) => error.into(),
+        }
     }
 }
 

@@ -54,12 +54,12 @@ pub(super) async fn list(call: Call<State, Pattern>) -> Result<ListKeysResponse,
 
 pub(super) async fn generate(call: Call<State, KeyName>, request: GenerateRequest) -> Result<DataKey, Error> {
     let key = call.state().keys.get(call.name()).await?;
-    key.latest().generate_data_key(&request.context).map_err(no_randomness)
+    key.encrypting()?.generate_data_key(&request.context).map_err(no_randomness)
 }
 
 pub(super) async fn encrypt(call: Call<State, KeyName>, request: EncryptRequest) -> Result<EncryptResponse, Error> {
     let key = call.state().keys.get(call.name()).await?;
-    let ciphertext = key.latest().encrypt(&request.plaintext, &request.context).map_err(no_randomness)?;
+    let ciphertext = key.encrypting()?.encrypt(&request.plaintext, &request.context).map_err(no_randomness)?;
     Ok(EncryptResponse { ciphertext })
 }
 
@@ -70,7 +70,7 @@ pub(super) async fn decrypt(call: Call<State, KeyName>, request: DecryptRequest)
 
 pub(super) async fn hmac(call: Call<State, KeyName>, request: HmacRequest) -> Result<HmacResponse, Error> {
     let key = call.state().keys.get(call.name()).await?;
-    Ok(HmacResponse { hmac: key.latest().hmac(&request.message).ok_or_else(no_hmac)? })
+    Ok(HmacResponse { hmac: key.encrypting()?.hmac(&request.message).ok_or_else(no_hmac)? })
 }
 
 /// Whom a new key belongs to.

@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::signals::Signals;
 use crate::server::tls::Tls;
-use crate::server::{Budget, Limits, Server, Workers};
+use crate::server::{Budget, Gate, Limits, Server, Workers};
 use crate::telemetry::{Reload, Telemetry, audit, log};
 use crate::{clock, config, memory};
 
@@ -70,7 +70,17 @@ fn telemetry() -> anyhow::Result<Arc<Telemetry>> {
     Ok(Arc::new(Telemetry { log, audit, started, reload: Reload::new(started) }))
 }
 
+/// Why a process has nothing more to do. It ends as if it had been told to.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct Finished(pub(super) String);
+
 impl Daemon {
+    /// What closes all listeners, for a while.
+    pub(super) fn gate(&self) -> Gate {
+        self.budget.gate()
+    }
+
     /// Waits for a signal to stop.
     pub(super) async fn stop_requested(&self) {
         self.signals.stop.requested().await;
@@ -141,7 +151,13 @@ impl Daemon {
             let Signals { hangup, stop } = &mut self.signals;
             tokio::select! {
                 () = stop.requested() => return Ok(()),
-                (error, ..) = failed => return Err(error),
+                (error, ..) = failed => return match error.downcast::<Finished>() {
+                    Ok(finished) => {
+                        tracing::warn!("{finished}");
+                        Ok(())
+                    }
+                    Err(error) => Err(error),
+                },
                 () = hangup.heard() => tokio::select! {
                     // A reload that waits for a key store must not delay a stop.
                     () = stop.requested() => return Ok(()),

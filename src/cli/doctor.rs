@@ -5,6 +5,7 @@
 
 mod access;
 mod cache;
+mod cluster;
 mod config;
 mod decrypts;
 mod fs;
@@ -116,7 +117,7 @@ async fn examine(args: &Args, wanted: &Wanted) -> Report {
     }
     match Any::examine(&args.config) {
         Any::Kms(examined) => {
-            kms::examine(&args.config, examined, &mut report);
+            kms::examine(&args.config, examined, &mut report).await;
             let message = "this is the config of a key manager, whose data only its server can open";
             if wanted.keys.is_some() {
                 report.failed(required::ID, message, "ask the server: 'kms ls-key' lists its keys");

@@ -77,7 +77,10 @@ fn hint(error: &Error, program: &str) -> Option<String> {
                  another policy."
             ))
         }
-        Error::Refused { status: StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE, endpoint, .. } => {
+        // What a key manager says of its cluster needs no more words.
+        Error::Refused {
+            status: StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE, endpoint, path, ..
+        } if !path.starts_with(crate::kms::operations::EXECUTE.path) => {
             Some(format!("The log of {endpoint} says what is wrong with its key store."))
         }
         Error::OtherKind { kind: Kind::KeyManager, .. } => {

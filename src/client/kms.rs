@@ -134,9 +134,23 @@ impl Client {
     /// # Errors
     /// When the server refuses, or no server answers.
     pub async fn restore(&self, backup: Vec<u8>) -> Result<(), Error> {
-        let call = binary(operations::RESTORE, backup.into());
-        let (endpoint, response) = self.send(&call, None).await?;
-        if response.status() == StatusCode::OK { Ok(()) } else { Err(self.refusal(&call, endpoint, response).await) }
+        self.long(binary(operations::RESTORE, backup.into())).await
+    }
+
+    /// `PUT /v1/db/join`: moves all data into the cluster of the server's config.
+    ///
+    /// # Errors
+    /// When the server refuses, or no server answers.
+    pub async fn move_in(&self) -> Result<(), Error> {
+        self.long(binary(operations::MOVE_IN, Bytes::new())).await
+    }
+
+    /// `PUT /v1/db/leave`: moves all data out of the cluster.
+    ///
+    /// # Errors
+    /// When the server refuses, or no server answers.
+    pub async fn move_out(&self) -> Result<(), Error> {
+        self.long(binary(operations::MOVE_OUT, Bytes::new())).await
     }
 
     /// `PUT /v1/db/root`: encrypts all data under a new root key.
@@ -144,7 +158,11 @@ impl Client {
     /// # Errors
     /// When the server refuses, or no server answers.
     pub async fn rotate_root(&self) -> Result<(), Error> {
-        let call = binary(operations::ROTATE_ROOT, Bytes::new());
+        self.long(binary(operations::ROTATE_ROOT, Bytes::new())).await
+    }
+
+    /// Sends what may take long.
+    async fn long(&self, call: Call) -> Result<(), Error> {
         let (endpoint, response) = self.send(&call, None).await?;
         if response.status() == StatusCode::OK { Ok(()) } else { Err(self.refusal(&call, endpoint, response).await) }
     }

@@ -8,7 +8,6 @@ use super::{Config, Examined, env, kms};
 
 /// What came of reading a config file, by the server that it is for.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "there is one of them, and it is taken apart at once")]
 pub enum Any {
     /// For a key server.
     Kes(Examined<Config>),

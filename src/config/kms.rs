@@ -16,6 +16,7 @@ use crate::auth::enclave::Identity;
 use crate::foreign::printable;
 use crate::keystore::seal::{self, ProviderConfig};
 use crate::kms::RotationRules;
+use crate::kms::etcd::Cluster;
 use crate::kms::seal::ENVIRONMENT;
 use crate::server::tls::{self, Pair, Setting, Tls};
 use crate::telemetry::log;
@@ -43,9 +44,14 @@ pub struct Config {
     /// At which age keys get a new version by themselves; none: at no age.
     #[serde(default)]
     pub rotation: RotationRules,
+    /// The servers that this one shares its keys with; none: it is alone.
+    #[serde(default)]
+    pub cluster: Option<Cluster>,
     /// Where the settings of `tls` stand.
     #[serde(skip)]
     places: BTreeMap<Setting, Place>,
+    #[serde(skip)]
+    cluster_place: Option<Place>,
     #[serde(skip)]
     admin_place: Option<Place>,
     /// Where each of `hsm` stands.
@@ -201,6 +207,7 @@ impl Config {
         }
         note(Setting::Ca, Path::of("tls.ca"));
         self.admin_place = Some(source.place(&Problem::at(Path::of("admin.identity"), "")));
+        self.cluster_place = Some(source.place(&Problem::at(Path::of("cluster.etcd"), "")));
         self.log_place = Some(source.place(&Problem::at(Path::of("log.audit_file"), "")));
         let place = |name: &String| source.place(&Problem::at_key(Path::of("hsm").key(name), ""));
         self.hsm_places = self.hsm.keys().map(|name| (name.clone(), place(name))).collect();
@@ -227,6 +234,17 @@ impl Config {
             files.into_iter().filter_map(|file| missing(file, || place.clone())).collect::<Vec<_>>()
         };
         self.hsms().flat_map(of).collect()
+    }
+
+    /// The files that `cluster` names and that are not there.
+    pub fn check_cluster_files(&self) -> Vec<Finding> {
+        let files = self.cluster.iter().flat_map(|cluster| cluster.etcd.files());
+        files.filter_map(|(_, file)| missing(file, || self.cluster_place())).collect()
+    }
+
+    /// Where `cluster.etcd` stands.
+    pub fn cluster_place(&self) -> Place {
+        self.cluster_place.clone().expect("noted when the file was read")
     }
 
     fn hsms(&self) -> impl Iterator<Item = (&Hsm, &Place)> {
@@ -259,6 +277,8 @@ impl Config {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::telemetry::log::Level;
 
@@ -278,9 +298,22 @@ mod tests {
              log: { error: warn, audit: off, audit_file: audit.log }\n\
              vault: { address: '0.0.0.0:8200', enclave: main, transit: keys, kv: secret }\n\
              hsm: { second: { file: second.hsm } }\n\
-             rotation: { prod: { after: 2160h, keys: { often: 24h, never: off } } }\n",
+             rotation: { prod: { after: 2160h, keys: { often: 24h, never: off } } }\n\
+             cluster:\n  \
+               etcd:\n    \
+                 endpoints: [ 'https://e1:2379', 'https://e2:2379' ]\n    \
+                 prefix: team/\n    \
+                 tls: { ca: ca.crt, key: e.key, cert: e.crt }\n    \
+                 credentials: { username: u, password: '${TOKEN}' }\n    \
+                 operations: 1000\n  \
+               stale_reads: 1h\n",
         );
         let config = config.expect("a config");
+        let cluster = config.cluster.as_ref().expect("a cluster");
+        assert_eq!((cluster.stale_reads, cluster.etcd.operations), (Some(Duration::from_secs(3_600)), 1_000));
+        assert_eq!((cluster.etcd.prefix.as_str(), cluster.etcd.etcd.endpoints.len()), ("team/", 2));
+        assert_eq!((cluster.etcd.files().len(), config.check_cluster_files().len()), (3, 3));
+        assert!(config.check_cluster_files()[0].to_string().starts_with("kms.yml:10:"));
         let vault = config.vault.as_ref().expect("a listener");
         assert_eq!((vault.address.port(), vault.transit.as_str()), (8200, "keys"));
         assert_eq!(vault.kv.as_deref(), Some("secret"));
@@ -302,6 +335,40 @@ mod tests {
         let config = parse("version: v1").expect("a config");
         assert!(config.tls().config.certs.is_empty() && config.admin.identity.is_none());
         assert_eq!(config.log, crate::config::Log::default());
+    }
+
+    #[test]
+    fn a_cluster_has_defaults_and_what_is_wrong_with_it_is_told_with_its_line() {
+        let cluster = |etcd: &str| parse(&format!("version: v1\ncluster:\n  etcd: {{ {etcd} }}\n"));
+        let config = cluster("endpoints: [ 'https://e:2379' ]").expect("a config").cluster.expect("a cluster");
+        assert_eq!((config.stale_reads, config.etcd.operations), (Some(Duration::from_secs(86_400)), 128));
+        assert_eq!(config.etcd.prefix.as_str(), "claviger-kms/");
+        for never in ["0", "0s"] {
+            let text =
+                format!("version: v1\ncluster: {{ etcd: {{ endpoints: [ 'https://e' ] }}, stale_reads: {never} }}");
+            assert_eq!(parse(&text).expect("a config").cluster.expect("a cluster").stale_reads, None);
+        }
+        for (bad, says) in [
+            ("endpoints: []", "at least one"),
+            ("endpoints: [ 'http://e:2379' ]", "write 'https://host:2379'"),
+            ("endpoints: [ 'https://e' ], prefix: team", "end in '/'"),
+            ("endpoints: [ 'https://e' ], prefix: ''", "cluster.etcd.prefix"),
+            ("endpoints: [ 'https://e' ], operations: 7", "at least 8"),
+            ("endpoints: [ 'https://e' ], credentials: { username: u }", "or neither"),
+            ("endpoints: [ 'https://e' ], endpoint: x", "cluster.etcd.endpoint"),
+            ("prefix: a/", "endpoints"),
+        ] {
+            let error = cluster(bad).expect_err(bad).to_string();
+            assert!(error.contains("kms.yml:3:") && error.contains(says), "{bad}: {error}");
+        }
+        for bad in [
+            "cluster: { etcd: { endpoints: [ 'https://e' ] }, stale_reads: -1h }",
+            "cluster: { etcd: { endpoints: [ 'https://e' ] }, stale_reads: 24 }",
+            "cluster: {}",
+            "cluster: { etcd: { endpoints: [ 'https://e' ] } }\ncluster: { etcd: { endpoints: [ 'https://f' ] } }",
+        ] {
+            parse(&format!("version: v1\n{bad}")).expect_err(bad);
+        }
     }
 
     #[test]

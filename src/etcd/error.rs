@@ -23,6 +23,12 @@ pub enum Error {
     /// The revision that was asked for is no longer kept.
     #[error(transparent)]
     Compacted(Trouble),
+    /// There was no such revision yet.
+    #[error(transparent)]
+    Future(Trouble),
+    /// There is no such lease: it has ended.
+    #[error(transparent)]
+    NoLease(Trouble),
     /// It will not work without an operator.
     #[error(transparent)]
     Failed(Trouble),
@@ -95,6 +101,8 @@ pub(super) fn judge(status: &Status, trouble: impl Fn(String) -> Trouble) -> Jud
             "; etcd is full: compact and defragment it or raise --quota-backend-bytes, then 'etcdctl alarm disarm'",
         )),
         Code::OutOfRange if says("compacted") => Error::Compacted(with("")),
+        Code::OutOfRange if says("future revision") => Error::Future(with("")),
+        Code::NotFound if says("lease not found") => Error::NoLease(with("")),
         Code::PermissionDenied => Error::Denied(with("")),
         Code::Unauthenticated => Error::Failed(with("; etcd refuses each token that it gives")),
         Code::InvalidArgument if says("authentication failed") => {

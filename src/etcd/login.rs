@@ -92,6 +92,10 @@ fn same(error: &Error) -> Error {
     };
     match error {
         Error::Unreachable(trouble) => Error::Unreachable(copy(trouble)),
-        Error::Denied(trouble) | Error::Compacted(trouble) | Error::Failed(trouble) => Error::Failed(copy(trouble)),
+        Error::Denied(trouble)
+        | Error::Compacted(trouble)
+        | Error::Future(trouble)
+        | Error::NoLease(trouble)
+        | Error::Failed(trouble) => Error::Failed(copy(trouble)),
     }
 }

@@ -1,19 +1,23 @@
 //! The members of a cluster: a connection to each, and which of them is asked.
 
+use std::future::ready;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use futures_util::{Stream, stream};
 use hyper::http::uri::PathAndQuery;
+use prost::Message;
 use secrecy::{ExposeSecret as _, SecretString};
 use tonic::client::Grpc;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Request, Status};
+use tonic::{Request, Status, Streaming};
 use tonic_prost::ProstCodec;
 
-use super::message::Call;
+use super::message::{Call, WatchRequest, WatchResponse};
+use super::watch::WATCH;
 use crate::certificates::Fingerprint;
 use crate::http::{self, TlsError};
 use crate::setting::Url;
@@ -44,7 +48,7 @@ struct Connections {
 }
 
 /// The member that is asked.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Member {
     pub(super) endpoint: String,
     channel: Channel,
@@ -63,7 +67,16 @@ impl Members {
     }
 
     pub(super) fn current(&self) -> Member {
+        self.at(self.turn.load(Ordering::Relaxed))
+    }
+
+    /// All of them, from the current one on.
+    pub(super) fn all(&self) -> Vec<Member> {
         let turn = self.turn.load(Ordering::Relaxed);
+        (0..self.count()).map(|n| self.at(turn.wrapping_add(n))).collect()
+    }
+
+    fn at(&self, turn: usize) -> Member {
         let (index, connections) = (turn % self.endpoints.len(), self.connections.load_full());
         let (endpoint, channel) = (self.endpoints[index].to_string(), connections.channels[index].clone());
         Member { endpoint, channel, connections, turn }
@@ -100,17 +113,53 @@ impl Connections {
 
 impl Member {
     /// Sends one request, once.
-    pub(super) async fn send<C: Call>(&self, request: C, token: Option<&SecretString>) -> Result<C::Answer, Status> {
-        let mut request = Request::new(request);
-        if let Some(token) = token {
-            let token = token.expose_secret().parse::<MetadataValue<Ascii>>();
-            let mut token = token.map_err(|_| Status::internal("the token is no text"))?;
-            token.set_sensitive(true);
-            request.metadata_mut().insert("token", token);
+    pub(super) async fn send<C: Call>(&self, message: C, token: Option<&SecretString>) -> Result<C::Answer, Status> {
+        if C::IS_STREAM {
+            let message = stream::once(ready(message));
+            let mut answers = self.stream(C::PATH, request(message, token)?).await?;
+            return answers.message().await?.ok_or_else(|| Status::unavailable("the member has ended the call"));
         }
-        let mut grpc = Grpc::new(self.channel.clone()).max_decoding_message_size(MAX_ANSWER);
-        grpc.ready().await.map_err(|error| Status::from_error(error.into()))?;
-        let answer = grpc.unary(request, PathAndQuery::from_static(C::PATH), ProstCodec::default()).await?;
+        let path = PathAndQuery::from_static(C::PATH);
+        let answer = self.grpc().await?.unary(request(message, token)?, path, ProstCodec::default()).await?;
         Ok(answer.into_inner())
     }
+
+    /// Watches as the requests say. A member without a leader ends that, instead of saying nothing for ever.
+    pub(super) async fn watch(
+        &self,
+        requests: impl Stream<Item = WatchRequest> + Send + 'static,
+        token: Option<&SecretString>,
+    ) -> Result<Streaming<WatchResponse>, Status> {
+        let mut request = request(requests, token)?;
+        request.metadata_mut().insert("hasleader", MetadataValue::from_static("true"));
+        self.stream(WATCH, request).await
+    }
+
+    async fn stream<Q: Message + 'static, A: Message + Default + 'static>(
+        &self,
+        path: &'static str,
+        request: Request<impl Stream<Item = Q> + Send + 'static>,
+    ) -> Result<Streaming<A>, Status> {
+        let path = PathAndQuery::from_static(path);
+        let answers = self.grpc().await?.streaming(request, path, ProstCodec::default()).await?;
+        Ok(answers.into_inner())
+    }
+
+    async fn grpc(&self) -> Result<Grpc<Channel>, Status> {
+        let mut grpc = Grpc::new(self.channel.clone()).max_decoding_message_size(MAX_ANSWER);
+        grpc.ready().await.map_err(|error| Status::from_error(error.into()))?;
+        Ok(grpc)
+    }
+}
+
+/// A request with the token of a login.
+fn request<T>(message: T, token: Option<&SecretString>) -> Result<Request<T>, Status> {
+    let mut request = Request::new(message);
+    if let Some(token) = token {
+        let token = token.expose_secret().parse::<MetadataValue<Ascii>>();
+        let mut token = token.map_err(|_| Status::internal("the token is no text"))?;
+        token.set_sensitive(true);
+        request.metadata_mut().insert("token", token);
+    }
+    Ok(request)
 }

@@ -29,6 +29,9 @@ pub trait Call: Message + Clone + 'static {
     /// The path of the call.
     const PATH: &'static str;
 
+    /// Whether the call is a stream, of which one request and one answer are used.
+    const IS_STREAM: bool = false;
+
     /// Whether it changes something, so that nobody but the caller knows whether it may be sent twice.
     fn writes(&self) -> bool;
 }
@@ -58,6 +61,15 @@ macro_rules! call {
         }
     };
 }
+
+mod lease;
+mod watch;
+
+pub use self::lease::{
+    LeaseGrantRequest, LeaseGrantResponse, LeaseKeepAliveRequest, LeaseKeepAliveResponse, LeaseRevokeRequest,
+    LeaseRevokeResponse,
+};
+pub use self::watch::{Event, EventKind, ProgressRequest, WatchCreateRequest, WatchRequest, WatchResponse, Watching};
 
 fn never<T>(_: &T) -> bool {
     false
@@ -135,6 +147,9 @@ pub struct KeyValue {
     /// The value.
     #[prost(bytes = "vec", tag = "5")]
     pub value: Vec<u8>,
+    /// The lease that it ends with; 0: none.
+    #[prost(int64, tag = "6")]
+    pub lease: i64,
 }
 
 secret!(KeyValue, value);
@@ -159,7 +174,12 @@ secret!(PutRequest, value);
 impl PutRequest {
     /// Stores a value for good.
     pub fn new(key: Vec<u8>, value: &[u8]) -> Self {
-        Self { key, value: value.into(), lease: 0 }
+        Self::under(0, key, value)
+    }
+
+    /// Stores a value until a lease ends.
+    pub fn under(lease: i64, key: Vec<u8>, value: &[u8]) -> Self {
+        Self { key, value: value.into(), lease }
     }
 }
 
@@ -218,6 +238,19 @@ pub struct TxnResponse {
 }
 
 impl TxnRequest {
+    /// Does these if the conditions hold, else nothing.
+    pub fn when(compare: Vec<Compare>, success: Vec<Request>) -> Self {
+        let success = success.into_iter().map(RequestOp::from).collect();
+        Self { compare, success, failure: Vec::new() }
+    }
+
+    /// Does these if one of the conditions does not hold.
+    #[must_use]
+    pub fn otherwise(mut self, failure: Request) -> Self {
+        self.failure.push(failure.into());
+        self
+    }
+
     fn has_writes(&self) -> bool {
         self.success.iter().chain(&self.failure).any(|op| match &op.request {
             Some(Request::Range(_)) | None => false,
@@ -297,11 +330,40 @@ pub struct Compare {
     #[prost(bytes = "vec", tag = "3")]
     pub key: Vec<u8>,
     /// What it is compared with.
-    #[prost(oneof = "Operand", tags = "5, 6, 7")]
+    #[prost(oneof = "Operand", tags = "5, 6, 7, 8")]
     pub operand: Option<Operand>,
+    /// The first key that is not compared; empty: `key` alone is.
+    #[prost(bytes = "vec", tag = "64")]
+    pub range_end: Vec<u8>,
 }
 
 secret!(Compare, operand);
+
+impl Compare {
+    /// A condition on one key.
+    pub fn new(key: &[u8], result: Comparison, operand: Operand) -> Self {
+        let target = match operand {
+            Operand::Create(_) => Target::Create,
+            Operand::Mod(_) => Target::Mod,
+            Operand::Value(_) => Target::Value,
+            Operand::Lease(_) => Target::Lease,
+        };
+        let (result, target, operand) = (result.into(), target.into(), Some(operand));
+        Self { result, target, key: key.into(), operand, range_end: Vec::new() }
+    }
+
+    /// The condition that there is no such key.
+    pub fn absent(key: &[u8]) -> Self {
+        Self::new(key, Comparison::Equal, Operand::Create(0))
+    }
+
+    /// The same condition on all keys from that one up to `range_end`.
+    #[must_use]
+    pub fn up_to(mut self, range_end: Vec<u8>) -> Self {
+        self.range_end = range_end;
+        self
+    }
+}
 
 /// How something is compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, prost::Enumeration)]
@@ -309,6 +371,10 @@ secret!(Compare, operand);
 pub enum Comparison {
     /// It is the same.
     Equal = 0,
+    /// It is greater.
+    Greater = 1,
+    /// It is less.
+    Less = 2,
     /// It is another.
     NotEqual = 3,
 }
@@ -323,6 +389,8 @@ pub enum Target {
     Mod = 2,
     /// The value.
     Value = 3,
+    /// The lease that the key ends with; 0: none.
+    Lease = 4,
 }
 
 /// What something is compared with.
@@ -338,6 +406,9 @@ pub enum Operand {
     /// A value.
     #[prost(bytes = "vec", tag = "7")]
     Value(Vec<u8>),
+    /// A lease.
+    #[prost(int64, tag = "8")]
+    Lease(i64),
 }
 
 impl Zeroize for Operand {
@@ -392,9 +463,24 @@ pub struct StatusResponse {
     /// Who answered.
     #[prost(message, optional, tag = "1")]
     pub header: Option<ResponseHeader>,
+    /// The version of etcd.
+    #[prost(string, tag = "2")]
+    pub version: String,
+    /// How large its file is, in bytes.
+    #[prost(int64, tag = "3")]
+    pub db_size: i64,
+    /// The member that leads; 0: none.
+    #[prost(uint64, tag = "4")]
+    pub leader: u64,
     /// What is wrong, such as an alarm.
     #[prost(string, repeated, tag = "8")]
     pub errors: Vec<String>,
+    /// How much of its file is in use, in bytes.
+    #[prost(int64, tag = "9")]
+    pub db_size_in_use: i64,
+    /// How large its file may be, in bytes; 0: it does not say.
+    #[prost(int64, tag = "12")]
+    pub db_size_quota: i64,
 }
 
 /// Asks for the members of the cluster.

@@ -8,15 +8,15 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 
-pub use self::config::{Config, Prefix};
+pub use self::config::Config;
 
 use super::{About, Access, Error, KeyStore, Listing};
 use crate::crypto::Blob;
 use crate::etcd::message::{
     Call, Compare, Comparison, DeleteRangeRequest, KeyValue, MemberListRequest, Operand, PutRequest, RangeRequest,
-    RangeResponse, Request, Response, StatusRequest, Target, TxnRequest,
+    RangeResponse, Request, Response, StatusRequest, TxnRequest,
 };
-use crate::etcd::{self, Client};
+use crate::etcd::{self, Client, Prefix};
 use crate::name::KeyName;
 
 /// The most keys in a page of a listing.
@@ -63,7 +63,7 @@ impl Store {
         match error {
             etcd::Error::Unreachable(trouble) => Error::Unreachable(trouble.into()),
             etcd::Error::Denied(trouble) => Error::Failed(format!("{trouble}; {}", self.rights("readwrite")).into()),
-            etcd::Error::Compacted(trouble) | etcd::Error::Failed(trouble) => Error::Failed(trouble.into()),
+            error => Error::Failed(error.into()),
         }
     }
 
@@ -118,7 +118,7 @@ impl Store {
     /// does nothing.
     async fn may_write(&self) -> Result<(), Error> {
         let key = format!("{}claviger-check", self.prefix.as_str()).into_bytes();
-        let compare = vec![created(&key, Comparison::Equal), created(&key, Comparison::NotEqual)];
+        let compare = vec![Compare::absent(&key), Compare::new(&key, Comparison::NotEqual, Operand::Create(0))];
         let success = vec![Request::Put(PutRequest::new(key, &[])).into()];
         self.call(TxnRequest { compare, success, failure: Vec::new() }).await.map(drop)
     }
@@ -143,17 +143,10 @@ impl Store {
     }
 }
 
-/// The condition that there is no such key, or the opposite.
-fn created(key: &[u8], never: Comparison) -> Compare {
-    let operand = Some(Operand::Create(0));
-    Compare { result: never.into(), target: Target::Create.into(), key: key.into(), operand }
-}
-
 /// A transaction that stores a value under a free key.
 fn create(key: Vec<u8>, value: &Blob) -> TxnRequest {
-    let compare = vec![created(&key, Comparison::Equal)];
-    let put = PutRequest::new(key, value.expose());
-    TxnRequest { compare, success: vec![Request::Put(put).into()], failure: Vec::new() }
+    let compare = vec![Compare::absent(&key)];
+    TxnRequest::when(compare, vec![Request::Put(PutRequest::new(key, value.expose()))])
 }
 
 /// The value of a range that asks for one key.
@@ -201,9 +194,7 @@ impl KeyStore for Store {
     /// One transaction, on the condition that the value is the expected one.
     async fn replace(&self, name: &KeyName, expected: &Blob, value: &Blob) -> Result<(), Error> {
         let key = self.key(name);
-        let operand = Some(Operand::Value(expected.expose().into()));
-        let (result, target) = (Comparison::Equal.into(), Target::Value.into());
-        let compare = vec![Compare { result, target, key: key.clone(), operand }];
+        let compare = vec![Compare::new(&key, Comparison::Equal, Operand::Value(expected.expose().into()))];
         let put = PutRequest::new(key.clone(), value.expose());
         let look = RangeRequest { key, keys_only: true, ..RangeRequest::default() };
         let failure = vec![Request::Range(look).into()];

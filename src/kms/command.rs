@@ -5,10 +5,13 @@ use std::fmt;
 
 use prost::Message;
 
+use super::destroy::Step;
+use super::members::Leave;
+use super::record::Member;
 use super::wire::{
     AssignPolicyRequest, CreateIdentityRequest, CreateKeyRequest, CreatePolicyRequest, DecryptRequest,
-    DeleteKeyRequest, EncryptRequest, ExportKeysRequest, GenerateKeyRequest, HsmRequest, IdentityRequest,
-    ImportKeyRequest, KeyVersionRequest, ListRequest, MacRequest, NameRequest, frames,
+    DeleteKeyRequest, EditClusterRequest, EncryptRequest, ExportKeysRequest, GenerateKeyRequest, HsmRequest,
+    IdentityRequest, ImportKeyRequest, KeyVersionRequest, ListRequest, MacRequest, NameRequest, frames,
 };
 use super::{Error, secret, transit};
 use crate::auth::enclave::Identity;
@@ -111,9 +114,9 @@ commands! {
 
     /// A command that changes something.
     pub enum Change {
-        ClusterAddNode(Nothing) = 1 "CLUSTER:ADDNODE" for Server,
-        ClusterRemoveNode(Nothing) = 2 "CLUSTER:REMOVENODE" for Server,
-        ClusterEdit(Nothing) = 4 "CLUSTER:EDIT" for Server,
+        ClusterAddNode(NameRequest) = 1 "CLUSTER:ADDNODE" for Server,
+        ClusterRemoveNode(NameRequest) = 2 "CLUSTER:REMOVENODE" for Server,
+        ClusterEdit(EditClusterRequest) = 4 "CLUSTER:EDIT" for Server,
         ClusterAddHsm(HsmRequest) = 5 "CLUSTER:ADDHSM" for Server,
         ClusterRemoveHsm(HsmRequest) = 6 "CLUSTER:REMOVEHSM" for Server,
         EnclaveCreate(NameRequest) = 101 "ENCLAVE:CREATE" for Server,
@@ -129,6 +132,9 @@ commands! {
         + Transit(transit::Change),
         + Secret(secret::Change),
         + RevokeSession(Revocation),
+        + Join(Member),
+        + Leave(Leave),
+        + Destroy(Step),
         #[cfg(test)] Defect,
     }
 
@@ -170,9 +176,15 @@ impl Revocation {
     }
 }
 
+impl Member {
+    fn name(&self) -> &str {
+        &self.host
+    }
+}
+
 /// The body of a command that needs none; what a client sends is ignored.
 #[derive(Debug)]
-pub struct Nothing;
+pub(super) struct Nothing;
 
 impl Body for Nothing {
     fn read(_: &[u8]) -> Result<Self, Error> {
@@ -205,6 +217,7 @@ bodies! {
     CreatePolicyRequest.name,
     DecryptRequest.name,
     DeleteKeyRequest.name,
+    EditClusterRequest.host,
     EncryptRequest.name,
     ExportKeysRequest,
     GenerateKeyRequest.name,
@@ -259,6 +272,16 @@ impl fmt::Display for Action {
 }
 
 impl Query {
+    /// Whether it encrypts, decrypts or signs: what object stores wait for.
+    pub(super) fn uses_a_key(&self) -> bool {
+        matches!(self, Self::KeyEncrypt(_) | Self::KeyDecrypt(_) | Self::KeyGenerate(_) | Self::KeyMac(_))
+    }
+
+    /// Whether its answer is what this server knows, whatever others do.
+    pub(super) fn is_about_this_server(&self) -> bool {
+        matches!(self, Self::ClusterStatus(_))
+    }
+
     /// How many keys it exports.
     fn exported(&self) -> usize {
         if let Self::KeyExport(request) = self { request.names.len() } else { 0 }
@@ -283,6 +306,7 @@ impl Change {
             Self::KeyDelete(request) => format!("version {}", request.version).into(),
             Self::KeyImport(ImportKeyRequest { transit: Some(_), .. }) => "transit".into(),
             Self::Transit(change) => change.what.detail(),
+            Self::Destroy(step) => step.detail(),
             Self::Secret(change) => change.detail(),
             Self::PolicyAssign(request) => format!("policy {}", shown(&request.policy)).into(),
             Self::IdentityCreate(request) if request.is_service_account => "service account".into(),

@@ -13,15 +13,15 @@ use zeroize::Zeroizing;
 use super::command::Change;
 use super::draft::{Author, Right};
 use super::ring::Ring;
-use super::snapshot::Snapshot;
+use super::snapshot::{Enclave, Snapshot};
 use super::turn::Turn;
 use super::wire::{DeleteKeyRequest, ImportKeyRequest, StoredVersion};
 use super::writer::Order;
 use super::{Error, State};
 use crate::auth::{Identity, enclave};
 use crate::clock;
-use crate::crypto::{Key, NotAuthentic};
-use crate::keys::{self, Action, Keys, MasterKey, New, Stats};
+use crate::crypto::Key;
+use crate::keys::{self, Action, Keys, MasterKey, New, NotDecrypted, Stats};
 use crate::keystore;
 use crate::name::{EnclaveName, KeyName, Page, Pattern};
 
@@ -42,17 +42,22 @@ impl Door {
 
     /// Whether the enclave exists.
     pub fn leads_somewhere(&self) -> bool {
-        self.state.writer.snapshot().enclaves.contains_key(&self.enclave)
+        self.state.writer.snapshot().enclave(self.enclave.as_str()).is_some()
     }
 
-    fn ring(&self, name: &KeyName) -> Result<Arc<Ring>, Error> {
-        let snapshot = self.state.writer.snapshot();
-        let enclave = snapshot.enclaves.get(&self.enclave).ok_or(Error::NoEnclave)?;
-        Ok(enclave.key(name.as_str())?.clone())
+    /// The key with this name. In a cluster it may be one that this server has not heard of yet.
+    async fn key(&self, name: &KeyName) -> Result<Held, Error> {
+        match Held::of(&self.state, self.enclave.as_str(), name.as_str()) {
+            Err(_) if self.state.writer.node().is_some() => {
+                self.state.writer.confirm().await?;
+                Held::of(&self.state, self.enclave.as_str(), name.as_str())
+            }
+            held => held,
+        }
     }
 
     fn page(&self, snapshot: &Snapshot, pattern: &Pattern) -> Result<Page<KeyName>, Error> {
-        let enclave = snapshot.enclaves.get(&self.enclave).ok_or(Error::NoEnclave)?;
+        let enclave = snapshot.enclave(self.enclave.as_str()).ok_or(Error::NoEnclave)?;
         let (prefix, last) = (pattern.prefix(), pattern.after());
         let first = last.map_or(prefix, |last| last.max(prefix));
         let rest = enclave.keys.range_from(first).map(|(name, _)| name);
@@ -77,7 +82,7 @@ impl Door {
 
     /// The error as that of a key store.
     fn failed(&self, action: Action, error: Error) -> keys::Error {
-        keys::Error { action, source: Arc::new(self.as_store(error)) }
+        failed(action, self.as_store(error))
     }
 
     fn as_store(&self, error: Error) -> keystore::Error {
@@ -88,7 +93,12 @@ impl Door {
             // It may come, or come back from a backup. Until then no client must believe that its key is missing.
             Error::NoEnclave => keystore::Error::Unreachable(self.to_missing().into()),
             // These may pass by themselves.
-            error @ (Error::Unavailable(_) | Error::Conflict(_)) => keystore::Error::Unreachable(error.into()),
+            error @ (Error::Unavailable(_)
+            | Error::Conflict(_)
+            | Error::KeyRetired
+            | Error::EnclaveRetired
+            | Error::Joined
+            | Error::Uncertain(_)) => keystore::Error::Unreachable(error.into()),
             error => keystore::Error::Failed(error.into()),
         }
     }
@@ -105,21 +115,66 @@ impl fmt::Display for Door {
     }
 }
 
-#[async_trait]
-impl MasterKey for Ring {
-    fn latest(&self) -> &Key {
-        &Self::latest(self).1.key
+/// A key, and the state that it is of. While this exists, that state is in use.
+struct Held {
+    state: Arc<State>,
+    _snapshot: Arc<Snapshot>,
+    enclave: Arc<Enclave>,
+    ring: Arc<Ring>,
+}
+
+impl Held {
+    fn of(state: &Arc<State>, enclave: &str, name: &str) -> Result<Self, Error> {
+        let snapshot = state.writer.snapshot();
+        let enclave = snapshot.enclave(enclave).ok_or(Error::NoEnclave)?.clone();
+        let ring = enclave.key(name)?.clone();
+        Ok(Self { state: state.clone(), _snapshot: snapshot, enclave, ring })
     }
 
-    async fn decrypt(&self, ciphertext: &[u8], context: &[u8]) -> Result<Zeroizing<Vec<u8>>, NotAuthentic> {
-        self.decrypt_any(ciphertext, context, &mut Turn::new()).await.map(|(_, plaintext)| plaintext)
+    /// The version that encrypts.
+    fn version(&self) -> Result<&Key, Error> {
+        if let Some(node) = self.state.writer.node()
+            && !node.may_encrypt()
+        {
+            return Err(Error::Uncertain("this server has not heard of the cluster since its start".into()));
+        }
+        self.enclave.is_kept()?;
+        Ok(&self.ring.encrypting(0)?.1.key)
     }
+}
+
+#[async_trait]
+impl MasterKey for Held {
+    fn latest(&self) -> &Key {
+        &self.ring.latest().1.key
+    }
+
+    fn encrypting(&self) -> Result<&Key, keys::Error> {
+        self.version().map_err(|error| failed(Action::Read, keystore::Error::Unreachable(error.into())))
+    }
+
+    async fn decrypt(&self, ciphertext: &[u8], context: &[u8]) -> Result<Zeroizing<Vec<u8>>, NotDecrypted> {
+        let opened = self.ring.decrypt_any(ciphertext, context, &mut Turn::new()).await;
+        if opened.is_ok() || self.state.writer.node().is_none() {
+            return Ok(opened?.1);
+        }
+        // Another server may have made the version that it was encrypted with.
+        let uncertain = |error: Error| failed(Action::Read, keystore::Error::Unreachable(error.into()));
+        self.state.writer.confirm().await.map_err(uncertain)?;
+        let newest = Self::of(&self.state, self.enclave.name.as_str(), self.ring.name.as_str());
+        let ring = newest.map_or_else(|_| self.ring.clone(), |newest| newest.ring.clone());
+        Ok(ring.decrypt_any(ciphertext, context, &mut Turn::new()).await?.1)
+    }
+}
+
+fn failed(action: Action, error: keystore::Error) -> keys::Error {
+    keys::Error { action, source: Arc::new(error) }
 }
 
 #[async_trait]
 impl Keys for Door {
     async fn get(&self, name: &KeyName) -> Result<Arc<dyn MasterKey>, keys::Error> {
-        Ok(self.ring(name).map_err(|error| self.failed(Action::Read, error))?)
+        Ok(Arc::new(self.key(name).await.map_err(|error| self.failed(Action::Read, error))?))
     }
 
     async fn create(&self, new: New<'_>) -> Result<(), keys::Error> {
@@ -141,6 +196,7 @@ impl Keys for Door {
     }
 
     async fn list(&self, pattern: &Pattern) -> Result<Page<KeyName>, keys::Error> {
+        self.state.writer.confirm().await.map_err(|error| self.failed(Action::List, error))?;
         let page = self.page(&self.state.writer.snapshot(), pattern);
         page.map_err(|error| self.failed(Action::List, error))
     }

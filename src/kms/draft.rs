@@ -34,6 +34,9 @@ const LOOKED_THROUGH: usize = 32;
 /// The most patterns in a policy. Every decision may compare all of them.
 const PATTERNS: usize = 4_000;
 
+/// What whoever destroys something in a cluster has to know.
+const ALONE: &str = "in a cluster a deletion is the only command of its request: send it alone";
+
 /// The total length of an identity's tags, at most, in bytes.
 const TAGS: usize = 8_192;
 
@@ -69,7 +72,7 @@ impl Author {
     pub(super) fn enter<'s>(&self, snapshot: &'s Snapshot, name: &str) -> Result<(&'s Arc<Enclave>, Standing), Error> {
         match self.right {
             Right::Account => snapshot.enter(name, &self.caller),
-            Right::Listener => Ok((snapshot.enclaves.get(name).ok_or(Error::NoEnclave)?, Standing::Admin)),
+            Right::Listener => Ok((snapshot.enclave(name).ok_or(Error::NoEnclave)?, Standing::Admin)),
         }
     }
 
@@ -98,9 +101,9 @@ pub struct Draft<'a> {
     pub seals: Seals,
     pub(super) seals_changed: bool,
     unsealed: &'a Unsealed,
-    author: Author,
+    pub(super) author: Author,
     /// The work of its commands so far, in steps.
-    steps: usize,
+    pub(super) steps: usize,
 }
 
 impl<'a> Draft<'a> {
@@ -130,6 +133,9 @@ impl<'a> Draft<'a> {
             Change::KeyImport(request) => self.inside(enclave, action, |inside| inside.import_key(request)),
             Change::KeyDelete(request) => self.inside(enclave, action, |inside| inside.delete_key(request)),
             Change::Transit(change) => self.inside(enclave, action, |inside| inside.change_transit(change)),
+            Change::Join(member) => self.as_sysadmin()?.add_member(member),
+            Change::Leave(leave) => self.as_sysadmin()?.remove_member(leave),
+            Change::Destroy(step) => self.destroy(enclave, action, step),
             Change::Secret(change) => self.inside(enclave, action, |inside| inside.change_secret(change)),
             Change::RevokeSession(revocation) => {
                 self.inside(enclave, action, |inside| inside.revoke_session(*revocation))
@@ -147,18 +153,24 @@ impl<'a> Draft<'a> {
     }
 
     /// The whole draft, for those who may change everything.
-    fn as_sysadmin(&mut self) -> Result<&mut Self, Error> {
+    pub(super) fn as_sysadmin(&mut self) -> Result<&mut Self, Error> {
         if self.author.is_sysadmin(&self.snapshot) { Ok(self) } else { Err(Error::Denied) }
     }
 
+    /// Checks that nobody else has to be asked before something is destroyed.
+    pub(super) fn is_alone(&self) -> Result<(), Error> {
+        if self.snapshot.members.is_empty() { Ok(()) } else { Err(Error::invalid(ALONE)) }
+    }
+
     /// Changes an enclave, as far as the caller may.
-    fn inside(
+    pub(super) fn inside(
         &mut self,
         enclave: &str,
         action: Action,
         change: impl FnOnce(&mut Inside<'_, 'a>) -> Result<(), Error>,
     ) -> Result<(), Error> {
         let (enclave, standing) = self.author.enter(&self.snapshot, enclave)?;
+        enclave.is_kept()?;
         let enclave = Enclave::clone(enclave);
         let mut inside = Inside { draft: self, enclave, standing, action };
         change(&mut inside)?;
@@ -181,6 +193,7 @@ impl<'a> Draft<'a> {
     }
 
     fn delete_enclave(&mut self, name: &str) -> Result<(), Error> {
+        self.is_alone()?;
         let enclave = self.snapshot.enclaves.get(name).ok_or(Error::NoEnclave)?.clone();
         let keys = enclave.keys.keys().map(|name| Place::key(&enclave, name));
         let transit = enclave.transit.keys().map(|name| Place::transit(&enclave, name));
@@ -239,15 +252,15 @@ impl<'a> Draft<'a> {
 }
 
 /// Applies a command within an enclave.
-struct Inside<'d, 'a> {
-    draft: &'d mut Draft<'a>,
-    enclave: Enclave,
+pub(super) struct Inside<'d, 'a> {
+    pub(super) draft: &'d mut Draft<'a>,
+    pub(super) enclave: Enclave,
     standing: Standing,
     action: Action,
 }
 
 impl Inside<'_, '_> {
-    fn authorize(&self, name: &str) -> Result<(), Error> {
+    pub(super) fn authorize(&self, name: &str) -> Result<(), Error> {
         self.standing.authorize(self.action, name)
     }
 
@@ -333,6 +346,7 @@ impl Inside<'_, '_> {
                 return Err(Error::invalid("deletion is not allowed for this key"));
             }
             What::Delete => {
+                self.draft.is_alone()?;
                 self.remove_transit(&change.name);
                 return Ok(());
             }
@@ -405,7 +419,7 @@ impl Inside<'_, '_> {
         Ok(())
     }
 
-    fn put_transit(&mut self, key: transit::Key) {
+    pub(super) fn put_transit(&mut self, key: transit::Key) {
         let (name, key) = (key.name().clone(), Arc::new(key));
         let record = Record::Transit(self.enclave.id, key.clone());
         let before = self.draft.changed.insert(Place::transit(&self.enclave, &name), Some(record));
@@ -413,7 +427,7 @@ impl Inside<'_, '_> {
         self.enclave.transit.insert(name, key);
     }
 
-    fn remove_transit(&mut self, name: &str) {
+    pub(super) fn remove_transit(&mut self, name: &str) {
         if let Some(key) = self.enclave.transit.get(name) {
             self.draft.changed.insert(Place::transit(&self.enclave, key.name()), None);
             self.enclave.transit.remove(name);
@@ -422,6 +436,7 @@ impl Inside<'_, '_> {
 
     fn delete_key(&mut self, request: &DeleteKeyRequest) -> Result<(), Error> {
         self.authorize(&request.name)?;
+        self.draft.is_alone()?;
         if self.enclave.transit.contains_key(request.name.as_str()) {
             // The rules of another listener are not about keys of this kind.
             if self.draft.author.right == Right::Listener {
@@ -443,11 +458,15 @@ impl Inside<'_, '_> {
             Some(ring) => self.put_key(ring),
             None => {
                 let name = ring.name.clone();
-                self.draft.changed.insert(Place::key(&self.enclave, &name), None);
-                self.enclave.keys.remove(&name);
+                self.remove_whole_key(&name);
             }
         }
         Ok(())
+    }
+
+    pub(super) fn remove_whole_key(&mut self, name: &KeyName) {
+        self.draft.changed.insert(Place::key(&self.enclave, name), None);
+        self.enclave.keys.remove(name);
     }
 
     fn create_policy(&mut self, request: &CreatePolicyRequest) -> Result<(), Error> {
@@ -578,7 +597,7 @@ impl Inside<'_, '_> {
         if self.standing.privilege().covers(theirs) { Ok(()) } else { Err(Error::Denied) }
     }
 
-    fn put_key(&mut self, ring: Ring) {
+    pub(super) fn put_key(&mut self, ring: Ring) {
         let (name, ring) = (ring.name.clone(), Arc::new(ring));
         let record = Record::Key(self.enclave.id, ring.clone());
         let before = self.draft.changed.insert(Place::key(&self.enclave, &name), Some(record));

@@ -1,6 +1,6 @@
 //! A caller in an enclave, for a listener that speaks another protocol: what it may do there, and the transit keys.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use time::OffsetDateTime;
 
@@ -8,7 +8,7 @@ use super::command;
 use super::draft::{Author, Right};
 use super::policy::Policy;
 use super::secret::{self, Secret};
-use super::snapshot::{Enclave, Standing};
+use super::snapshot::{Enclave, Snapshot, Standing};
 use super::transit::{Change, Key};
 use super::turn::Turn;
 use super::writer::Order;
@@ -25,6 +25,8 @@ pub struct Entry {
     caller: Identity,
     /// Always a user's.
     standing: Standing,
+    /// While it is there, this state is in use.
+    in_use: Mutex<Option<Arc<Snapshot>>>,
 }
 
 /// Why a caller is not admitted. Clients must not learn which it is.
@@ -47,11 +49,15 @@ impl State {
             return Err(NoEntry::Privileged);
         }
         match snapshot.enter(enclave, caller) {
-            Ok((enclave, standing @ Standing::User(_))) => {
-                Ok(Entry { enclave: enclave.clone(), caller: *caller, standing })
-            }
+            // Of an enclave that is being deleted these clients see nothing more.
+            Ok((enclave, standing @ Standing::User(_))) if enclave.is_kept().is_ok() => Ok(Entry {
+                enclave: enclave.clone(),
+                caller: *caller,
+                standing,
+                in_use: Mutex::new(Some(snapshot.clone())),
+            }),
             Ok((_, Standing::SysAdmin | Standing::Admin)) => Err(NoEntry::Privileged),
-            Ok((_, Standing::Stranger)) | Err(_) => Err(NoEntry::Stranger),
+            Ok((_, Standing::User(_) | Standing::Stranger)) | Err(_) => Err(NoEntry::Stranger),
         }
     }
 
@@ -101,9 +107,32 @@ impl State {
         write: command::Change,
         size: usize,
     ) -> Result<(), Error> {
+        // A deletion waits until nobody uses an older state. Whoever changes something encrypts nothing more.
+        entry.in_use.lock().unwrap_or_else(PoisonError::into_inner).take();
         let author = Author { caller: entry.caller, now, right: Right::Account };
         let (enclave, commands) = (entry.enclave.name.to_string(), vec![(action, write)]);
         self.writer.apply(Order { author, enclave, commands, size }).await
+    }
+
+    /// Whether this server is one of several.
+    pub fn is_one_of_several(&self) -> bool {
+        self.writer.node().is_some()
+    }
+
+    /// Waits until everything is known here that was acknowledged anywhere before this call.
+    ///
+    /// # Errors
+    /// When the cluster does not answer.
+    pub async fn confirm(&self) -> Result<(), Error> {
+        self.writer.confirm().await
+    }
+
+    /// Checks that this server may encrypt.
+    ///
+    /// # Errors
+    /// When it has not heard of the cluster since its start.
+    pub async fn may_encrypt(&self) -> Result<(), Error> {
+        self.writer.may_encrypt().await
     }
 
     /// What signs the tokens of sessions, with a key that is derived from the root key.

@@ -31,6 +31,12 @@ pub enum Error {
     /// No such key, or no such version of it.
     #[error("key does not exist")]
     NoKey,
+    /// The key, or the version of it, is about to be deleted and encrypts nothing more.
+    #[error("key is being deleted")]
+    KeyRetired,
+    /// The enclave is about to be deleted.
+    #[error("enclave is being deleted")]
+    EnclaveRetired,
     /// The key is a transit key, which serves no other construction.
     #[error("the key is a transit key: only clients of the Vault-compatible API encrypt and decrypt with it")]
     Transit,
@@ -58,6 +64,15 @@ pub enum Error {
     /// A part of the protocol that this server does not support.
     #[error("{0}")]
     Unsupported(&'static str),
+    /// More members than were asked before something was to be destroyed.
+    #[error("a server has joined the cluster meanwhile; try again")]
+    Joined,
+    /// The cluster does not answer, so this server cannot know.
+    #[error("{0}")]
+    Uncertain(Cow<'static, str>),
+    /// A request changes more records than one transaction of the cluster holds.
+    #[error("the request changes {0} records; the cluster writes at most {1} at once: send it in parts")]
+    TooLarge(usize, usize),
     /// The disk failed. The change may have been written or not.
     #[error("the change could not be written")]
     Unavailable(#[source] std::sync::Arc<dyn std::error::Error + Send + Sync>),
@@ -86,12 +101,21 @@ impl Error {
         }
     }
 
+    /// Whether another node may know better: it says that something is not there, or may not be done.
+    pub(super) fn is_negative(&self) -> bool {
+        let status = self.status();
+        status.is_client_error() && !matches!(self, Self::Invalid(_) | Self::Transit | Self::TooLarge(..))
+    }
+
     fn status(&self) -> StatusCode {
         match self {
             Self::Denied | Self::DeniedCommand(_) => StatusCode::FORBIDDEN,
             Self::EnclaveExists | Self::KeyExists | Self::IdentityExists | Self::NoHmac | Self::Conflict(_) => {
                 StatusCode::CONFLICT
             }
+            Self::KeyRetired | Self::EnclaveRetired => StatusCode::CONFLICT,
+            Self::TooLarge(..) => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Uncertain(_) | Self::Joined => StatusCode::SERVICE_UNAVAILABLE,
             Self::NoEnclave | Self::NoKey | Self::NoPolicy | Self::NoIdentity => StatusCode::NOT_FOUND,
             Self::InvalidCiphertext | Self::Invalid(_) | Self::Transit => StatusCode::BAD_REQUEST,
             Self::Unsupported(_) => StatusCode::NOT_IMPLEMENTED,

@@ -1,17 +1,25 @@
 //! Keeps the state: reads it from the store at the start, and writes every change to the store.
 
+mod replace;
+mod replica;
 mod rewrite;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use time::OffsetDateTime;
+
+use self::replica::Replica;
+pub(super) use self::replica::{Followed, Sealed, UNKNOWN};
+pub use self::replica::{Joining, Notes};
 use self::rewrite::Rewrite;
 use super::backup;
 use super::draft::{Author, Draft, Unsealed};
+use super::journal;
 use super::loading;
-use super::record::{Cipher, Damaged, Id, Record, State};
+use super::record::{Cipher, Damaged, Id, Place, Record, State};
 use super::seal::{self, NotSealed, Providers};
-use super::snapshot::Snapshot;
+use super::snapshot::{Members, Snapshot};
 use super::store::{self, Batch, Seals, Store, WAY_BACK};
 use crate::auth::enclave::Identity;
 use crate::crypto::{NoRandom, SecretKey};
@@ -46,6 +54,24 @@ pub enum Error {
          the server again, or remove its seal with 'claviger kms rm-hsm {0}'"
     )]
     NoHsm(String),
+    /// The journal of the cluster failed.
+    #[error(transparent)]
+    Journal(#[from] journal::Error),
+    /// The cluster cannot be used as it is.
+    #[error("{0}")]
+    Cluster(String),
+    /// Everything is to be replaced, and other members would go on with what was there.
+    #[error(
+        "'{0}' is a member of the cluster, too. This is possible only where one server is left: stop the others, and remove \
+         them with 'claviger kms rm HOST'"
+    )]
+    OtherMembers(String),
+    /// The data is that of a node, and the config names no cluster.
+    #[error(
+        "this directory is that of a node of a cluster, and the config has no 'cluster' section: add it. Only if the \
+         cluster is lost for ever, start one server with '--alone'"
+    )]
+    Node,
     /// A first start, and nothing to seal the root key with.
     #[error("an HSM key is needed: set MINIO_KMS_HSM_KEY; 'claviger kms --soft-hsm' makes one")]
     NoProvider,
@@ -80,16 +106,18 @@ pub struct Keeper {
     store: Box<dyn Store>,
     admin: Admin,
     unsealed: Unsealed,
-    cipher: Cipher,
+    cipher: Arc<Cipher>,
     seals: Seals,
     state: State,
     snapshot: Snapshot,
+    /// None: this is the only server.
+    replica: Option<Replica>,
 }
 
 /// Changes of several requests that are written together: records by their places, encrypted, or none where one goes.
 pub struct Pending {
     snapshot: Snapshot,
-    changed: BTreeMap<Id, Option<Vec<u8>>>,
+    pub(super) changed: BTreeMap<Id, Option<Vec<u8>>>,
     seals: Seals,
     seals_changed: bool,
 }
@@ -109,6 +137,12 @@ impl Keeper {
     /// # Errors
     /// When the data cannot be read, decrypted, or verified. Then nothing has been written.
     pub fn open(store: Box<dyn Store>, providers: Providers, admin: Admin) -> Result<Self, Error> {
+        let keeper = Self::open_any(store, providers, admin)?;
+        if keeper.state.epoch == 0 { Ok(keeper) } else { Err(Error::Node) }
+    }
+
+    /// The same of a store that may be that of a node.
+    fn open_any(store: Box<dyn Store>, providers: Providers, admin: Admin) -> Result<Self, Error> {
         let mut seals = store.seals()?;
         let (mut store, root) = if seals.is_empty() {
             Self::begin(&*store, &providers)?
@@ -119,12 +153,12 @@ impl Keeper {
         if seals.is_empty() {
             seals = store.seals()?;
         }
-        let cipher = Cipher::new(&root);
+        let cipher = Arc::new(Cipher::new(&root));
         let (mut snapshot, state) = loading::load(&cipher, admin.identity, |each| store.for_each(each))?;
         snapshot.seals = seals.keys().cloned().collect();
         store.settle()?;
         let unsealed = Unsealed { root, providers: Arc::new(providers), admin_is_derived: admin.is_derived };
-        Ok(Self { store, admin, unsealed, cipher, seals, state, snapshot })
+        Ok(Self { store, admin, unsealed, cipher, seals, state, snapshot, replica: None })
     }
 
     fn begin(store: &dyn Store, providers: &Providers) -> Result<(Box<dyn Store>, SecretKey), Error> {
@@ -143,13 +177,36 @@ impl Keeper {
         let seal = |(name, provider): (&String, &seal::Provider)| Ok((name.clone(), provider.seal(&root, name)?));
         let seals: Result<Seals, NotSealed> = providers.iter().map(seal).collect();
         let cipher = Cipher::new(&root);
-        let written = Rewrite::begin(store, &seals?, &cipher)?.finish(0)?;
+        let written = Rewrite::begin(store, &seals?, &cipher)?.finish(0, 0)?;
         Ok((written.store, root))
     }
 
     /// The state as it was last written.
     pub fn snapshot(&self) -> &Snapshot {
         &self.snapshot
+    }
+
+    /// What makes this one of several; none: it is the only one.
+    pub(super) fn replica(&self) -> Option<&Replica> {
+        self.replica.as_ref()
+    }
+
+    /// The cipher of the root key.
+    pub(super) fn cipher(&self) -> Arc<Cipher> {
+        self.cipher.clone()
+    }
+
+    /// Has the store write what was committed. Nothing is lost when that fails.
+    ///
+    /// `known_at`: when everything was known here for the last time.
+    pub(super) fn flush(&mut self, known_at: Option<OffsetDateTime>) {
+        match self.store.flush() {
+            Ok(()) => self.write_note(known_at),
+            Err(error) => {
+                let cause = crate::telemetry::log::causes(&error);
+                tracing::error!(cause, "changes of the cluster are not written to the disk of this server");
+            }
+        }
     }
 
     /// Names of the providers that this server can unseal with.
@@ -177,7 +234,7 @@ impl Keeper {
     /// # Errors
     /// When the operating system gives no random bytes.
     pub fn prepare(&self, draft: Draft<'_>) -> Result<Prepared, super::Error> {
-        let encrypt = |(place, record): (&super::record::Place, &Option<Record>)| match record {
+        let encrypt = |(place, record): (&Place, &Option<Record>)| match record {
             None => Ok((self.cipher.id(place), None)),
             Some(record) => self.cipher.seal(record).map(|(id, value)| (id, Some(value))),
         };
@@ -206,29 +263,39 @@ impl Keeper {
     }
 
     fn add(&mut self, changed: BTreeMap<Id, Option<Vec<u8>>>, seals: &Seals) -> Result<(), Error> {
-        let mut state = self.state;
+        let (state, record) = self.next_state(&changed)?;
         let new = seals.iter().filter(|(name, _)| !self.seals.contains_key(*name));
         let mut batch =
             Batch { seals: new.map(|(name, seal)| (name.clone(), seal.clone())).collect(), ..Batch::default() };
         for (id, value) in changed {
-            if let Some(old) = self.store.get(&id)? {
-                state.toggle(&self.cipher.mark(&id, &old));
-                state.records -= 1;
-            }
             match value {
                 None => batch.removals.push(id),
-                Some(value) => {
-                    state.toggle(&self.cipher.mark(&id, &value));
-                    state.records += 1;
-                    batch.puts.push((id, value));
-                }
+                Some(value) => batch.puts.push((id, value)),
+            }
+        }
+        batch.puts.push(record);
+        self.store.commit(&batch)?;
+        // A store of a node that is alone now keeps nothing in memory only.
+        self.store.flush()?;
+        self.state = state;
+        Ok(())
+    }
+
+    /// The state after these changes, and its record.
+    fn next_state(&self, changed: &BTreeMap<Id, Option<Vec<u8>>>) -> Result<(State, (Id, Vec<u8>)), Error> {
+        let mut state = self.state;
+        for (id, value) in changed {
+            if let Some(old) = self.store.get(id)? {
+                state.toggle(&self.cipher.mark(id, &old));
+                state.records -= 1;
+            }
+            if let Some(value) = value {
+                state.toggle(&self.cipher.mark(id, value));
+                state.records += 1;
             }
         }
         state.commit += 1;
-        batch.puts.push(self.cipher.seal(&Record::State(state))?);
-        self.store.commit(&batch)?;
-        self.state = state;
-        Ok(())
+        Ok((state, self.cipher.seal(&Record::State(state))?))
     }
 
     /// Writes all data again, with these changes and these seals.
@@ -240,7 +307,7 @@ impl Keeper {
         for (id, value) in &changed {
             value.iter().try_for_each(|value| rewrite.put(id, value))?;
         }
-        let written = rewrite.finish(self.state.commit + 1)?;
+        let written = rewrite.finish(self.state.commit + 1, self.state.epoch)?;
         (self.store, self.state) = (written.store, written.state);
         Ok(())
     }
@@ -258,12 +325,15 @@ impl Keeper {
             let provider = self.unsealed.providers.get(name).ok_or_else(|| Error::NoHsm(name.clone()))?;
             seals.insert(name.clone(), provider.seal(&root, name)?);
         }
-        let cipher = Cipher::new(&root);
+        if self.replica.is_some() {
+            return self.rotate_root_of_all(root, seals);
+        }
+        let cipher = Arc::new(Cipher::new(&root));
         let mut rewrite = Rewrite::begin(&*self.store, &seals, &cipher)?;
         rewrite.copy(&*self.store, &self.cipher, &self.state, |id, value| {
             self.cipher.reseal(id, value, &cipher).map(Some)
         })?;
-        let written = rewrite.finish(self.state.commit + 1)?;
+        let written = rewrite.finish(self.state.commit + 1, self.state.epoch)?;
         (self.store, self.state) = (written.store, written.state);
         self.unsealed.root = root;
         (self.cipher, self.seals) = (cipher, seals);
@@ -290,26 +360,36 @@ impl Keeper {
     /// # Errors
     /// When the backup cannot be decrypted, verified or written. The visible state stays as it was.
     pub fn restore(&mut self, backup: &[u8]) -> Result<(), Error> {
-        let (seals, records) = backup::parse(backup)?;
-        let root = seal::unseal(&seals, &self.unsealed.providers)?;
-        let cipher = Cipher::new(&root);
+        let ((seals, records), root) = replace::parts(backup, &self.unsealed.providers)?;
+        if self.replica.is_some() {
+            return self.restore_all(seals, records, root);
+        }
+        let cipher = Arc::new(Cipher::new(&root));
         let show = |each: &mut dyn FnMut(&Id, &[u8]) -> bool| {
             records.iter().all(|(id, value)| each(id, value));
             Ok(())
         };
         let loaded = loading::load(&cipher, self.admin.identity, show);
-        let (mut snapshot, state) = loaded.map_err(|error| match error {
-            loading::Error::Damaged(damaged) => Error::BackupDamaged(damaged),
-            error => error.into(),
-        })?;
+        let (mut snapshot, state) = loaded.map_err(replace::backup_damaged)?;
         snapshot.seals = seals.keys().cloned().collect();
+        // The backup may be of a cluster; this is one server.
+        let members: Vec<_> = snapshot.members.records().map(|number| cipher.id(&Place::member(number))).collect();
+        snapshot.members = Members::default();
         let mut rewrite = Rewrite::begin(&*self.store, &seals, &cipher)?;
-        records.iter().try_for_each(|(id, value)| rewrite.put(id, value))?;
-        let written = rewrite.finish(state.commit)?;
+        let kept = records.iter().filter(|(id, _)| !members.contains(id));
+        kept.into_iter().try_for_each(|(id, value)| rewrite.put(id, value))?;
+        let written = rewrite.finish(state.commit, 0)?;
         (self.store, self.state) = (written.store, written.state);
         self.unsealed.root = root;
         (self.cipher, self.seals, self.snapshot) = (cipher, seals, snapshot);
         Ok(self.store.settle()?)
+    }
+}
+
+impl Prepared {
+    /// How many records and seals it may change.
+    pub(super) fn count(&self) -> usize {
+        self.changed.len() + if self.seals_changed { 1 } else { 0 }
     }
 }
 
@@ -320,6 +400,14 @@ impl Pending {
         self.changed.extend(prepared.changed);
         self.seals = prepared.seals;
         self.seals_changed |= prepared.seals_changed;
+    }
+
+    /// Whether the changes of one more request fit.
+    pub(super) fn has_room_for(&self, prepared: &Prepared, most: usize, most_bytes: usize) -> bool {
+        let bytes = |value: Option<&Vec<u8>>| value.map_or(0, Vec::len) + 100;
+        let size = self.changed.values().map(|value| bytes(value.as_ref())).sum::<usize>();
+        let more = prepared.changed.iter().map(|(_, value)| bytes(value.as_ref())).sum::<usize>();
+        self.changed.len() + usize::from(self.seals_changed) + prepared.count() <= most && size + more <= most_bytes
     }
 
     /// Whether there is nothing to write.

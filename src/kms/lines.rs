@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -23,6 +24,17 @@ pub(super) struct Room {
     _permit: OwnedSemaphorePermit,
 }
 
+/// What comes next.
+#[derive(Debug)]
+pub(super) enum Next<J> {
+    /// A job, and its place.
+    Job(J, Room),
+    /// No job within the time, or somebody wants to be looked after.
+    Nothing,
+    /// The queues are closed and empty.
+    End,
+}
+
 /// The waiting jobs.
 pub(super) struct Lines<J> {
     inner: Mutex<Inner<J>>,
@@ -37,6 +49,7 @@ struct Inner<J> {
     /// With this many lines, unused ones are removed: their enclaves may be gone, too.
     most: usize,
     is_open: bool,
+    is_woken: bool,
 }
 
 struct Line<J> {
@@ -47,7 +60,7 @@ struct Line<J> {
 impl<J> Lines<J> {
     /// Empty queues.
     pub(super) fn new() -> Self {
-        let inner = Inner { lines: BTreeMap::new(), turns: VecDeque::new(), most: FEW, is_open: true };
+        let inner = Inner { lines: BTreeMap::new(), turns: VecDeque::new(), most: FEW, is_open: true, is_woken: false };
         Self { inner: Mutex::new(inner), changed: Condvar::new() }
     }
 
@@ -68,18 +81,35 @@ impl<J> Lines<J> {
         Ok(())
     }
 
-    /// The next job, and its place. Waits for one; `None` when the queues are closed and empty.
-    pub(super) fn take(&self) -> Option<(J, Room)> {
+    /// What comes next. Waits for it, but no longer than `patience`.
+    pub(super) fn take(&self, patience: Option<Duration>) -> Next<J> {
         let mut inner = self.lock();
         loop {
-            if let Some(job) = inner.pop() {
-                return Some(job);
+            if std::mem::take(&mut inner.is_woken) {
+                return Next::Nothing;
+            }
+            if let Some((job, room)) = inner.pop() {
+                return Next::Job(job, room);
             }
             if !inner.is_open {
-                return None;
+                return Next::End;
             }
-            inner = self.changed.wait(inner).unwrap_or_else(PoisonError::into_inner);
+            let Some(patience) = patience else {
+                inner = self.changed.wait(inner).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            };
+            let waited = self.changed.wait_timeout(inner, patience).unwrap_or_else(PoisonError::into_inner);
+            if waited.1.timed_out() {
+                return Next::Nothing;
+            }
+            inner = waited.0;
         }
+    }
+
+    /// Wakes whoever waits in [`Lines::take`], or the next one who would.
+    pub(super) fn wake(&self) {
+        self.lock().is_woken = true;
+        self.changed.notify_one();
     }
 
     /// The next job, if one waits.
@@ -159,13 +189,27 @@ mod tests {
         std::iter::from_fn(|| lines.try_take()).map(|(job, _)| job).collect()
     }
 
+    fn next(lines: &Lines<&'static str>) -> Option<&'static str> {
+        if let Next::Job(job, _) = lines.take(None) { Some(job) } else { None }
+    }
+
+    #[test]
+    fn who_is_woken_comes_back_without_a_job() {
+        let lines = Lines::<&str>::new();
+        lines.wake();
+        assert!(matches!(lines.take(None), Next::Nothing));
+        assert!(matches!(lines.take(Some(Duration::from_millis(1))), Next::Nothing));
+        assert_eq!(join(&lines, "a", 1, "job"), Some(Ok(())));
+        assert_eq!(next(&lines), Some("job"));
+    }
+
     #[test]
     fn lines_take_turns_and_each_is_served_in_its_order() {
         let lines = Lines::new();
         for (line, job) in [("a", "a1"), ("a", "a2"), ("a", "a3"), ("b", "b1"), ("c", "c1"), ("b", "b2")] {
             assert_eq!(join(&lines, line, 1, job), Some(Ok(())));
         }
-        assert_eq!(lines.take().map(|(job, _)| job), Some("a1"));
+        assert_eq!(next(&lines), Some("a1"));
         // Who comes now is behind those who have not had their turn.
         assert_eq!(join(&lines, "d", 1, "d1"), Some(Ok(())));
         assert_eq!(taken(&lines), ["b1", "c1", "a2", "d1", "b2", "a3"]);
@@ -190,7 +234,7 @@ mod tests {
         assert_eq!(join(&lines, "a", ROOM - 1, "most"), Some(Ok(())));
         assert_eq!(join(&lines, "a", 2, "left"), None);
         assert_eq!(join(&lines, "b", 10 * ROOM, "all of it"), Some(Ok(())));
-        let (most, room) = lines.take().expect("a job");
+        let Next::Job(most, room) = lines.take(None) else { panic!("a job") };
         assert_eq!((most, join(&lines, "a", 2, "left")), ("most", None), "it is still being done");
         drop(room);
         assert_eq!(join(&lines, "a", 2, "came"), Some(Ok(())));
@@ -203,8 +247,8 @@ mod tests {
         assert_eq!(join(&lines, "a", 1, "waits"), Some(Ok(())));
         lines.close();
         assert_eq!(join(&lines, "a", 1, "late"), Some(Err(Closed)));
-        assert_eq!(lines.take().map(|(job, _)| job), Some("waits"));
-        assert!(lines.take().is_none());
+        assert_eq!(next(&lines), Some("waits"));
+        assert_eq!(next(&lines), None);
     }
 
     #[tokio::test]
@@ -218,6 +262,6 @@ mod tests {
         tokio::task::yield_now().await;
         lines.abandon();
         assert_eq!(outside.await.expect("no panic"), Err(Closed));
-        assert!(lines.take().is_none());
+        assert_eq!(next(&lines), None);
     }
 }

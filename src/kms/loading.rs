@@ -10,7 +10,7 @@ use std::thread::{self, ScopedJoinHandle};
 
 use super::account::Account;
 use super::map::Map;
-use super::record::{Cipher, Damaged, Id, Record, State};
+use super::record::{Cipher, Damaged, Id, Member, Record, State};
 use super::ring::Ring;
 use super::snapshot::{Enclave, Snapshot};
 use super::store;
@@ -97,6 +97,7 @@ struct Part {
     enclaves: HashMap<[u8; 16], Enclave>,
     keys: Vec<Sortable>,
     rest: Vec<Record>,
+    members: Vec<Arc<Member>>,
     damage: Option<Damaged>,
 }
 
@@ -126,6 +127,7 @@ impl Part {
                 self.enclaves.insert(enclave.id, Enclave::clone(&enclave));
             }
             Record::Key(enclave, ring) => self.keys.push(Sortable::new(enclave, ring)),
+            Record::Member(member) => self.members.push(member),
             record => self.rest.push(record),
         }
         self.seen.records += 1;
@@ -145,6 +147,7 @@ impl Part {
         self.enclaves.extend(other.enclaves);
         self.keys.extend(other.keys);
         self.rest.extend(other.rest);
+        self.members.extend(other.members);
         self.damage = self.damage.or(other.damage);
     }
 
@@ -153,7 +156,7 @@ impl Part {
             return Err(damage);
         }
         let written = self.written.ok_or(Damaged::Incomplete)?;
-        if written != (State { commit: written.commit, ..self.seen }) {
+        if written != (State { commit: written.commit, epoch: written.epoch, ..self.seen }) {
             return Err(Damaged::Incomplete);
         }
         self.sort();
@@ -165,6 +168,7 @@ impl Part {
             put(&mut self.enclaves, record).ok_or(Damaged::Malformed)?;
         }
         snapshot.commit = written.commit;
+        self.members.into_iter().for_each(|member| snapshot.members.put(member));
         self.enclaves.into_values().for_each(|enclave| snapshot.add_enclave(enclave));
         Ok((snapshot, written))
     }
@@ -230,7 +234,9 @@ fn put(enclaves: &mut HashMap<[u8; 16], Enclave>, record: Record) -> Option<()> 
             let Account { identity, .. } = *account;
             enclaves.get_mut(&id)?.identities.insert(identity, account);
         }
-        Record::State(_) | Record::Enclave(_) | Record::Key(..) => return None,
+        Record::State(_) | Record::MovedOut(..) | Record::Enclave(_) | Record::Key(..) | Record::Member(_) => {
+            return None;
+        }
     }
     Some(())
 }

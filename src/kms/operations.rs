@@ -18,6 +18,10 @@ pub const BACKUP: Operation = Operation::get("/v1/db");
 pub const RESTORE: Operation = Operation::change("/v1/db");
 /// Encrypts all data under another root key.
 pub const ROTATE_ROOT: Operation = Operation::change("/v1/db/root");
+/// Moves all data into the cluster that the server's config names.
+pub const MOVE_IN: Operation = Operation::change("/v1/db/join");
+/// Moves all data out of the cluster, to the server that is asked.
+pub const MOVE_OUT: Operation = Operation::change("/v1/db/leave");
 /// Records of the log as they happen.
 pub const LOG: Operation = Operation::post("/v1/debug/log");
 /// Refused, like the next three: operations of the protocol that this server does not have.

@@ -12,7 +12,7 @@ use super::command::Query;
 use super::map::Map;
 use super::policy::{self, Policy};
 use super::ring::{Ring, Version};
-use super::snapshot::{Enclave, Snapshot, Standing};
+use super::snapshot::{Enclave, Retired, Snapshot, Standing};
 use super::transit;
 use super::turn::Turn;
 use super::wire::{
@@ -98,11 +98,13 @@ impl Reader<'_> {
     }
 
     fn enclave(&self, name: &str) -> Result<&Enclave, Error> {
-        self.as_sysadmin()?.enclaves.get(name).map(|enclave| &**enclave).ok_or(Error::NoEnclave)
+        self.as_sysadmin()?.enclave(name).map(|enclave| &**enclave).ok_or(Error::NoEnclave)
     }
 
     async fn list_enclaves(&self, request: &ListRequest, turn: &mut Turn) -> Result<ListEnclavesResponse, Error> {
-        let show = |_: &EnclaveName, enclave: &Arc<Enclave>| Some(enclave_status(enclave));
+        let show = |_: &EnclaveName, enclave: &Arc<Enclave>| {
+            (enclave.retired < Retired::Gone).then(|| enclave_status(enclave))
+        };
         let (enclaves, next) = page(&self.as_sysadmin()?.enclaves, request, turn, show).await;
         Ok(ListEnclavesResponse { enclaves, continue_at: next })
     }
@@ -127,6 +129,13 @@ impl Inside<'_> {
         Ok(self.enclave.key(name)?)
     }
 
+    /// The key that a command encrypts or signs with.
+    fn key_for_use(&self, name: &str) -> Result<&Ring, Error> {
+        let ring = self.key(name)?;
+        self.enclave.is_kept()?;
+        Ok(ring)
+    }
+
     fn key_status(&self, request: &KeyVersionRequest) -> Result<KeyStatus, Error> {
         self.authorize(&request.name)?;
         if let Ok(key) = self.enclave.transit(&request.name) {
@@ -140,7 +149,7 @@ impl Inside<'_> {
     }
 
     fn encrypt(&self, request: &EncryptRequest) -> Result<EncryptResponse, Error> {
-        let (number, version) = self.key(&request.name)?.version(request.version)?;
+        let (number, version) = self.key_for_use(&request.name)?.encrypting(request.version)?;
         let ciphertext = version.key.encrypt(&request.plaintext, &request.associated_data)?;
         Ok(EncryptResponse { version: number, ciphertext })
     }
@@ -156,7 +165,7 @@ impl Inside<'_> {
     }
 
     fn generate(&self, request: &GenerateKeyRequest) -> Result<GenerateKeyResponse, Error> {
-        let (number, version) = self.key(&request.name)?.version(request.version)?;
+        let (number, version) = self.key_for_use(&request.name)?.encrypting(request.version)?;
         if let 0 | 32 = request.length {
             let data_key = version.key.generate_data_key(&request.associated_data)?;
             let (plaintext, ciphertext) = (data_key.plaintext.expose().to_vec(), data_key.ciphertext.to_vec());
@@ -175,7 +184,7 @@ impl Inside<'_> {
     }
 
     fn mac(&self, request: &MacRequest) -> Result<MacResponse, Error> {
-        let (number, version) = self.key(&request.name)?.version(request.version)?;
+        let (number, version) = self.key_for_use(&request.name)?.encrypting(request.version)?;
         let mac = version.key.hmac(&request.message).ok_or(Error::NoHmac)?;
         Ok(MacResponse { version: number, mac: mac.to_vec() })
     }
@@ -216,11 +225,13 @@ impl Inside<'_> {
 
     async fn export(&self, request: &ExportKeysRequest, turn: &mut Turn) -> Result<ExportKeysResponse, Error> {
         self.authorize("")?;
+        self.enclave.is_kept()?;
         let (mut keys, mut len) = (ExportedKeys::default(), 0);
         for name in &request.names {
             let key = match self.enclave.transit(name) {
+                Ok(key) if key.is_retired() => return Err(Error::KeyRetired),
                 Ok(key) => ImportKeyRequest::transit(name.clone(), key.to_message()),
-                Err(_) => self.enclave.key(name)?.to_request(),
+                Err(_) => self.enclave.key(name)?.to_request()?,
             };
             len += key.encoded_len();
             keys.keys.push(key);

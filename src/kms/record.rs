@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use prost::Message;
+use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
 use super::account::{Account, Privilege};
@@ -13,7 +14,7 @@ use super::command::Revocation;
 use super::policy::{self, Policy};
 use super::ring::Ring;
 use super::secret::Secret;
-use super::snapshot::Enclave;
+use super::snapshot::{Enclave, Retired};
 use super::transit;
 use super::wire::{RuleSet, SecretEntry, StoredVersion, Timestamp, TransitKey};
 use crate::auth::enclave::Identity;
@@ -40,6 +41,7 @@ enum Table {
     Transit = 5,
     Secret = 6,
     Revoked = 7,
+    Member = 8,
 }
 
 /// A place as it is written. Without the root key it reveals nothing.
@@ -79,6 +81,11 @@ impl Place {
         Self { table: Table::Revoked, enclave: enclave.id, name: hex::encode(hash) }
     }
 
+    /// The place of a member of the cluster.
+    pub(super) fn member(number: u32) -> Self {
+        Self { table: Table::Member, enclave: NO_ENCLAVE, name: number.to_string() }
+    }
+
     /// The place of a policy.
     pub(super) fn policy(enclave: &Enclave, name: &PolicyName) -> Self {
         Self { table: Table::Policy, enclave: enclave.id, name: name.to_string() }
@@ -95,6 +102,8 @@ impl Place {
 pub enum Record {
     /// The number of records, and their checksum.
     State(State),
+    /// The data of a cluster was moved out, to this host. There are no other records.
+    MovedOut(State, String),
     /// An enclave, without its content.
     Enclave(Arc<Enclave>),
     /// A key of the enclave with this id.
@@ -109,6 +118,23 @@ pub enum Record {
     Policy([u8; 16], Arc<Policy>),
     /// An identity of the enclave with this id.
     Identity([u8; 16], Arc<Account>),
+    /// A member of the cluster.
+    Member(Arc<Member>),
+}
+
+/// A member of a cluster: a node that must have heard of every deletion.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    /// Its number, which no other one ever has.
+    pub(super) number: u32,
+    /// Where clients reach it, as `host:port`.
+    pub(super) host: String,
+    /// The random id of its data directory.
+    pub(super) id: [u8; 16],
+    /// When it became a member.
+    pub(super) joined_at: OffsetDateTime,
+    /// Whether it was removed. What is left of it keeps its number from being given again.
+    pub(super) is_gone: bool,
 }
 
 /// Proves that no record is missing, and that none is older than the others.
@@ -120,6 +146,8 @@ pub struct State {
     pub(super) records: u64,
     /// The XOR of their marks.
     pub(super) sum: Id,
+    /// Counts how often everything was replaced in the cluster; 0: there is none.
+    pub(super) epoch: u64,
 }
 
 impl State {
@@ -195,6 +223,26 @@ impl Cipher {
         Ok((new, value))
     }
 
+    /// Encrypts what a live member says.
+    pub(super) fn seal_live(&self, number: u32, message: &[u8]) -> Result<Vec<u8>, NoRandom> {
+        self.records.seal(message, &live(number))
+    }
+
+    /// Decrypts what a live member says; none: it does not.
+    pub(super) fn open_live(&self, number: u32, sealed: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+        self.records.open(sealed, &live(number)).ok()
+    }
+
+    /// Encrypts what a node notes beside its records.
+    pub(super) fn seal_note(&self, note: &[u8]) -> Result<Vec<u8>, NoRandom> {
+        self.records.seal(note, NOTE)
+    }
+
+    /// Decrypts what a node noted; none: another one, or somebody else, did.
+    pub(super) fn open_note(&self, sealed: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+        self.records.open(sealed, NOTE).ok()
+    }
+
     /// Decrypts the record that was found under `id`.
     pub(super) fn open(&self, id: &Id, value: &[u8]) -> Result<Record, Damaged> {
         let bytes = self.records.open(value, id).map_err(|_| Damaged::NotAuthentic)?;
@@ -203,11 +251,32 @@ impl Cipher {
     }
 }
 
+/// The associated data of what a node notes. No id is so short.
+const NOTE: &[u8] = b"claviger kms note";
+
+/// The associated data of what a live member says. No id is so short.
+fn live(number: u32) -> Vec<u8> {
+    [b"claviger kms live".as_slice(), &number.to_be_bytes()].concat()
+}
+
 impl Record {
-    fn place(&self) -> Place {
+    /// The id of the enclave that it is in; none: it is in none.
+    pub(super) fn enclave(&self) -> Option<[u8; 16]> {
+        match self {
+            Self::Key(id, _)
+            | Self::Transit(id, _)
+            | Self::Secret(id, _)
+            | Self::Revoked(id, _)
+            | Self::Policy(id, _)
+            | Self::Identity(id, _) => Some(*id),
+            Self::State(_) | Self::MovedOut(..) | Self::Enclave(_) | Self::Member(_) => None,
+        }
+    }
+
+    pub(super) fn place(&self) -> Place {
         let of = |table, enclave: &[u8; 16], name: String| Place { table, enclave: *enclave, name };
         match self {
-            Self::State(_) => Place::state(),
+            Self::State(_) | Self::MovedOut(..) => Place::state(),
             Self::Enclave(enclave) => Place::enclave(&enclave.name),
             Self::Key(enclave, ring) => of(Table::Key, enclave, ring.name.to_string()),
             Self::Transit(enclave, key) => of(Table::Transit, enclave, key.name().to_string()),
@@ -215,6 +284,7 @@ impl Record {
             Self::Revoked(enclave, revocation) => of(Table::Revoked, enclave, hex::encode(&revocation.hash)),
             Self::Policy(enclave, policy) => of(Table::Policy, enclave, policy.name.to_string()),
             Self::Identity(enclave, account) => of(Table::Identity, enclave, account.identity.to_string()),
+            Self::Member(member) => Place::member(member.number),
         }
     }
 
@@ -228,6 +298,9 @@ impl Record {
         }
         match self {
             Self::State(state) => write(Table::State, &StateMessage::from(state)),
+            Self::MovedOut(state, host) => {
+                write(Table::State, &StateMessage { moved_to: host.clone(), ..StateMessage::from(state) })
+            }
             Self::Enclave(enclave) => write(Table::Enclave, &EnclaveMessage::from(&**enclave)),
             Self::Key(enclave, ring) => write(Table::Key, &KeyMessage::new(enclave, ring)),
             Self::Transit(enclave, key) => write(Table::Transit, &TransitMessage::new(enclave, key)),
@@ -235,13 +308,14 @@ impl Record {
             Self::Revoked(enclave, revocation) => write(Table::Revoked, &RevokedMessage::new(enclave, *revocation)),
             Self::Policy(enclave, policy) => write(Table::Policy, &PolicyMessage::new(enclave, policy)),
             Self::Identity(enclave, account) => write(Table::Identity, &IdentityMessage::new(enclave, account)),
+            Self::Member(member) => write(Table::Member, &MemberMessage::from(&**member)),
         }
     }
 
     fn decode(bytes: &[u8]) -> Option<Self> {
         let (table, message) = bytes.split_first()?;
         match table {
-            0 => StateMessage::decode(message).ok()?.read().map(Self::State),
+            0 => StateMessage::decode(message).ok()?.read(),
             1 => EnclaveMessage::decode(message).ok()?.read().map(|enclave| Self::Enclave(Arc::new(enclave))),
             2 => KeyMessage::decode(message).ok()?.read(),
             3 => PolicyMessage::decode(message).ok()?.read(),
@@ -249,6 +323,7 @@ impl Record {
             5 => TransitMessage::decode(message).ok()?.read(),
             6 => SecretMessage::decode(message).ok()?.read(),
             7 => RevokedMessage::decode(message).ok()?.read(),
+            8 => MemberMessage::decode(message).ok()?.read(),
             _ => None,
         }
     }
@@ -262,17 +337,60 @@ struct StateMessage {
     records: u64,
     #[prost(bytes = "vec", tag = "3")]
     sum: Vec<u8>,
+    #[prost(uint64, tag = "4")]
+    epoch: u64,
+    /// The number of the format of all records; a greater one is of a newer version.
+    #[prost(uint64, tag = "5")]
+    format: u64,
+    /// Where everything was moved to; empty: it is here.
+    #[prost(string, tag = "6")]
+    moved_to: String,
 }
 
 impl From<&State> for StateMessage {
     fn from(state: &State) -> Self {
-        Self { commit: state.commit, records: state.records, sum: state.sum.to_vec() }
+        let State { commit, records, sum, epoch } = *state;
+        Self { commit, records, sum: sum.to_vec(), epoch, format: 0, moved_to: String::new() }
     }
 }
 
 impl StateMessage {
-    fn read(self) -> Option<State> {
-        Some(State { commit: self.commit, records: self.records, sum: self.sum.try_into().ok()? })
+    fn read(self) -> Option<Record> {
+        let Self { commit, records, sum, epoch, format, moved_to } = self;
+        let state = State { commit, records, sum: sum.try_into().ok()?, epoch };
+        let record = if moved_to.is_empty() { Record::State(state) } else { Record::MovedOut(state, moved_to) };
+        (format == 0).then_some(record)
+    }
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct MemberMessage {
+    #[prost(uint32, tag = "1")]
+    number: u32,
+    #[prost(string, tag = "2")]
+    host: String,
+    #[prost(bytes = "vec", tag = "3")]
+    id: Vec<u8>,
+    #[prost(message, optional, tag = "4")]
+    joined_at: Option<Timestamp>,
+    #[prost(bool, tag = "5")]
+    is_gone: bool,
+}
+
+impl From<&Member> for MemberMessage {
+    fn from(member: &Member) -> Self {
+        let Member { number, host, id, joined_at, is_gone } = member;
+        let joined_at = Some((*joined_at).into());
+        Self { number: *number, host: host.clone(), id: id.to_vec(), joined_at, is_gone: *is_gone }
+    }
+}
+
+impl MemberMessage {
+    fn read(self) -> Option<Record> {
+        let joined_at = self.joined_at.unwrap_or_default().to_time();
+        let id = self.id.as_slice().try_into().ok()?;
+        let Self { number, host, is_gone, .. } = self;
+        Some(Record::Member(Arc::new(Member { number, host, id, joined_at, is_gone })))
     }
 }
 
@@ -286,6 +404,8 @@ struct EnclaveMessage {
     created_at: Option<Timestamp>,
     #[prost(string, tag = "4")]
     created_by: String,
+    #[prost(uint32, tag = "5")]
+    retired: u32,
 }
 
 impl From<&Enclave> for EnclaveMessage {
@@ -295,6 +415,7 @@ impl From<&Enclave> for EnclaveMessage {
             name: enclave.name.to_string(),
             created_at: Some(enclave.created_at.into()),
             created_by: enclave.created_by.clone(),
+            retired: enclave.retired.number(),
         }
     }
 }
@@ -302,7 +423,9 @@ impl From<&Enclave> for EnclaveMessage {
 impl EnclaveMessage {
     fn read(self) -> Option<Enclave> {
         let (id, name) = (self.id.try_into().ok()?, EnclaveName::parse(&self.name).ok()?);
-        Some(Enclave::new(id, name, self.created_at.unwrap_or_default().to_time(), self.created_by))
+        let mut enclave = Enclave::new(id, name, self.created_at.unwrap_or_default().to_time(), self.created_by);
+        enclave.retired = Retired::of_number(self.retired)?;
+        Some(enclave)
     }
 }
 
@@ -316,16 +439,20 @@ struct KeyMessage {
     next: u32,
     #[prost(message, repeated, tag = "4")]
     versions: Vec<StoredVersion>,
+    /// The numbers of the versions that are about to be deleted.
+    #[prost(uint32, repeated, tag = "5")]
+    retired: Vec<u32>,
 }
 
 impl KeyMessage {
     fn new(enclave: &[u8; 16], ring: &Ring) -> Self {
-        Self { enclave: enclave.to_vec(), name: ring.name.to_string(), next: ring.next, versions: ring.to_stored() }
+        let (name, versions, retired) = (ring.name.to_string(), ring.to_stored(), ring.retired().to_vec());
+        Self { enclave: enclave.to_vec(), name, next: ring.next, versions, retired }
     }
 
     fn read(self) -> Option<Record> {
         let ring = Ring::of_stored(KeyName::parse(&self.name).ok()?, self.next, self.versions).ok()?;
-        Some(Record::Key(self.enclave.try_into().ok()?, Arc::new(ring)))
+        Some(Record::Key(self.enclave.try_into().ok()?, Arc::new(ring.retiring(&self.retired))))
     }
 }
 
@@ -337,15 +464,19 @@ struct TransitMessage {
     name: String,
     #[prost(message, optional, tag = "3")]
     key: Option<TransitKey>,
+    #[prost(bool, tag = "4")]
+    retired: bool,
 }
 
 impl TransitMessage {
     fn new(enclave: &[u8; 16], key: &transit::Key) -> Self {
-        Self { enclave: enclave.to_vec(), name: key.name().to_string(), key: Some(key.to_message()) }
+        let (name, retired) = (key.name().to_string(), key.is_retired());
+        Self { enclave: enclave.to_vec(), name, key: Some(key.to_message()), retired }
     }
 
     fn read(self) -> Option<Record> {
         let key = transit::Key::of_message(TransitName::parse(&self.name).ok()?, &self.key?).ok()?;
+        let key = if self.retired { key.retiring() } else { key };
         Some(Record::Transit(self.enclave.try_into().ok()?, Arc::new(key)))
     }
 }

@@ -31,6 +31,9 @@ pub struct Ring {
     older: Option<Map<u32, Version>>,
     /// How many versions there are.
     count: u32,
+    /// The numbers of the versions that are about to be deleted: they encrypt nothing more. Only in a cluster is there
+    /// such a time.
+    retired: Option<Arc<Vec<u32>>>,
     /// The version that last decrypted a ciphertext for a request without a version number.
     last_hit: AtomicU32,
 }
@@ -90,7 +93,52 @@ impl Ring {
     }
 
     fn of(name: KeyName, next: u32, latest: (u32, Arc<Version>), older: Option<Map<u32, Version>>, count: u32) -> Self {
-        Self { name, next, latest, older, count, last_hit: AtomicU32::new(0) }
+        Self { name, next, latest, older, count, retired: None, last_hit: AtomicU32::new(0) }
+    }
+
+    /// The same key of which these versions, and no others, encrypt nothing more. Numbers without a version are ignored.
+    pub(super) fn retiring(mut self, numbers: &[u32]) -> Self {
+        let retired: Vec<_> = numbers.iter().copied().filter(|number| self.has(*number)).collect();
+        self.retired = (!retired.is_empty()).then(|| Arc::new(retired));
+        self
+    }
+
+    /// The same key.
+    pub(super) fn same(&self) -> Self {
+        let (latest, older) = (self.latest.clone(), self.older.clone());
+        Self::of(self.name.clone(), self.next, latest, older, self.count).retiring(self.retired())
+    }
+
+    /// The same key of which these versions, and no others, encrypt nothing more.
+    pub(super) fn same_retiring(&self, numbers: &[u32]) -> Self {
+        self.same().retiring(numbers)
+    }
+
+    /// The numbers of the versions that encrypt nothing more.
+    pub(super) fn retired(&self) -> &[u32] {
+        self.retired.as_ref().map_or(&[], |retired| retired)
+    }
+
+    fn has(&self, number: u32) -> bool {
+        number != 0 && self.version(number).is_ok()
+    }
+
+    /// The version with this number, or the newest one for 0, if it may encrypt.
+    ///
+    /// # Errors
+    /// When there is no such version, or it is about to be deleted.
+    pub fn encrypting(&self, number: u32) -> Result<(u32, &Version), Error> {
+        let Some(retired) = &self.retired else { return self.version(number) };
+        let (number, version) = match number {
+            0 => self.newest_first().find(|(number, _)| !retired.contains(number)).ok_or(Error::KeyRetired)?,
+            number => self.version(number)?,
+        };
+        if retired.contains(&number) { Err(Error::KeyRetired) } else { Ok((number, version)) }
+    }
+
+    fn newest_first(&self) -> impl Iterator<Item = (u32, &Version)> {
+        let older = self.older.iter().flat_map(Map::iter_back).map(|(number, version)| (*number, &**version));
+        std::iter::once(self.latest()).chain(older)
     }
 
     /// How many versions there are.
@@ -158,8 +206,14 @@ impl Ring {
     }
 
     /// The request that imports this key elsewhere.
-    pub(super) fn to_request(&self) -> ImportKeyRequest {
-        ImportKeyRequest::whole(self.name.to_string(), self.to_stored(), self.next)
+    ///
+    /// # Errors
+    /// When a version is about to be deleted.
+    pub(super) fn to_request(&self) -> Result<ImportKeyRequest, Error> {
+        if self.retired.is_some() {
+            return Err(Error::KeyRetired);
+        }
+        Ok(ImportKeyRequest::whole(self.name.to_string(), self.to_stored(), self.next))
     }
 
     /// All versions, to be stored or exported.
@@ -175,8 +229,9 @@ impl Ring {
     /// The same key with one more version.
     ///
     /// # Errors
-    /// When it has as many versions as a key can have, or no number is left.
+    /// When it has as many versions as a key can have, no number is left, or all of it is about to be deleted.
     pub(super) fn with(&self, version: Version) -> Result<Self, Error> {
+        self.encrypting(0)?;
         if self.count() >= VERSIONS {
             let many = format!("the key has {VERSIONS} versions already, and no key can have more; delete some first");
             return Err(Error::Conflict(many.into()));
@@ -185,7 +240,7 @@ impl Ring {
         let mut older = self.older.clone().unwrap_or_default();
         older.insert(self.latest.0, self.latest.1.clone());
         let latest = (self.next, Arc::new(version));
-        Ok(Self::of(self.name.clone(), next, latest, Some(older), self.count + 1))
+        Ok(Self::of(self.name.clone(), next, latest, Some(older), self.count + 1).retiring(self.retired()))
     }
 
     /// The same key without this version (0: the latest); `None` when no version is left.
@@ -205,7 +260,8 @@ impl Ring {
             self.latest.clone()
         };
         let older = Some(older).filter(|older| older.last().is_some());
-        Ok(Some(Self::of(self.name.clone(), self.next, latest, older, self.count.saturating_sub(1))))
+        let ring = Self::of(self.name.clone(), self.next, latest, older, self.count.saturating_sub(1));
+        Ok(Some(ring.retiring(self.retired())))
     }
 
     /// The version with this number, or the latest for 0.
@@ -250,8 +306,7 @@ impl Ring {
     fn likeliest(&self) -> impl Iterator<Item = (u32, &Version)> {
         let hit = self.last_hit.load(Ordering::Relaxed);
         let first = if hit == 0 { None } else { self.version(hit).ok() };
-        let older = self.older.iter().flat_map(Map::iter_back).map(|(number, version)| (*number, &**version));
-        let others = std::iter::once(self.latest()).chain(older).filter(move |(number, _)| *number != hit);
+        let others = self.newest_first().filter(move |(number, _)| *number != hit);
         first.into_iter().chain(others)
     }
 
@@ -298,6 +353,25 @@ mod tests {
     }
 
     #[test]
+    fn what_is_about_to_be_deleted_encrypts_nothing_more() {
+        let ring = ring().with(made()).expect("added").with(made()).expect("added").retiring(&[3, 9]);
+        assert_eq!((ring.retired(), ring.latest().0), (&[3][..], 3));
+        assert_eq!(ring.encrypting(0).expect("one is left").0, 2);
+        assert!(
+            matches!(ring.encrypting(3), Err(Error::KeyRetired)) && matches!(ring.encrypting(9), Err(Error::NoKey))
+        );
+        assert!(ring.encrypting(1).is_ok() && ring.version(3).is_ok() && ring.to_request().is_err());
+        let ring = ring.with(made()).expect("another is left");
+        assert_eq!((ring.retired(), ring.encrypting(0).expect("the new one").0), (&[3][..], 4));
+        let ring = ring.without(3).expect("there").expect("not the last");
+        assert!(ring.retired().is_empty() && ring.to_request().is_ok());
+        let ring = ring.retiring(&[1, 2, 4]);
+        assert!(
+            matches!(ring.encrypting(0), Err(Error::KeyRetired)) && matches!(ring.with(made()), Err(Error::KeyRetired))
+        );
+    }
+
+    #[test]
     fn a_key_has_so_many_versions_and_no_more() {
         let mut ring = ring();
         for _ in 1..VERSIONS {
@@ -310,7 +384,7 @@ mod tests {
         assert!(matches!(ring.with(made()), Err(Error::Conflict(_))));
         let again = Ring::of_request(ring.name.clone(), ring.next, ring.to_stored()).expect("it can be imported");
         assert_eq!((numbers(&again), again.next), (numbers(&ring), ring.next));
-        let size = prost::Message::encoded_len(&ring.to_request());
+        let size = prost::Message::encoded_len(&ring.to_request().expect("nothing is retired"));
         assert!(size + VERSIONS * 70 < 1_000_000, "also with the names of who made them it fits a request: {size}");
         let ring = ring.without(7).expect("there").expect("not the last");
         let ring = ring.with(made()).expect("there is room again");

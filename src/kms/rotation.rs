@@ -67,7 +67,9 @@ impl Rules {
     async fn due(&self, snapshot: &Snapshot, now: OffsetDateTime) -> Vec<(EnclaveName, KeyName)> {
         let (mut due, mut turn) = (Vec::new(), Turn::new());
         for (name, ages) in &self.0 {
-            let Some(enclave) = snapshot.enclaves.get(name) else { continue };
+            let Some(enclave) = snapshot.enclave(name.as_str()).filter(|enclave| enclave.is_kept().is_ok()) else {
+                continue;
+            };
             due.extend(ages.due(enclave, now, &mut turn).await.into_iter().map(|key| (name.clone(), key)));
         }
         due
@@ -79,7 +81,7 @@ impl Ages {
         let mut due = Vec::new();
         for ring in enclave.keys.values() {
             let Age(age) = self.keys.get(&ring.name).copied().unwrap_or(self.after);
-            if age.is_some_and(|age| now - ring.latest().1.key.created_at() >= age) {
+            if ring.retired().is_empty() && age.is_some_and(|age| now - ring.latest().1.key.created_at() >= age) {
                 due.push(ring.name.clone());
             }
             turn.step().await;
@@ -108,8 +110,14 @@ impl Rotated {
 impl State {
     /// Gives a new version to every key that is older than `rules` allow.
     pub async fn rotate(&self, rules: &Rules, now: OffsetDateTime) {
-        let snapshot = self.writer.snapshot();
-        let due = rules.due(&snapshot, now).await;
+        // In a cluster one server does it: the first of those that are there.
+        if let Some(node) = self.writer.node() {
+            let first = node.live().await.ok().and_then(|live| live.into_keys().next());
+            if first != Some(node.number) || node.confirm().await.is_err() {
+                return;
+            }
+        }
+        let due = rules.due(&self.writer.snapshot(), now).await;
         let outcomes = stream::iter(due).map(|key| async move { (self.rotate_key(&key, now).await, key) });
         let mut outcomes = outcomes.buffer_unordered(TOGETHER);
         let mut done = BTreeMap::<EnclaveName, u64>::new();

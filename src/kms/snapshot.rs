@@ -1,6 +1,7 @@
 //! The state at one moment: every enclave and what is in it. It is immutable and shared. A copy with a small change
 //! costs little.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use time::OffsetDateTime;
@@ -10,6 +11,7 @@ use super::command::Revocation;
 use super::known::Known;
 use super::map::Map;
 use super::policy::Policy;
+use super::record::Member;
 use super::ring::Ring;
 use super::secret::Secrets;
 use super::transit;
@@ -32,6 +34,75 @@ pub struct Snapshot {
     pub(super) seals: Vec<String>,
     /// Signs the tokens of sessions.
     pub(super) sessions: Arc<Sealer>,
+    /// The members of the cluster; none: there is no cluster.
+    pub(super) members: Members,
+}
+
+/// The members of a cluster, by number.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Members {
+    all: Arc<BTreeMap<u32, Arc<Member>>>,
+}
+
+impl Members {
+    /// Those that are members now.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Arc<Member>> {
+        self.all.values().filter(|member| !member.is_gone)
+    }
+
+    /// The member with this number.
+    pub(super) fn get(&self, number: u32) -> Option<&Arc<Member>> {
+        self.all.get(&number).filter(|member| !member.is_gone)
+    }
+
+    /// Whether there are none.
+    pub(super) fn is_empty(&self) -> bool {
+        self.iter().next().is_none()
+    }
+
+    /// The number of the next one. None is given twice.
+    pub(super) fn next(&self) -> u32 {
+        self.all.keys().last().map_or(1, |last| last + 1)
+    }
+
+    /// The numbers of all records, also of members that were removed.
+    pub(super) fn records(&self) -> impl Iterator<Item = u32> {
+        self.all.keys().copied()
+    }
+
+    /// Adds a member, changes it, or notes that it is gone.
+    pub(super) fn put(&mut self, member: Arc<Member>) {
+        Arc::make_mut(&mut self.all).insert(member.number, member);
+    }
+
+    /// Forgets the record of a member.
+    pub(super) fn forget(&mut self, number: u32) {
+        Arc::make_mut(&mut self.all).remove(&number);
+    }
+}
+
+/// How far the deletion of an enclave has come. Only in a cluster does it take steps.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Retired {
+    /// It is not being deleted.
+    #[default]
+    No,
+    /// Nothing is encrypted in it, and nothing changes.
+    Idle,
+    /// Nobody enters it.
+    Gone,
+}
+
+impl Retired {
+    /// The number in the record.
+    pub(super) fn number(self) -> u32 {
+        self as u32
+    }
+
+    /// What the number in a record says.
+    pub(super) fn of_number(number: u32) -> Option<Self> {
+        [Self::No, Self::Idle, Self::Gone].into_iter().find(|step| step.number() == number)
+    }
 }
 
 /// A part of the key manager with keys, policies and identities of its own.
@@ -51,6 +122,7 @@ pub struct Enclave {
     pub(super) revoked: Map<[u8; 32], Revocation>,
     pub(super) policies: Map<PolicyName, Policy>,
     pub(super) identities: Map<Identity, Account>,
+    pub(super) retired: Retired,
 }
 
 /// What a caller may do in an enclave, or in the whole key manager.
@@ -101,7 +173,7 @@ impl Snapshot {
     /// A state without any enclave.
     pub fn empty(admin: Identity, sessions: Arc<Sealer>) -> Self {
         let (enclaves, known, seals) = (Map::default(), Known::default(), Vec::new());
-        Self { admin, commit: 0, enclaves, known, seals, sessions }
+        Self { admin, commit: 0, enclaves, known, seals, sessions, members: Members::default() }
     }
 
     /// Whether the identity may do everything: it is the administrator, or an account in any enclave makes it one.
@@ -114,6 +186,11 @@ impl Snapshot {
         *identity == self.admin || self.known.contains(identity)
     }
 
+    /// The enclave with this name. One that nobody enters any more is not there.
+    pub(super) fn enclave(&self, name: &str) -> Option<&Arc<Enclave>> {
+        self.enclaves.get(name).filter(|enclave| enclave.retired < Retired::Gone)
+    }
+
     /// The enclave with this name, and what the caller may do in it.
     ///
     /// A system administrator keeps all rights, whatever account it has in the enclave.
@@ -122,7 +199,7 @@ impl Snapshot {
     /// When there is no such enclave. A caller that must not learn this gets [`Error::Denied`], as for an enclave that
     /// exists.
     pub fn enter(&self, name: &str, caller: &Identity) -> Result<(&Arc<Enclave>, Standing), Error> {
-        let enclave = self.enclaves.get(name);
+        let enclave = self.enclave(name);
         if self.is_sysadmin(caller) {
             return enclave.map(|enclave| (enclave, Standing::SysAdmin)).ok_or(Error::NoEnclave);
         }
@@ -160,7 +237,10 @@ impl Snapshot {
 
     /// Adds an enclave that was read from the disk, with everything in it.
     pub(super) fn add_enclave(&mut self, enclave: Enclave) {
-        enclave.identities.values().for_each(|account| self.known.add(account));
+        // Nobody has rights by what is being emptied.
+        if enclave.retired < Retired::Gone {
+            enclave.identities.values().for_each(|account| self.known.add(account));
+        }
         self.enclaves.insert(enclave.name.clone(), Arc::new(enclave));
     }
 }
@@ -171,7 +251,16 @@ impl Enclave {
         let (keys, transit, revoked) = (Map::default(), Map::default(), Map::default());
         let secrets = Secrets::default();
         let (policies, identities) = (Map::default(), Map::default());
-        Self { id, name, created_at, created_by, keys, transit, secrets, revoked, policies, identities }
+        let retired = Retired::No;
+        Self { id, name, created_at, created_by, keys, transit, secrets, revoked, policies, identities, retired }
+    }
+
+    /// Checks that its deletion has not begun.
+    ///
+    /// # Errors
+    /// When it has.
+    pub(super) fn is_kept(&self) -> Result<(), Error> {
+        if self.retired == Retired::No { Ok(()) } else { Err(Error::EnclaveRetired) }
     }
 
     /// The key with this name.

@@ -2,7 +2,9 @@
 
 #[cfg(test)]
 mod conformance;
+mod lazy;
 mod mem;
+mod note;
 mod redb;
 
 use std::collections::BTreeMap;
@@ -10,7 +12,9 @@ use std::path::Path;
 
 use super::record::Id;
 
+pub use self::lazy::Lazy;
 pub use self::mem::Mem;
+pub use self::note::Note;
 pub use self::redb::Redb;
 #[cfg(test)]
 pub(super) use self::redb::{Nameless, Place};
@@ -84,6 +88,14 @@ pub trait Store: Send + 'static {
     /// # Errors
     /// When it is not certain that they are durable. Then either all or none of them have been made.
     fn commit(&mut self, batch: &Batch) -> Result<(), Error>;
+
+    /// Writes what [`Store::commit`] may have kept in memory. Only a store that says so keeps anything there.
+    ///
+    /// # Errors
+    /// When it is not certain that all of it is durable. It is still there.
+    fn flush(&mut self) -> Result<(), Error> {
+        Ok(())
+    }
 
     /// Begins a store with these seals and no record, which is to take the place of this one. Until then, this one is what
     /// it was, and so it stays if the new one is dropped.

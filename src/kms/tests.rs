@@ -1,6 +1,9 @@
 //! Tests of the whole state: data of another program, manipulated files, and rights.
 
+mod cluster;
 mod damage;
+mod interleaving;
+mod lies;
 mod limits;
 mod matrix;
 mod power;

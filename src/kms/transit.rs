@@ -30,6 +30,8 @@ pub struct Key {
     settings: Settings,
     /// From the first available one to the latest; never empty.
     versions: Vec<Arc<Version>>,
+    /// Whether it is about to be deleted: it encrypts nothing more. Only in a cluster is there such a time.
+    is_retired: bool,
 }
 
 /// What is said of all versions of a key.
@@ -122,6 +124,9 @@ pub enum Refused {
     /// What should be an HMAC is none, or of a version that must not be used.
     #[error("{0}")]
     Hmac(&'static str),
+    /// The key is about to be deleted.
+    #[error("key is being deleted")]
+    Retired,
     /// The operating system gave no random bytes.
     #[error("internal server error")]
     NoRandom(#[from] NoRandom),
@@ -206,7 +211,7 @@ impl Key {
     /// A key with one version.
     pub(super) fn new(name: TransitName, derived: bool, version: Version) -> Self {
         let settings = Settings::new(version.secrets.kind(), derived);
-        Self { name, settings, versions: vec![Arc::new(version)] }
+        Self { name, settings, versions: vec![Arc::new(version)], is_retired: false }
     }
 
     /// The key that a message describes.
@@ -221,10 +226,20 @@ impl Key {
         let versions = message.versions.iter().map(|version| Version::of_message(kind, version).map(Arc::new));
         let TransitKey { derived, deletion_allowed, min_decryption, min_encryption, min_available, .. } = *message;
         let settings = Settings { kind, derived, deletion_allowed, min_decryption, min_encryption, min_available };
-        let key = Self { name, settings, versions: versions.collect::<Result<_, _>>()? };
+        let key = Self { name, settings, versions: versions.collect::<Result<_, _>>()?, is_retired: false };
         // The next version must have a number, too.
         let latest = key.first().checked_add(key.count()).map(|next| next - 1).ok_or(Malformed::Versions)?;
         if settings.fit(latest) { Ok(key) } else { Err(Malformed::Minima) }
+    }
+
+    /// The same key, about to be deleted.
+    pub(super) fn retiring(self) -> Self {
+        Self { is_retired: true, ..self }
+    }
+
+    /// Whether it is about to be deleted.
+    pub(super) fn is_retired(&self) -> bool {
+        self.is_retired
     }
 
     /// The whole key, to be stored or exported.
@@ -300,6 +315,9 @@ impl Key {
 
     /// The version that encrypts for a request.
     fn encrypting(&self, number: i64) -> Result<(u32, &Version), Refused> {
+        if self.is_retired {
+            return Err(Refused::Retired);
+        }
         if number < 0 {
             return Err(Refused::Negative);
         }
@@ -350,6 +368,7 @@ impl Key {
     pub fn hmac(&self, version: i64, message: &[u8]) -> Result<String, Refused> {
         let (number, version) = self.encrypting(version).map_err(|refused| match refused {
             Refused::NoMore => Refused::Hmac("cannot generate HMAC: version is too old (disallowed by policy)"),
+            Refused::Retired => Refused::Retired,
             _ => Refused::NoVersion(self.latest()),
         })?;
         Ok(transit::join(number, &version.secrets.hmac(message)))

@@ -1,6 +1,8 @@
 //! The one thread that changes the state. It makes the changes of many requests durable together. Only then it
 //! publishes the new state and answers the requests.
 
+mod shared;
+
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -9,10 +11,12 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use tokio::sync::{oneshot, watch};
 
+use self::shared::Side;
 use super::command::Change;
 use super::draft::Author;
-use super::keeper::{self, Keeper, Pending, Prepared};
-use super::lines::{Lines, Room};
+use super::keeper::{self, Joining, Keeper, Pending, Prepared};
+use super::lines::{Lines, Next, Room};
+use super::node::Node;
 use super::snapshot::Snapshot;
 use super::{Action, Error};
 use crate::clock;
@@ -36,7 +40,11 @@ pub(super) struct Writer {
     life: watch::Receiver<Life>,
     on_new_rights: OnNewRights,
     providers: Vec<String>,
+    node: Nodes,
 }
+
+/// This node of a cluster, once there is one.
+type Nodes = Arc<OnceLock<Arc<Node>>>;
 
 /// Called after a change that can take a right away, once the new snapshot is visible.
 type OnNewRights = Arc<OnceLock<Box<dyn Fn() + Send + Sync>>>;
@@ -85,6 +93,8 @@ enum Whole {
     Backup(Done<Vec<u8>>),
     Restore(Vec<u8>, Done<()>),
     RotateRoot(Done<()>),
+    MoveIn(Box<Joining>, Done<()>),
+    MoveOut(Done<()>),
 }
 
 /// An order, the caller that waits for it, and its share of the queue's size.
@@ -118,6 +128,11 @@ impl Writer {
         let (works, providers) = (Arc::new(AtomicBool::new(true)), keeper.provider_names());
         let (lines, (sender, life)) = (Arc::new(Lines::new()), watch::channel(Life::Works));
         let on_new_rights = OnNewRights::default();
+        let side = Side::of(&keeper, &snapshot, &lines);
+        let node = Nodes::default();
+        if let Some(side) = &side {
+            let _ = node.set(side.node.clone());
+        }
         let end = End { lines: lines.clone(), works: works.clone(), life: sender, is_orderly: false };
         let thread = Thread {
             keeper,
@@ -125,9 +140,11 @@ impl Writer {
             works: works.clone(),
             on_new_rights: on_new_rights.clone(),
             lines: lines.clone(),
+            side,
+            node: node.clone(),
         };
         std::thread::Builder::new().name("kms".into()).spawn(move || end.after(thread))?;
-        Ok(Self { lines, snapshot, works, life, on_new_rights, providers })
+        Ok(Self { lines, snapshot, works, life, on_new_rights, providers, node })
     }
 
     /// The current state. Never waits.
@@ -142,7 +159,34 @@ impl Writer {
 
     /// Whether the last change could be written, and the next one can be tried.
     pub(super) fn works(&self) -> bool {
-        self.works.load(Ordering::Relaxed)
+        self.works.load(Ordering::Relaxed) && self.node().is_none_or(|node| node.can_write())
+    }
+
+    /// This node of a cluster; none: this is the only server.
+    pub(super) fn node(&self) -> Option<&Arc<Node>> {
+        self.node.get().filter(|node| !node.has_left())
+    }
+
+    /// Waits until everything is known here that was acknowledged anywhere before this call.
+    ///
+    /// # Errors
+    /// When the cluster does not answer.
+    pub(super) async fn confirm(&self) -> Result<(), Error> {
+        match self.node() {
+            Some(node) => node.confirm().await,
+            None => Ok(()),
+        }
+    }
+
+    /// Checks that this server may encrypt: it knows what was destroyed.
+    ///
+    /// # Errors
+    /// When it has not heard of the cluster since its start.
+    pub(super) async fn may_encrypt(&self) -> Result<(), Error> {
+        match self.node() {
+            Some(node) if !node.may_encrypt() => node.confirm().await,
+            _ => Ok(()),
+        }
     }
 
     /// Makes all changes of an order, or none. A client that leaves does not stop it.
@@ -150,9 +194,29 @@ impl Writer {
     /// # Errors
     /// When a command is refused, or the change could not be written.
     pub(super) async fn apply(&self, order: Order) -> Result<(), Error> {
-        let line = order.line(&self.snapshot())?.to_owned();
+        let Some(node) = self.node() else { return self.write(order).await };
+        let Some(order) = self.ask_members(node, order).await? else { return Ok(()) };
+        let Some(order) = self.destroy(node, order).await? else { return Ok(()) };
+        let changes_rights = order.changes_rights();
+        self.write(order).await?;
+        if changes_rights {
+            node.live_members_are_at(self.snapshot().commit).await;
+        }
+        Ok(())
+    }
+
+    /// Makes all changes of an order, or none, in one commit.
+    ///
+    /// # Errors
+    /// As [`Writer::apply`].
+    pub(super) async fn write(&self, order: Order) -> Result<(), Error> {
+        let mut line = order.line(&self.snapshot()).map(str::to_owned);
+        if line.as_ref().is_err_and(Error::is_negative) && self.node().is_some() {
+            self.confirm().await?;
+            line = order.line(&self.snapshot()).map(str::to_owned);
+        }
         let size = order.size;
-        self.ask(&line, size, |done| Job::Apply(order, done)).await
+        self.ask(&line?, size, |done| Job::Apply(order, done)).await
     }
 
     /// A backup.
@@ -160,6 +224,7 @@ impl Writer {
     /// # Errors
     /// When the store cannot be read.
     pub(super) async fn backup(&self) -> Result<Vec<u8>, Error> {
+        self.confirm().await?;
         self.ask(SERVER, 0, |done| Job::Whole(Whole::Backup(done))).await
     }
 
@@ -179,6 +244,22 @@ impl Writer {
         self.ask(SERVER, 0, |done| Job::Whole(Whole::RotateRoot(done))).await
     }
 
+    /// Moves everything into a cluster, of which this becomes the first member. Reads go on meanwhile.
+    ///
+    /// # Errors
+    /// When there is one already, or it does not answer.
+    pub(super) async fn move_in(&self, joining: Joining) -> Result<(), Error> {
+        self.ask(SERVER, 0, |done| Job::Whole(Whole::MoveIn(Box::new(joining), done))).await
+    }
+
+    /// Leaves the cluster, of which this is the only member.
+    ///
+    /// # Errors
+    /// When it is not, or the cluster does not answer.
+    pub(super) async fn move_out(&self) -> Result<(), Error> {
+        self.ask(SERVER, 0, |done| Job::Whole(Whole::MoveOut(done))).await
+    }
+
     /// Names of the providers that this server can unseal with.
     pub(super) fn providers(&self) -> &[String] {
         &self.providers
@@ -188,6 +269,9 @@ impl Writer {
     pub(super) async fn finish(&self) {
         self.lines.close();
         self.has_become(|life| life != Life::Works).await;
+        if let Some(node) = self.node() {
+            node.leave().await;
+        }
     }
 
     /// Waits until the thread has ended because of a defect. Otherwise it waits for ever.
@@ -252,6 +336,9 @@ impl Drop for End {
 
 struct Thread {
     keeper: Keeper,
+    /// None: this is the only server.
+    side: Option<Side>,
+    node: Nodes,
     snapshot: Arc<ArcSwap<Snapshot>>,
     works: Arc<AtomicBool>,
     on_new_rights: OnNewRights,
@@ -261,13 +348,21 @@ struct Thread {
 impl Thread {
     fn run(mut self) {
         let lines = self.lines.clone();
-        let mut next = None;
-        while let Some((job, room)) = next.take().or_else(|| lines.take()) {
-            match job {
-                Job::Apply(order, done) => next = self.collect((order, done, room)),
-                Job::Whole(job) => self.answer(job),
+        let mut left = None;
+        loop {
+            self.follow();
+            let next = left.take().map(|(job, room)| Next::Job(job, room));
+            match next.unwrap_or_else(|| lines.take(self.patience())) {
+                Next::Job(Job::Apply(order, done), room) if self.side.is_some() => {
+                    left = self.collect_shared((order, done, room));
+                }
+                Next::Job(Job::Apply(order, done), room) => left = self.collect((order, done, room)),
+                Next::Job(Job::Whole(job), _) => self.answer(job),
+                Next::Nothing => {}
+                Next::End => break,
             }
         }
+        self.flush();
     }
 
     /// Carries out an order and those that are waiting, and writes them together. Returns a job that is not an order.
@@ -318,6 +413,14 @@ impl Thread {
                 let rotated = self.rotate_root();
                 let _ = done.send(rotated);
             }
+            Whole::MoveIn(joining, done) => {
+                let moved = self.move_in(*joining);
+                let _ = done.send(moved);
+            }
+            Whole::MoveOut(done) => {
+                let moved = self.move_out();
+                let _ = done.send(moved);
+            }
         }
     }
 
@@ -328,6 +431,7 @@ impl Thread {
             Err(error @ (keeper::Error::Backup(_) | keeper::Error::BackupDamaged(_) | keeper::Error::Sealed(_))) => {
                 return Err(Error::invalid(crate::telemetry::log::causes(&error)));
             }
+            Err(error @ keeper::Error::OtherMembers(_)) => return Err(Error::Conflict(error.to_string().into())),
             Err(error) => return self.note(Err(error)).map_err(Error::Unavailable),
         }
         self.replaced(true);
@@ -339,7 +443,9 @@ impl Thread {
         match self.keeper.rotate_root() {
             Err(keeper::Error::NotSealed(error)) => return Err(error.into()),
             Err(keeper::Error::NoRandom(error)) => return Err(error.into()),
-            Err(error @ keeper::Error::NoHsm(_)) => return Err(Error::Conflict(error.to_string().into())),
+            Err(error @ (keeper::Error::NoHsm(_) | keeper::Error::OtherMembers(_))) => {
+                return Err(Error::Conflict(error.to_string().into()));
+            }
             Err(error) => return self.note(Err(error)).map_err(Error::Unavailable),
             Ok(()) => {}
         }
@@ -355,6 +461,9 @@ impl Thread {
     }
 
     fn publish(&self, changes_rights: bool) {
+        if self.side.is_some() {
+            return self.publish_shared(changes_rights);
+        }
         self.snapshot.store(Arc::new(self.keeper.snapshot().clone()));
         if changes_rights && let Some(act) = self.on_new_rights.get() {
             act();
@@ -383,11 +492,9 @@ impl Together {
         self.waiting.len() < TOGETHER && clock::instant().saturating_duration_since(self.since) < COLLECTING
     }
 
-    /// Adds an order. When it is refused, the caller is told at once. A panic is a defect; it ends this order only, and
-    /// its changes are dropped.
+    /// Adds an order. When it is refused, the caller is told at once.
     fn add(&mut self, keeper: &Keeper, (order, done, room): Waiting) {
-        let prepared = catch_unwind(AssertUnwindSafe(|| prepare(keeper, &self.pending, &order)));
-        match prepared.unwrap_or(Err(Error::Defect)) {
+        match prepare(keeper, &self.pending, &order) {
             Ok(prepared) => {
                 self.pending.add(prepared);
                 self.waiting.push((order, done, room));
@@ -399,7 +506,13 @@ impl Together {
     }
 }
 
+/// A draft of an order on top of what is pending, encrypted. A panic is a defect; it ends this order only.
 fn prepare(keeper: &Keeper, pending: &Pending, order: &Order) -> Result<Prepared, Error> {
+    let prepared = catch_unwind(AssertUnwindSafe(|| draft(keeper, pending, order)));
+    prepared.unwrap_or(Err(Error::Defect))
+}
+
+fn draft(keeper: &Keeper, pending: &Pending, order: &Order) -> Result<Prepared, Error> {
     let mut draft = keeper.draft(pending, order.author);
     for (action, command) in &order.commands {
         let applied = draft.apply(&order.enclave, *action, command);

@@ -38,6 +38,8 @@ pub struct Enclave {
     /// The address that the server reports for itself.
     host: String,
     extensions: Vec<String>,
+    /// The most keys in a request.
+    batch: usize,
     waits: Waits,
 }
 
@@ -49,7 +51,9 @@ impl Enclave {
     pub async fn connect(client: Client, name: EnclaveName, identity: Identity, waits: &Waits) -> Result<Self, Error> {
         let version = patiently(waits, || async { client.kms_version().await.map_err(explain) }).await?;
         let (host, extensions) = (version.host, version.extensions);
-        Ok(Self { client, name, identity, host, extensions, waits: waits.clone() })
+        let most = usize::try_from(version.most_changes).unwrap_or(usize::MAX);
+        let batch = if most == 0 { BATCH } else { most.min(BATCH) };
+        Ok(Self { client, name, identity, host, extensions, batch, waits: waits.clone() })
     }
 
     fn has(&self, extension: &str) -> bool {

@@ -163,14 +163,21 @@ impl<S: Service> Exchange<'_, S> {
             telemetry.audit.ready(route.patience()).await;
         }
         let has_method = route.accepts(&head.method);
-        let decision = state.decide(server::Asked {
+        let asked = server::Asked {
             peer: self.peer.clone(),
             requirement: route.requirement(),
             method: &head.method,
             path: &self.found.path,
             query: head.uri.query().unwrap_or_default(),
             headers: &head.headers,
-        });
+        };
+        if let Some(settling) = state.settle(&asked)
+            && let Err(error) = settling.await
+        {
+            body.discard().await;
+            return self.reply(Err(error));
+        }
+        let decision = state.decide(asked);
         self.peer = decision.identity;
         let (caller, is_counted_only) = match decision.outcome {
             Ok(caller) => (Ok(caller), false),

@@ -93,6 +93,7 @@ mod tests {
             histogram.record(Duration::from_micros(microseconds));
         }
         let mut text = Text::default();
+        text.family("t", "histogram", "How long it took.");
         histogram.write(&mut text, "t", "operation", "/v1/key");
         let text = text.finish();
         for line in [
@@ -117,6 +118,7 @@ mod tests {
         one.record(Duration::from_millis(11));
         other.record(Duration::from_secs(60));
         let mut text = Text::default();
+        text.family("t", "histogram", "How long it took.");
         write_inherited([&one, &other], &mut text, "t");
         let text = text.finish();
         assert_eq!(text.matches("_bucket").count(), INHERITED.len() + 1, "{text}");

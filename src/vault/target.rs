@@ -112,6 +112,16 @@ pub(super) enum Right {
 }
 
 impl Use {
+    /// Whether it encrypts, decrypts or signs, rather than that it is about the key itself.
+    pub(super) fn uses_the_key(self) -> bool {
+        self.encrypts() || matches!(self, Self::Decrypt | Self::Verify(_))
+    }
+
+    /// Whether it makes something that the key must open, or know again, later.
+    pub(super) fn encrypts(self) -> bool {
+        matches!(self, Self::Encrypt | Self::Rewrap | Self::DataKey(_) | Self::Hmac(_))
+    }
+
     /// The actions of which one must be allowed. The first is that of the audit event.
     pub(super) fn actions(self) -> &'static [Action] {
         match self {

@@ -204,6 +204,7 @@ fn refused(refused: Refused) -> Error {
         Refused::NoRandom(error) => {
             Error::new(StatusCode::INTERNAL_SERVER_ERROR, "internal server error").caused_by(error)
         }
+        refused @ Refused::Retired => Error::new(StatusCode::SERVICE_UNAVAILABLE, refused.to_string()),
         refused => bad(refused.to_string()),
     }
 }

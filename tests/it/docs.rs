@@ -44,6 +44,32 @@ fn the_picture_is_drawn_from_the_program() {
 }
 
 #[test]
+#[ignore = "runs etcd: tests/run"]
+fn cluster() {
+    let etcd = Etcd::start(3, &[]);
+    let [first, second, third] = etcd.endpoints().try_into().expect("three members");
+    let file = |name| certs(name).display().to_string();
+    let variables = [
+        ("MINIO_KMS_HSM_KEY", crate::kms::HSM.to_owned()),
+        ("ETCDCTL_API", "3".into()),
+        ("ETCDCTL_ENDPOINTS", etcd.endpoints().join(",")),
+        ("ETCDCTL_CACERT", file("ca.crt")),
+        ("ETCDCTL_CERT", file("admin.crt")),
+        ("ETCDCTL_KEY", file("admin.key")),
+        ("ROOT_PASSWORD", unique("root")),
+        ("ETCD_1", first),
+        ("ETCD_2", second),
+        ("ETCD_3", third),
+        ("ETCD_CA", file("ca.crt")),
+        ("ETCD_CERT", file("app.crt")),
+        ("ETCD_KEY", file("app.key")),
+        ("ETCD_PASSWORD", unique("password")),
+    ];
+    let variables = variables.map(|(name, value)| (name.to_owned(), value)).into();
+    run_with_variables("docs/cluster.md", variables);
+}
+
+#[test]
 #[ignore = "runs openssl: tests/run"]
 fn key_manager() {
     let hsm_key = "hsm:aes256:KioqKioqKioqKioqKioqKioqKioqKioqKioqKioqKio=";

@@ -1,9 +1,11 @@
 //! The key manager, seen from outside: its socket, its data and its command line.
 
 mod certificates;
+mod cluster;
 mod command_line;
 mod crash;
 mod damage;
+mod doctor;
 mod hostile;
 mod kes;
 mod log;

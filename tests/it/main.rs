@@ -24,6 +24,7 @@ mod keystore;
 mod kms;
 mod lifecycle;
 mod migrate;
+mod model;
 mod prometheus;
 mod proxy;
 mod reload;

@@ -1,19 +1,19 @@
-//! `config`, `tls.certificate`, `tls.ca`, `files`, `hsm`, `hsm.risk`, `admin` of a key manager. Its data is not opened: only one
-//! process can.
+//! `config`, `tls.certificate`, `tls.ca`, `files`, `hsm`, `hsm.risk`, `admin`, `cluster.…` of a key manager. Its data is not
+//! opened: only one process can.
 
 use std::path::Path;
 
 use secrecy::ExposeSecret as _;
 
-use super::{Report, access, config, count, private, tls};
+use super::{Report, access, cluster, config, count, private, tls};
 use crate::cli::environment::{self, KMS_HSM_KEY};
 use crate::cli::{input, published};
 use crate::config::Examined;
 use crate::config::kms::{Config, Hsm};
-use crate::kms::seal::HsmKey;
+use crate::kms::seal::{ENVIRONMENT, HsmKey, Provider, Providers};
 
 /// Looks at the config of a key manager, and at what it names.
-pub(super) fn examine(file: &Path, examined: Examined<Config>, report: &mut Report) {
+pub(super) async fn examine(file: &Path, examined: Examined<Config>, report: &mut Report) {
     let Some(config) = config::judge(file, examined.whole(), report) else { return };
     let files = config.tls();
     if files.config.certs.is_empty() {
@@ -28,7 +28,8 @@ pub(super) fn examine(file: &Path, examined: Examined<Config>, report: &mut Repo
     for warning in config.hsm_warnings() {
         report.warning("hsm.risk", warning.to_string(), "do as the message says");
     }
-    seals(&config, report);
+    let providers = seals(&config, report);
+    cluster::check(&config, &providers, report).await;
     let refusal = config.admin.identity.and_then(|identity| published::refusal(&identity.to_hex()));
     if let Some(why) = refusal {
         return report.failed("admin", format!("admin.identity: {why}"), access::PUBLISHED);
@@ -39,20 +40,23 @@ pub(super) fn examine(file: &Path, examined: Examined<Config>, report: &mut Repo
     }
 }
 
-/// Whether there is anything to unseal the data with.
-fn seals(config: &Config, report: &mut Report) {
+/// Whether there is anything to unseal the data with. Returns the keys that this machine has.
+fn seals(config: &Config, report: &mut Report) -> Providers {
     const ID: &str = "hsm";
     const FIX: &str = "'claviger kms --soft-hsm' makes a key; keep it where backups of the data are not";
-    if let Some(key) = environment::secret(KMS_HSM_KEY)
-        && let Err(error) = HsmKey::parse(key.expose_secret())
-    {
-        report.failed(ID, format!("{KMS_HSM_KEY}: {error}"), FIX);
+    let mut providers = Providers::new();
+    if let Some(key) = environment::secret(KMS_HSM_KEY) {
+        match HsmKey::parse(key.expose_secret()) {
+            Ok(key) => drop(providers.insert(ENVIRONMENT.to_owned(), Provider::Hsm(key))),
+            Err(error) => report.failed(ID, format!("{KMS_HSM_KEY}: {error}"), FIX),
+        }
     }
     for (name, hsm) in &config.hsm {
         let Hsm::File(file) = hsm else { continue };
         let key = input::read_line(file).and_then(|key| Ok(HsmKey::parse(key.expose_secret())?));
-        if let Err(error) = key {
-            report.failed(ID, format!("hsm.{name}: '{}': {error:#}", file.display()), FIX);
+        match key {
+            Ok(key) => drop(providers.insert(name.clone(), Provider::Hsm(key))),
+            Err(error) => report.failed(ID, format!("hsm.{name}: '{}': {error:#}", file.display()), FIX),
         }
     }
     let given = config.hsm.len() + usize::from(environment::secret(KMS_HSM_KEY).is_some());
@@ -62,4 +66,5 @@ fn seals(config: &Config, report: &mut Report) {
     } else if report.is_clean(ID) {
         report.ok(ID, format!("{} to unseal the data", count(given, "way")));
     }
+    providers
 }

@@ -8,7 +8,7 @@ use crate::cli::prompt::Consent;
 use crate::client::Client;
 use crate::client::kms::Commands;
 use crate::kms::Action;
-use crate::kms::wire::{ClusterStatusResponse, HsmRequest, NameRequest};
+use crate::kms::wire::{ClusterStatusResponse, EditClusterRequest, HsmRequest, NameRequest};
 
 /// List the servers
 #[derive(Debug, clap::Args)]
@@ -30,7 +30,9 @@ pub(super) struct Stat {
     connection: Connection,
 }
 
-/// Add a server; this key manager is always one server and refuses it
+/// Check that a server has become a member of the cluster
+///
+/// A server becomes one by itself, when it is started with the same 'cluster' section.
 #[derive(Debug, clap::Args)]
 pub(super) struct Add {
     /// The address of the server
@@ -39,20 +41,30 @@ pub(super) struct Add {
     connection: Connection,
 }
 
-/// Remove a server; this key manager is always one server and refuses it
+/// Remove a stopped server from the cluster
+///
+/// A server that runs, also one that is cut off from the others, must be stopped before: it would go on encrypting under
+/// keys that are deleted meanwhile.
 #[derive(Debug, clap::Args)]
 pub(super) struct Remove {
     /// The address of the server
     host: String,
     #[command(flatten)]
+    consent: Consent,
+    #[command(flatten)]
     connection: Connection,
 }
 
-/// Change what a server knows about the others; this key manager is always one server and refuses it
+/// Remove stopped servers from the cluster, by their numbers
 #[derive(Debug, clap::Args)]
 pub(super) struct Edit {
-    /// The address of the server
+    /// The address of the server that is asked
     host: String,
+    /// The number of a server to remove; may be given several times
+    #[arg(long, value_name = "ID")]
+    rm: Vec<u32>,
+    #[command(flatten)]
+    consent: Consent,
     #[command(flatten)]
     connection: Connection,
 }
@@ -74,6 +86,27 @@ pub(super) struct AddHsm {
 pub(super) struct RemoveHsm {
     /// The name of the HSM
     name: String,
+    #[command(flatten)]
+    consent: Consent,
+    #[command(flatten)]
+    connection: Connection,
+}
+
+/// Move all data into the cluster that the server's config names
+///
+/// Add the 'cluster' section to the config of the running server first. Reads go on, and changes wait. From then on the
+/// server is the first member of the cluster; others are started with empty directories.
+#[derive(Debug, clap::Args)]
+pub(super) struct Join {
+    #[command(flatten)]
+    connection: Connection,
+}
+
+/// Move all data out of the cluster, to its last server
+///
+/// The other servers must be stopped and removed before. Afterwards remove the 'cluster' section from the config.
+#[derive(Debug, clap::Args)]
+pub(super) struct LeaveCluster {
     #[command(flatten)]
     consent: Consent,
     #[command(flatten)]
@@ -121,6 +154,10 @@ pub(super) async fn stat(args: Stat, out: &mut Out) -> anyhow::Result<()> {
             ],
         )?;
     }
+    for (number, host) in &status.nodes_down {
+        let state = format_args!("does not run, or is cut off; member {number}").to_string();
+        out.fields(10, &[("Host", &printable(host)), ("State", &state)])?;
+    }
     Ok(())
 }
 
@@ -129,11 +166,37 @@ pub(super) async fn add(args: Add) -> anyhow::Result<()> {
 }
 
 pub(super) async fn remove(args: Remove) -> anyhow::Result<()> {
+    args.consent.ask(&format!(
+        "Remove '{}' from the cluster? It must be stopped: if it runs and is cut off, it goes on encrypting under keys that \
+         are deleted meanwhile.",
+        printable(&args.host)
+    ))?;
     change(&args.connection, Action::ClusterRemoveNode, &NameRequest { name: args.host }, "remove the server").await
 }
 
 pub(super) async fn edit(args: Edit) -> anyhow::Result<()> {
-    change(&args.connection, Action::ClusterEdit, &NameRequest { name: args.host }, "edit the server").await
+    let numbers = args.rm.iter().map(u32::to_string).collect::<Vec<_>>().join(", ");
+    args.consent.ask(&format!(
+        "Remove the servers {numbers} from the cluster? They must be stopped: whichever runs and is cut off goes on \
+         encrypting under keys that are deleted meanwhile."
+    ))?;
+    let request = EditClusterRequest { host: args.host, remove: args.rm };
+    change(&args.connection, Action::ClusterEdit, &request, "edit the cluster").await
+}
+
+pub(super) async fn join(args: Join, out: &mut Out) -> anyhow::Result<()> {
+    args.connection.client()?.move_in().await.context("failed to move the data into the cluster")?;
+    Ok(out.done(format_args!(
+        "All data is in the cluster. Keep the 'cluster' section in the config: without it the server does not start again."
+    ))?)
+}
+
+pub(super) async fn leave(args: LeaveCluster, out: &mut Out) -> anyhow::Result<()> {
+    let client = args.connection.client()?;
+    let server = client.endpoint().clone();
+    args.consent.ask(&format!("Move all data out of the cluster, to {server}? The cluster is no more then."))?;
+    client.move_out().await.context("failed to move the data out of the cluster")?;
+    Ok(out.done(format_args!("All data is on {server} alone. Remove the 'cluster' section from its config."))?)
 }
 
 pub(super) async fn add_hsm(args: AddHsm) -> anyhow::Result<()> {

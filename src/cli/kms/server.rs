@@ -1,6 +1,7 @@
 //! `claviger kms server`: the key manager over its own data. Read [`start`] first.
 
 mod certificate;
+mod place;
 mod rotation;
 mod vault;
 
@@ -14,18 +15,19 @@ use async_trait::async_trait;
 use secrecy::ExposeSecret as _;
 
 use self::certificate::Source;
+use self::place::Place;
 use self::rotation::Rotation;
 use crate::auth::enclave::ApiKey;
 use crate::cli::daemon::{self, Daemon, Listen, Logging, Message, Program, message};
 use crate::cli::environment::{self, KMS_HSM_KEY};
+use crate::cli::prompt::Consent;
 use crate::cli::{called, input, published, server, words};
 use crate::config::{
     self,
     kms::{Config, Hsm},
 };
 use crate::kms::seal::{ENVIRONMENT, HsmKey, Provider, Providers, Remote};
-use crate::kms::store::{Mem, Redb, Store};
-use crate::kms::{Admin, HISTORY, Keeper, State};
+use crate::kms::{Admin, Ended, HISTORY, State};
 use crate::server::tls::{Fingerprint, Tls};
 use crate::telemetry::{Telemetry, log};
 use crate::{clock, memory};
@@ -51,6 +53,13 @@ pub(super) struct Args {
     /// Serve the KES API, too: the config file of a KES whose key store is an enclave; may be given several times
     #[arg(long, value_name = "FILE")]
     kes: Vec<PathBuf>,
+    /// Start as a single server on the data of a node, when its cluster is lost for ever
+    ///
+    /// What the other servers have changed since this one has heard of them is lost. Do it on one server only.
+    #[arg(long, conflicts_with = "dev")]
+    alone: bool,
+    #[command(flatten)]
+    consent: Consent,
     /// Start for development: data in memory, with a new certificate and new keys
     #[arg(long, conflicts_with_all = ["directory", "config"])]
     dev: bool,
@@ -77,18 +86,32 @@ async fn start(args: Args, daemon: Daemon) -> anyhow::Result<()> {
         published::refuse(&identity.to_hex(), "the administrator")?;
     }
     let logging = daemon.open_log(&log)?;
-    let keeper = open(args.directory.clone(), providers, admin).await?;
+    let address = args.address.unwrap_or_else(|| SocketAddr::new(listening(args.dev), PORT));
+    let place = Place { directory: args.directory.clone(), host: args.host.clone().unwrap_or_else(|| host(address)) };
+    let keeper = if args.alone {
+        place.open_alone(&args.consent, &config, providers, admin).await?
+    } else {
+        place.open(&config, providers, admin).await?
+    };
     let source = Source::new(&config, args.directory.as_deref(), args.host.as_deref(), clock::now())?;
     let tls = source.load()?;
     let state = State::new(keeper, daemon.telemetry.clone(), daemon.started)?;
     logging.apply(&daemon.telemetry);
+    state.appear().await?;
+    if let Some(file) = args.config.clone() {
+        state.can_move_in(place.moving(file));
+    }
+    let open = {
+        let (state, gate) = (state.clone(), daemon.gate());
+        async move { state.keep_open(gate).await }
+    };
+    tokio::spawn(open);
 
     let telemetry = daemon.telemetry.clone();
     let vault =
         config.vault.clone().map(|settings| (args.config.clone(), settings, source.with(&config), state.clone()));
     let rotation = Rotation::start(state.clone(), config.rotation.clone());
     let program = KeyManager { telemetry, file: args.config, config, source, state: state.clone(), rotation };
-    let address = args.address.unwrap_or_else(|| SocketAddr::new(listening(args.dev), PORT));
     let listener =
         daemon.listen("the key manager", address, config::Limits::default(), program, (state.clone(), tls)).await?;
     let vault = match vault {
@@ -178,6 +201,9 @@ impl Program for KeyManager {
         if config.admin != self.config.admin || config.hsm.keys().ne(self.config.hsm.keys()) {
             tracing::warn!("a changed administrator or HSM takes effect at the next start only");
         }
+        if config.cluster.is_some() != self.config.cluster.is_some() {
+            tracing::warn!("a changed 'cluster' section takes effect at the next start, or by 'claviger kms join'");
+        }
         // Nothing fails from here on.
         logging.apply(&self.telemetry);
         self.rotation.set(config.rotation);
@@ -187,7 +213,15 @@ impl Program for KeyManager {
 
     fn failed(&self) -> Pin<Box<dyn Future<Output = anyhow::Error>>> {
         let state = self.state.clone();
-        Box::pin(async move { state.failed().await.into() })
+        Box::pin(async move {
+            tokio::select! {
+                failed = state.failed() => failed.into(),
+                ended = state.ended() => match ended {
+                    Ended::Removed => daemon::Finished(ended.to_string()).into(),
+                    ended => ended.into(),
+                }
+            }
+        })
     }
 
     async fn finish(&mut self) {
@@ -207,18 +241,6 @@ fn load(file: &Path) -> anyhow::Result<Config> {
 
 fn listening(dev: bool) -> IpAddr {
     IpAddr::V4(if dev { Ipv4Addr::LOCALHOST } else { Ipv4Addr::UNSPECIFIED })
-}
-
-/// Opens the data on a separate thread: there may be much of it, and the providers may be slow.
-async fn open(directory: Option<PathBuf>, providers: Providers, admin: Admin) -> anyhow::Result<Keeper> {
-    let open = move || -> anyhow::Result<Keeper> {
-        let store: Box<dyn Store> = match directory {
-            Some(directory) => Box::new(Redb::open(&directory)?),
-            None => Box::new(Mem::default()),
-        };
-        Ok(Keeper::open(store, providers, admin)?)
-    };
-    tokio::task::spawn_blocking(open).await?
 }
 
 /// The providers that this server can unseal with.

@@ -5,12 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use secrecy::SecretString;
-use serde::de::Error as _;
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 
 use super::Store;
-use crate::etcd::{self, Credentials};
+use crate::etcd::{self, Credentials, Prefix};
 use crate::keystore::{Backend, Error, KeyStore};
 use crate::setting::{ClientTls, Url};
 
@@ -38,52 +36,14 @@ impl Backend for Config {
     }
 }
 
-/// What all keys begin with: printable ASCII that ends in a slash. Default `claviger/`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Prefix(String);
-
-impl Prefix {
-    const MAX_LEN: usize = 512;
-
-    /// The prefix as text.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-
-    fn parse(text: String) -> Result<Self, &'static str> {
-        let is_valid = text.ends_with('/') && text.bytes().all(|byte| byte.is_ascii_graphic());
-        if !is_valid || text.len() > Self::MAX_LEN {
-            return Err("must be at most 512 letters, digits and signs, without blanks, and end in '/'");
-        }
-        if text.starts_with("/registry/") {
-            return Err("is where Kubernetes keeps its objects; keep keys in an etcd of their own");
-        }
-        Ok(Self(text))
-    }
-}
-
-impl Default for Prefix {
-    fn default() -> Self {
-        Self("claviger/".into())
-    }
-}
-
-impl<'de> Deserialize<'de> for Prefix {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = Option::<String>::deserialize(deserializer)?;
-        text.map_or_else(|| Ok(Self::default()), Self::parse).map_err(D::Error::custom)
-    }
-}
-
 /// The section as it is written.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Section {
-    #[serde(deserialize_with = "endpoints")]
+    #[serde(deserialize_with = "etcd::config::endpoints")]
     endpoints: Vec<Url>,
-    #[serde(default)]
-    prefix: Prefix,
-    #[serde(default, deserialize_with = "credentials")]
+    prefix: Option<Prefix>,
+    #[serde(default, deserialize_with = "etcd::config::credentials")]
     credentials: Option<Credentials>,
     #[serde(default)]
     tls: ClientTls,
@@ -92,39 +52,7 @@ struct Section {
 impl From<Section> for Config {
     fn from(Section { endpoints, prefix, credentials, tls }: Section) -> Self {
         let etcd = etcd::Config { endpoints, credentials, tls, setting: "keystore.etcd.tls.ca", attempt: ATTEMPT };
-        Self { etcd, prefix }
-    }
-}
-
-/// Reads the addresses of members.
-fn endpoints<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Url>, D::Error> {
-    let urls = Vec::<Url>::deserialize(deserializer)?;
-    if urls.is_empty() {
-        return Err(D::Error::custom("must name at least one member: 'https://host:2379'"));
-    }
-    for url in &urls {
-        if url.warning().is_some() {
-            return Err(D::Error::custom("http is for this machine only; write 'https://host:2379'"));
-        }
-        if url.as_str().splitn(4, '/').count() > 3 {
-            return Err(D::Error::custom("has a path; write 'https://host:2379'"));
-        }
-    }
-    Ok(urls)
-}
-
-/// Reads a name and a password, or nothing at all.
-fn credentials<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Credentials>, D::Error> {
-    #[derive(Default, Deserialize)]
-    #[serde(deny_unknown_fields)]
-    struct Section {
-        username: Option<String>,
-        password: Option<SecretString>,
-    }
-    match Option::<Section>::deserialize(deserializer)?.unwrap_or_default() {
-        Section { username: None, password: None } => Ok(None),
-        Section { username: Some(username), password: Some(password) } => Ok(Some(Credentials { username, password })),
-        _ => Err(D::Error::custom("needs 'username' and 'password', or neither")),
+        Self { etcd, prefix: prefix.unwrap_or_else(|| Prefix::new("claviger/")) }
     }
 }
 

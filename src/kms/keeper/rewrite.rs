@@ -47,7 +47,8 @@ impl<'c> Rewrite<'c> {
         mut change: impl FnMut(&Id, &[u8]) -> Result<Option<(Id, Vec<u8>)>, Error>,
     ) -> Result<(), Error> {
         let state_id = cipher.id(&Place::state());
-        let (mut seen, mut copied) = (State { commit: as_written.commit, ..State::default() }, Ok(()));
+        let (mut seen, mut copied) =
+            (State { commit: as_written.commit, epoch: as_written.epoch, ..State::default() }, Ok(()));
         from.for_each(&mut |id, value| {
             if *id == state_id {
                 return true;
@@ -65,8 +66,8 @@ impl<'c> Rewrite<'c> {
     }
 
     /// Writes the state, reads everything back, and puts it in the place of the old store.
-    pub(super) fn finish(mut self, commit: u64) -> Result<Written, Error> {
-        self.state.commit = commit;
+    pub(super) fn finish(mut self, commit: u64, epoch: u64) -> Result<Written, Error> {
+        (self.state.commit, self.state.epoch) = (commit, epoch);
         let (id, value) = self.cipher.seal(&Record::State(self.state))?;
         self.begun.put(&id, &value)?;
         self.check()?;
@@ -88,7 +89,7 @@ impl<'c> Rewrite<'c> {
             damage.is_ok()
         })?;
         damage?;
-        seen.commit = self.state.commit;
+        (seen.commit, seen.epoch) = (self.state.commit, self.state.epoch);
         let is_whole = seen == self.state && written == Some(self.state) && seals == self.seals;
         if is_whole { Ok(()) } else { Err(Damaged::Incomplete.into()) }
     }

@@ -12,6 +12,14 @@ pub struct Mem {
     records: BTreeMap<Id, Vec<u8>>,
 }
 
+impl Mem {
+    /// An empty store with these seals.
+    #[cfg(test)]
+    pub(in crate::kms) fn with(seals: Seals) -> Self {
+        Self { seals, records: BTreeMap::new() }
+    }
+}
+
 impl Store for Mem {
     fn seals(&self) -> Result<Seals, Error> {
         Ok(self.seals.clone())

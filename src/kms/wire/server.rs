@@ -34,6 +34,10 @@ pub struct VersionResponse {
     #[prost(string, repeated, tag = "1000")]
     #[serde(skip_serializing_if = "json::is_default")]
     pub extensions: Vec<String>,
+    /// The most records that one request may change, where a cluster sets a limit; 0: none.
+    #[prost(uint32, tag = "1001")]
+    #[serde(skip_serializing_if = "json::is_default")]
+    pub most_changes: u32,
 }
 
 /// A seal to add or to remove.
@@ -45,6 +49,17 @@ pub struct HsmRequest {
     /// Whether to replace an existing seal of this name.
     #[prost(bool, tag = "2")]
     pub overwrite: bool,
+}
+
+/// Members that are to leave a cluster.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct EditClusterRequest {
+    /// The server that is asked, as `host:port`.
+    #[prost(string, tag = "1")]
+    pub host: String,
+    /// Their numbers.
+    #[prost(uint32, repeated, tag = "2")]
+    pub remove: Vec<u32>,
 }
 
 /// The status of a server.

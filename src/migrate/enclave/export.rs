@@ -5,7 +5,7 @@ use futures_util::FutureExt as _;
 use prost::Message as _;
 use zeroize::Zeroizing;
 
-use super::{BATCH, Enclave, explain, in_parts};
+use super::{Enclave, explain, in_parts};
 use crate::client::{self, kms::Commands};
 use crate::crypto::handover::{Handed, Recipient};
 use crate::keystore::{Access, Error, Listing};
@@ -91,7 +91,7 @@ impl Source for Enclave {
     }
 
     fn batch(&self) -> usize {
-        BATCH
+        self.batch
     }
 
     async fn read(&self, names: &[KeyName]) -> Vec<Result<Material, Error>> {

@@ -5,7 +5,7 @@ use futures_util::FutureExt as _;
 use time::OffsetDateTime;
 
 use super::probe::Probed;
-use super::{BATCH, Enclave, explain, in_parts, settled};
+use super::{Enclave, explain, in_parts, settled};
 use crate::client::{self, kms::Commands};
 use crate::crypto::Algorithm;
 use crate::keystore::{Access, Error, Listing};
@@ -76,7 +76,7 @@ impl Target for Enclave {
     }
 
     fn batch(&self) -> usize {
-        BATCH
+        self.batch
     }
 
     fn losses(&self, key: &Material) -> Result<Vec<String>, String> {

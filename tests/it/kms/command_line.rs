@@ -127,7 +127,7 @@ fn commands(program: &Program) -> BTreeSet<String> {
 }
 
 /// Commands whose result is a change, and that print nothing.
-const SILENT: [&str; 16] = [
+const SILENT: [&str; 18] = [
     "add",
     "add-enclave",
     "add-hsm",
@@ -136,6 +136,8 @@ const SILENT: [&str; 16] = [
     "assign-policy",
     "edit",
     "export-key",
+    "join",
+    "leave",
     "restore",
     "rm",
     "rm-enclave",

@@ -158,6 +158,18 @@ impl TestServer {
         Self::launch_under(command, directory, &args)
     }
 
+    /// What a key manager says that does not start.
+    pub fn key_manager_refuses(data: &Path, hsm_key: &str, args: &[&str]) -> String {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let data = data.to_str().expect("a path that is text");
+        let mut command = Command::new(PROGRAM);
+        command.env("MINIO_KMS_HSM_KEY", hsm_key).current_dir(directory.path()).stdin(Stdio::null());
+        command.args(["kms", "server", data, "--address", "127.0.0.1:0"]).args(args);
+        let output = command.output().expect("the program runs");
+        assert!(!output.status.success(), "it starts");
+        String::from_utf8(output.stderr).expect("text")
+    }
+
     /// A key manager with its data in `directory`, and a listener for the KES API with this config. The address is that
     /// of this listener.
     pub fn key_manager_with_door(directory: tempfile::TempDir, hsm_key: &str, config: &str) -> Self {
@@ -220,7 +232,7 @@ impl TestServer {
                 let _ = ready.send(address);
             }
         });
-        match wait.recv_timeout(Duration::from_secs(30)) {
+        match wait.recv_timeout(Duration::from_secs(60)) {
             Ok(Some(address)) => Self { child, address, key_manager: None, directory, stdout, stderr },
             _ => {
                 let _ = child.kill();

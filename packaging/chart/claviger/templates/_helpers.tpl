@@ -59,8 +59,13 @@ claviger/service: pods
 {{ include "claviger.fullname" . }}.{{ .Release.Namespace }}.svc:7373
 {{- end -}}
 
+{{/* Whether several key managers share their data, each with a copy of its own. */}}
+{{- define "claviger.isCluster" -}}
+{{- if and .Values.kms.enabled .Values.kms.config.cluster -}}yes{{- end -}}
+{{- end -}}
+
 {{- define "claviger.replicas" -}}
-{{ ternary 1 (int .Values.replicaCount) .Values.kms.enabled }}
+{{- if and .Values.kms.enabled (not (include "claviger.isCluster" .)) -}}1{{- else -}}{{ int .Values.replicaCount }}{{- end -}}
 {{- end -}}
 
 {{- define "claviger.data" -}}
@@ -116,6 +121,12 @@ claviger/service: pods
 {{- end -}}
 {{- if or .Values.config .Values.existingConfigSecret -}}
 {{- fail "config and existingConfigSecret are for a key server: with kms.enabled set kms.config" -}}
+{{- end -}}
+{{- if and (include "claviger.isCluster" .) .Values.kms.host -}}
+{{- fail "kms.host would be the same for all: with kms.config.cluster each server is reached by the name of its pod" -}}
+{{- end -}}
+{{- if and (include "claviger.isCluster" .) .Values.persistence.existingClaim -}}
+{{- fail "persistence.existingClaim is one volume: with kms.config.cluster each server has a volume of its own" -}}
 {{- end -}}
 {{- end -}}
 
