@@ -328,10 +328,11 @@ impl Node {
         let began = clock::instant();
         let confirmed = self.confirm_now().await;
         self.counts.confirm.record(began.elapsed());
-        confirmed
+        confirmed.map_err(|why| self.uncertain(&why))
     }
 
-    async fn confirm_now(&self) -> Result<(), Error> {
+    /// The same. The error says why, for the log.
+    async fn confirm_now(&self) -> Result<(), String> {
         #[cfg(test)]
         if self.has(Fault::NoConfirm) {
             return Ok(());
@@ -349,14 +350,14 @@ impl Node {
         });
         match confirmed.await {
             Ok(Ok(sent_at)) => {
-                if let Some(trouble) = &*self.trouble.load() {
-                    return Err(self.uncertain(trouble));
+                if let Some(trouble) = self.trouble() {
+                    return Err(trouble);
                 }
                 self.note_confirmed(sent_at);
                 Ok(())
             }
-            Ok(Err(why)) => Err(self.uncertain(&why)),
-            Err(_) => Err(self.uncertain("no answer")),
+            Ok(Err(why)) => Err(why),
+            Err(_) => Err(format!("no answer, or no changes of the others, within {} s", CONFIRM.as_secs())),
         }
     }
 
@@ -581,7 +582,9 @@ impl Node {
         let (mut silent, mut said) = (None, None);
         loop {
             sleep(LOOK).await;
-            if self.age().is_some_and(|age| age < LOOK) || self.confirm().await.is_ok() {
+            let is_known = self.age().is_some_and(|age| age < LOOK);
+            let looked = if is_known { Ok(()) } else { self.confirm_now().await };
+            let Err(cause) = looked else {
                 if let Ok(live) = self.live().await {
                     self.counts.live.store(live.len() as u64, Ordering::Relaxed);
                 }
@@ -590,7 +593,7 @@ impl Node {
                 }
                 silent = None;
                 continue;
-            }
+            };
             let since = *silent.get_or_insert_with(Instant::now);
             let now = Instant::now();
             let is_due =
@@ -598,7 +601,7 @@ impl Node {
             if is_due {
                 said = Some(now);
                 let (silent, stale) = (now.duration_since(since).as_secs(), self.is_stale());
-                tracing::warn!(seconds = silent, stale, "the cluster does not answer: nothing can be changed");
+                tracing::warn!(seconds = silent, stale, cause, "the cluster does not answer: nothing can be changed");
             }
         }
     }

@@ -13,7 +13,7 @@ use crate::kms::loading;
 use crate::kms::record::{Cipher, Id, Member, Place, Record, State};
 use crate::kms::seal::{self, Providers};
 use crate::kms::snapshot::Members;
-use crate::kms::store::{Seals, Store};
+use crate::kms::store::{Lazy, Mem, Seals, Store};
 
 /// How many records are written at once, and how many bytes of them.
 const TOGETHER: usize = 64;
@@ -68,6 +68,10 @@ impl Keeper {
         };
         let epoch = replica.head.epoch;
         self.install(everything, &mut replica, None, (epoch, member))?;
+        // From now on a disk that fails must not make this node take an old record for the newest: the sum of its next
+        // commit would be wrong for all.
+        let store = std::mem::replace(&mut self.store, Box::new(Mem::default()));
+        self.store = Box::new(Lazy::new(store));
         self.replica = Some(replica);
         self.write_note(Some(clock::now()));
         Ok(())

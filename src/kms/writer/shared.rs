@@ -518,15 +518,19 @@ impl Thread {
     /// Leaves others their turn: without this, the node that is nearest to the leader of etcd nearly always wins.
     ///
     /// `took`: how long the group took, with judging and encrypting, which the others have to do again.
-    fn rest(&self, took: Duration) {
+    fn rest(&mut self, took: Duration) {
         let Some(side) = &self.side else { return };
         if side.contended.is_none_or(|at| at.elapsed() > CONTENDED) {
             return;
         }
         let mut byte = [0];
         let share = if random::fill(&mut byte).is_ok() { u32::from(byte[0]) } else { 128 };
-        // One to three times as long, which is a few milliseconds for small groups.
-        self.pause((took + took * share / 128).min(LONGEST_REST));
+        // One to three times as long, which is a few milliseconds for small groups. What others write meanwhile is taken
+        // over: reads wait for it.
+        let until = clock::instant() + (took + took * share / 128).min(LONGEST_REST);
+        while let Some(foreign) = self.wait_for(until) {
+            self.take_over(foreign);
+        }
     }
 
     /// Has this thread, on which nobody else waits, wait.
