@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 /// Measures what the server's heap holds, and keeps it small; see `memory`.
+#[cfg(feature = "jemalloc")]
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
@@ -10,6 +11,7 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 /// which looks at every size each time, costs 3 % of the instructions of a request. Pages that are no longer used go back
 /// to the system within seconds, also when no request comes: a thread of the allocator's own sees to that. They are unmapped
 /// (`retain`), since pages that are locked cannot be given back otherwise.
+#[cfg(feature = "jemalloc")]
 #[expect(unsafe_code, reason = "the allocator looks for its settings under this name")]
 #[unsafe(export_name = "_rjem_malloc_conf")]
 static ALLOCATOR_SETTINGS: &[u8; 85] =

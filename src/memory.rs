@@ -1,18 +1,18 @@
 //! The process's memory: the allocator's statistics, locking in RAM, core dumps.
 //!
-//! It has unsafe code, because the allocator's count of live allocations has no safe interface.
+//! It has unsafe code, because the allocator's count of live allocations has no safe interface. Without the feature
+//! `jemalloc`, the heap is what the kernel counts, and live allocations are not counted.
 
 use rustix::mm::{MlockAllFlags, mlockall};
 use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit};
 use rustix::thread::{CapabilitySet, capabilities};
-use tikv_jemalloc_ctl::{epoch, raw, stats};
 
 /// What the process uses now.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Usage {
     /// Bytes allocated.
     pub heap: u64,
-    /// Live allocations.
+    /// Live allocations; 0 without the feature `jemalloc`.
     pub objects: u64,
     /// Bytes of the main thread's stack.
     pub stack: u64,
@@ -26,12 +26,11 @@ pub struct Usage {
 
 /// Asks the allocator and the kernel.
 pub fn usage() -> Usage {
-    // The allocator's figures are as of the last advance.
-    let _ = epoch::advance();
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let (heap, objects) = heap(&status);
     Usage {
-        heap: stats::allocated::read().unwrap_or(0) as u64,
-        objects: live_allocations(),
+        heap,
+        objects,
         stack: field(&status, "VmStk:") * 1_024,
         resident: field(&status, "VmRSS:") * 1_024,
         mapped: field(&status, "VmSize:") * 1_024,
@@ -44,8 +43,14 @@ fn field(status: &str, name: &str) -> u64 {
     line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(0)
 }
 
+/// Bytes and allocations that live.
+#[cfg(feature = "jemalloc")]
 #[expect(unsafe_code, reason = "reads counters that the safe interface lacks")]
-fn live_allocations() -> u64 {
+fn heap(_status: &str) -> (u64, u64) {
+    use tikv_jemalloc_ctl::{epoch, raw, stats};
+
+    // The allocator's figures are as of the last advance.
+    let _ = epoch::advance();
     // 4096 stands for all arenas together (MALLCTL_ARENAS_ALL).
     let read = |name: &'static [u8]| {
         // SAFETY: the name ends with NUL, and the manual gives the value's type as uint64_t.
@@ -53,7 +58,12 @@ fn live_allocations() -> u64 {
     };
     let made = read(b"stats.arenas.4096.small.nmalloc\0") + read(b"stats.arenas.4096.large.nmalloc\0");
     let freed = read(b"stats.arenas.4096.small.ndalloc\0") + read(b"stats.arenas.4096.large.ndalloc\0");
-    made.saturating_sub(freed)
+    (stats::allocated::read().unwrap_or(0) as u64, made.saturating_sub(freed))
+}
+
+#[cfg(not(feature = "jemalloc"))]
+fn heap(status: &str) -> (u64, u64) {
+    (field(status, "RssAnon:") * 1_024, 0)
 }
 
 /// CPUs of the machine.

@@ -28,6 +28,7 @@ use yardstick::{Options, read_pem};
 
 use self::request::{App, Identity};
 
+#[cfg(feature = "jemalloc")]
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
