@@ -203,7 +203,7 @@ impl Client {
 
     /// Checks that an answer comes from the cluster that gave the first one. From now on another member is asked if not.
     fn pin(&self, member: &Member, header: Option<&ResponseHeader>) -> Result<(), String> {
-        let Some(header) = header else { return Err("the answer is none of etcd: it has no header".into()) };
+        let Some(header) = header else { return Err("the answer is not one of etcd: it has no header".into()) };
         let pinned = *self.cluster.get_or_init(|| header.cluster_id);
         if header.cluster_id == pinned {
             return Ok(());

@@ -108,7 +108,7 @@ type Verdict = (bool, Option<String>, Option<String>, &'static str);
 fn decide(access: &Access, requirement: Requirement, identity: &Identity, path: &str) -> Verdict {
     match requirement {
         Requirement::None => return (true, None, None, "everybody may ask this, without a certificate too"),
-        Requirement::Certificate => return (true, None, None, "whoever has a certificate may ask this"),
+        Requirement::Certificate => return (true, None, None, "every client with a certificate may ask this"),
         Requirement::Policy if access.is_admin(identity) => {
             return (true, None, None, "the admin may do everything");
         }
@@ -123,7 +123,7 @@ fn decide(access: &Access, requirement: Requirement, identity: &Identity, path: 
             (true, name, Some(format!("allow {rule}")), "the rule allows it, and none denies it")
         }
         Decision::Denied(rule) => {
-            (false, name, Some(format!("deny {rule}")), "the rule denies it, whatever others allow")
+            (false, name, Some(format!("deny {rule}")), "the rule denies it, whatever other rules allow")
         }
         Decision::NoRule => (false, name, None, "no rule of the policy allows it"),
     }

@@ -91,7 +91,7 @@ pub(super) fn judge(status: &Status, trouble: impl Fn(String) -> Trouble) -> Jud
     let about_token = code == Code::Unauthenticated
         || code == Code::InvalidArgument && (says("user name is empty") || says("revision of auth store is old"));
     let error = match code {
-        Code::Ok => Error::Failed(with("; the answer is none of etcd")),
+        Code::Ok => Error::Failed(with("; the answer is not one of etcd")),
         // None of these says that a write was not done.
         Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Internal | Code::Unknown => {
             Error::Unreachable(with(""))

@@ -273,10 +273,10 @@ impl Refusal {
             Self::PlainHttp => {
                 tracing::info!(%ip, repeated, "a client spoke plain HTTP; this server speaks HTTPS only");
             }
-            Self::Connection => tracing::warn!(%ip, repeated, "connection refused: all are taken and busy"),
+            Self::Connection => tracing::warn!(%ip, repeated, "connection refused: all connections are taken and busy"),
             Self::Ended => tracing::warn!(
                 %ip, repeated,
-                "connection closed while a request was running: all are taken, and its client has more than any other"
+                "connection closed while a request was running: all connections are taken, and its client has more than any other"
             ),
             Self::Unread => tracing::warn!(%ip, repeated, "connection closed: its client does not take a reply"),
             Self::Memory => tracing::warn!(

@@ -97,7 +97,7 @@ impl Tokens {
 
     fn by_token(&self, token: &str) -> Result<Credential, &'static str> {
         if token.len() > LONGEST {
-            return Err("the token is none of this server");
+            return Err("this server did not issue the token");
         }
         let hash = Hash::from(Sha256::digest(token));
         let kind = Kind::ApiKey(hash);
@@ -105,9 +105,9 @@ impl Tokens {
         if let Some((identity, caller)) = known {
             return Ok(Credential { identity, caller, kind });
         }
-        let key = ApiKey::parse(token).map_err(|_| "the token is none of this server")?;
+        let key = ApiKey::parse(token).map_err(|_| "this server did not issue the token")?;
         let caller = key.identity();
-        let identity = Identity::parse(&caller.to_hex()).map_err(|_| "the token is none of this server")?;
+        let identity = Identity::parse(&caller.to_hex()).map_err(|_| "this server did not issue the token")?;
         Ok(Credential { identity, caller, kind })
     }
 
@@ -137,15 +137,15 @@ fn token(headers: &HeaderMap) -> Result<&str, &'static str> {
 }
 
 fn by_session(token: &str, sessions: &Sealer) -> Result<Credential, &'static str> {
-    let session = Session::of(sessions, token).ok_or("the session is none of this server")?;
-    let identity = Identity::parse(&session.identity.to_hex()).map_err(|_| "the session is none of this server")?;
+    let session = Session::of(sessions, token).ok_or("this server did not open the session")?;
+    let identity = Identity::parse(&session.identity.to_hex()).map_err(|_| "this server did not open the session")?;
     let token = Token(Zeroizing::new(token.to_owned()));
     Ok(Credential { identity, caller: session.identity, kind: Kind::Session(session, token) })
 }
 
 fn by_certificate(peer: &Result<Identity, peer::Error>) -> Result<Credential, &'static str> {
     let identity = peer.clone().map_err(|_| "it has neither a token nor a client certificate that can be used")?;
-    let caller = enclave::Identity::of(&identity).ok_or("the identity of the certificate is none")?;
+    let caller = enclave::Identity::of(&identity).ok_or("the certificate has no identity")?;
     Ok(Credential { identity, caller, kind: Kind::Certificate })
 }
 

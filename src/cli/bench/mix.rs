@@ -46,7 +46,7 @@ impl Mix {
         for part in text.split(',') {
             let (name, weight) = part.split_once('=').unwrap_or((part, "1"));
             let op = Op::ALL.into_iter().find(|op| op.name() == name.trim());
-            let op = op.ok_or_else(|| format!("'{name}' is none of generate, encrypt, decrypt"))?;
+            let op = op.ok_or_else(|| format!("'{name}' is not generate, encrypt or decrypt"))?;
             let weight = weight.trim().parse::<u32>().ok().filter(|weight| (1..=1_000).contains(weight));
             let weight = weight.ok_or("a weight is a number from 1 to 1000")?;
             if weights.iter().any(|(seen, _)| *seen == op) {

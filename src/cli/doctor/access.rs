@@ -85,7 +85,7 @@ type Odd = (String, &'static str);
 
 fn odd_members(policy: &policy::Config) -> Option<Odd> {
     let has_none = policy.identities.is_empty();
-    has_none.then(|| (" is for nobody: it has no identities".into(), "add identities, or remove the policy"))
+    has_none.then(|| (" applies to nobody: it has no identities".into(), "add identities, or remove the policy"))
 }
 
 fn odd_rules(policy: &policy::Config) -> Vec<Odd> {
@@ -94,7 +94,7 @@ fn odd_rules(policy: &policy::Config) -> Vec<Odd> {
     if allow.is_empty() {
         vec![(" allows nothing".into(), "add an allow rule, or remove the policy")]
     } else if allow.iter().all(|rule| deny.iter().any(|deny| deny.covers(rule))) {
-        vec![(" allows nothing: its deny rules cover whatever it allows".into(), "narrow the deny rules")]
+        vec![(" allows nothing: its deny rules cover everything that it allows".into(), "narrow the deny rules")]
     } else {
         wide(&allow).collect()
     }
@@ -105,7 +105,7 @@ fn wide(allow: &[Rule]) -> impl Iterator<Item = Odd> {
     let all = Rule::parse("/v1/*".into());
     allow.iter().enumerate().filter(move |(_, rule)| rule.covers(&all)).map(|(index, _)| {
         let message =
-            format!(".allow[{index}] allows everything, deleting keys included, but for what deny rules name");
+            format!(".allow[{index}] allows everything, deleting keys included, except what deny rules name");
         (message, "allow the paths that are needed")
     })
 }

@@ -83,7 +83,7 @@ async fn latency(etcd: &Etcd, report: &mut Report) {
             if latency < SLOW {
                 report.ok(ID, message);
             } else {
-                let fix = "give etcd a disk that syncs fast and to nobody else, and a network that is near";
+                let fix = "give etcd a fast disk of its own, and a network close to the servers";
                 report.warning(ID, message, fix);
             }
         }

@@ -120,7 +120,7 @@ async fn remote(store: &dyn KeyStore, access: Access, report: &mut Report) {
     const RIGHTS: &str = "keystore.rights";
     match store.check(access).await {
         Ok(()) => report.ok(RIGHTS, "the credentials allow what is needed"),
-        Err(error) => report.failed(RIGHTS, causes(&error), "have the rights granted that the message names"),
+        Err(error) => report.failed(RIGHTS, causes(&error), "grant the rights that the message names"),
     }
     match latency(store).await {
         Ok(latency) => report_latency(latency, report),
@@ -168,7 +168,7 @@ fn missing(section: &Section<'_>, report: &mut Report) {
     report.warning(
         REACH,
         format!(
-            "what {} names does not exist: a server would make it, and an object store new keys in it",
+            "what {} names does not exist: a server would create it empty, and an object store would create new keys in it",
             section.place
         ),
         "correct the path, or mount what belongs there; when there are no keys yet, start the server",

@@ -19,12 +19,12 @@ pub(super) fn check<'p>(files: impl IntoIterator<Item = &'p Path>, report: &mut 
     files.dedup();
     let open: Vec<_> = files.iter().copied().filter(is_open).collect();
     if open.is_empty() {
-        return report.ok(ID, format!("{} with secrets, which not everybody may read", count(files.len(), "file")));
+        return report.ok(ID, format!("{} with secrets, readable by owner and group only", count(files.len(), "file")));
     }
     let shown: Vec<_> = open.iter().map(|file| format!("'{}' ({:04o})", file.display(), mode(file))).collect();
     report.warning(
         ID,
-        format!("others than the owner have access to {} with secrets: {}", count(open.len(), "file"), some(&shown)),
+        format!("users other than the owner have access to {} with secrets: {}", count(open.len(), "file"), some(&shown)),
         "chmod 600 them (640 for the group of the server); in Kubernetes set 'defaultMode: 0440' at the volume; \
          if others may have read them, make new keys",
     );

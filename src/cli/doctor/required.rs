@@ -46,7 +46,7 @@ impl Given {
                 })?
             }
         };
-        anyhow::ensure!(!names.is_empty(), "--require-keys names no key: a check of nothing would succeed");
+        anyhow::ensure!(!names.is_empty(), "--require-keys names no key: a check without names would always succeed");
         names.sort();
         names.dedup();
         Ok(Keys(names))
@@ -92,7 +92,7 @@ async fn try_out(store: &dyn KeyStore, name: &KeyName) -> Result<(), String> {
     let data_key = key.generate_data_key(CONTEXT).map_err(|error| error.to_string())?;
     let decrypted = key.decrypt(&data_key.ciphertext, CONTEXT).map_err(|error| error.to_string())?;
     let is_same = SecretKey::from_slice(&decrypted).is_some_and(|decrypted| decrypted.is_same(&data_key.plaintext));
-    if is_same { Ok(()) } else { Err("a data key does not come back as it was".into()) }
+    if is_same { Ok(()) } else { Err("a data key does not decrypt to what it was".into()) }
 }
 
 #[cfg(test)]

@@ -22,7 +22,7 @@ pub(super) fn check(config: &Config, errors: &[Finding], report: &mut Report) {
     let mut broken = Vec::new();
     for error in errors {
         let (id, fix) = match error.key() {
-            CA => (CA, "name a PEM file with CA certificates, or a directory of nothing but such"),
+            CA => (CA, "name a PEM file of CA certificates, or a directory that holds only such files"),
             "tls.proxy.header.cert" => ("tls.proxy", "write the name of a header"),
             _ => (
                 CERTIFICATE,
@@ -98,7 +98,7 @@ fn authorities(all: &[Certificate<'_>], auth: ClientAuth, now: OffsetDateTime) -
     for ca in all {
         let (end, days, subject) = (moment(ca.not_after()), days_left(ca, now), ca.subject());
         if ca.not_after() < now {
-            let message = format!("'{subject}' has expired on {end}: no client of this CA is let in");
+            let message = format!("'{subject}' has expired on {end}: clients with a certificate of this CA are refused");
             let is_last = auth == ClientAuth::On && all.iter().all(|ca| ca.not_after() < now);
             let status = if is_last { Status::Failed } else { Status::Warning };
             said.push((status, message, "add the CA's new certificate, and take this one out"));

@@ -155,7 +155,7 @@ pub(super) fn text(value: &Blob) -> Result<&str, Error> {
 pub(super) fn is_about(id: &str, action: &str, name: Option<&str>) -> Result<(), Error> {
     match name {
         Some(name) if name == id => Ok(()),
-        _ => Err(Error::Failed(format!("{action} of '{id}': the answer is none of Secrets Manager").into())),
+        _ => Err(Error::Failed(format!("{action} of '{id}': the answer is not one of Secrets Manager").into())),
     }
 }
 

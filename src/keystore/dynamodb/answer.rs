@@ -32,7 +32,7 @@ pub(super) enum Refusal {
 impl From<Refusal> for Error {
     fn from(refusal: Refusal) -> Self {
         match refusal {
-            Refusal::Condition => Self::Failed("DynamoDB says that a condition fails where there is none".into()),
+            Refusal::Condition => Self::Failed("DynamoDB says that a condition failed, and the request has none".into()),
             Refusal::Denied(error) | Refusal::Throttled(error) | Refusal::Other(error) => error,
         }
     }
@@ -100,5 +100,5 @@ pub(super) fn is_about(place: &Place, action: &str, cost: Option<&ConsumedCapaci
 }
 
 pub(super) fn no_answer(action: &str) -> Error {
-    Error::Failed(format!("{action}: the answer is none of DynamoDB").into())
+    Error::Failed(format!("{action}: the answer is not one of DynamoDB").into())
 }

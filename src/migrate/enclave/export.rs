@@ -53,7 +53,7 @@ impl Enclave {
         let ExportKeysResponse { encapsulated, sealed } = replies.pop().expect("as many replies as commands");
         let opened = recipient.open(Handed { encapsulated, sealed }, self.name.as_str().as_bytes());
         let opened: Zeroizing<_> = opened.map_err(|_| wrong("is not sealed to us"))?;
-        let exported = ExportedKeys::decode(opened.as_slice()).map_err(|_| wrong("is none"))?;
+        let exported = ExportedKeys::decode(opened.as_slice()).map_err(|_| wrong("is malformed"))?;
         if exported.keys.iter().map(|key| key.name.as_str()).ne(names.iter().map(String::as_str)) {
             return Err(wrong("does not hold the keys that were asked for"));
         }

@@ -140,7 +140,7 @@ impl<'k> Entry<'k> {
             Some((b"s/", name)) => std::str::from_utf8(name).ok().map(Entry::Seal),
             _ => None,
         };
-        entry.ok_or_else(|| Error::Malformed("an epoch has a key that is none of a record and none of a seal".into()))
+        entry.ok_or_else(|| Error::Malformed("an epoch has a key that is neither of a record nor of a seal".into()))
     }
 }
 
@@ -155,7 +155,7 @@ pub(super) fn head(kv: &KeyValue) -> Result<Head, Error> {
         Some((epoch, state)) if state.len() <= STATE => {
             Ok(Head { revision: kv.mod_revision, epoch: u64::from_be_bytes(*epoch), state: state.to_vec() })
         }
-        _ => Err(Error::Malformed("the head is none: it is too short or too long".into())),
+        _ => Err(Error::Malformed("the head is malformed: it is too short or too long".into())),
     }
 }
 
