@@ -221,7 +221,7 @@ async fn what_cannot_work_is_refused_at_the_start() {
     server.ctl(&["put", "b/my-key", "of somebody"]);
     check("b/", 64).await.expect("it was there first");
     server.ctl(&["put", "c/head", "x"]);
-    refused("c/", 64, "the head is none").await;
+    refused("c/", 64, "the head is malformed").await;
 
     let [one, other] = [server.endpoints(), Server::start(1, &[]).await.endpoints()];
     let silent = journal(&other, "a/").check().await;
