@@ -22,5 +22,7 @@ pub use algorithm::Algorithm;
 pub use ciphertext::{DataKey, NotAuthentic, OVERHEAD};
 pub use key::Key;
 pub use random::NoRandom;
+#[cfg(feature = "pkcs11")]
+pub(crate) use random::fill;
 pub use sealed::Sealer;
 pub use secret::{Blob, SecretKey};

@@ -142,7 +142,7 @@ impl<'de> Deserialize<'de> for Hsm {
 }
 
 /// The sections that an HSM may have: one of its own, and those of `keystore.encrypt`.
-const HSMS: &[&str] = &["file", "local", "vault", "openbao", "aws"];
+const HSMS: &[&str] = &["file", "local", "vault", "openbao", "aws", "pkcs11"];
 
 struct AnyHsm;
 
@@ -160,6 +160,7 @@ impl<'de> Visitor<'de> for AnyHsm {
             "local" => ProviderConfig::Local(section.newtype_variant()?),
             "vault" | "openbao" => ProviderConfig::Vault(section.newtype_variant()?),
             "aws" => ProviderConfig::Aws(section.newtype_variant()?),
+            "pkcs11" => ProviderConfig::Pkcs11(section.newtype_variant()?),
             other => return Err(A::Error::unknown_variant(other, HSMS)),
         };
         Ok(Hsm::Provider(Box::new(seal::Config { provider, also: Vec::new(), allow_plaintext: false })))
@@ -377,14 +378,15 @@ mod tests {
             "version: v1\n\
              hsm:\n  a: { local: { file: seal.key } }\n  \
              b: { openbao: { endpoint: 'https://vault:8200', key: k, token: { value: '${TOKEN}' } } }\n  \
-             c: { aws: { region: r, key: k } }\n",
+             c: { aws: { region: r, key: k } }\n  \
+             d: { pkcs11: { module: /lib/m.so, token: t, key: k, pin: { value: '${TOKEN}' } } }\n",
         );
         let kinds = config.expect("a config").hsm.into_values().map(|hsm| match hsm {
             Hsm::Provider(config) => format!("{:?}", config.provider),
             Hsm::File(_) => panic!("no file"),
         });
         let kinds: Vec<_> = kinds.collect();
-        for (kind, start) in kinds.iter().zip(["Local(", "Vault(", "Aws("]) {
+        for (kind, start) in kinds.iter().zip(["Local(", "Vault(", "Aws(", "Pkcs11("]) {
             assert!(kind.starts_with(start) && !kind.contains("s.token"), "{kind}");
         }
     }

@@ -5,6 +5,7 @@
 
 mod kms;
 mod local;
+mod pkcs11;
 mod record;
 mod store;
 mod transit;
@@ -21,6 +22,8 @@ pub use self::store::{Examined, Resealed, Sealed};
 #[cfg(feature = "aws")]
 use self::kms::KmsKey;
 use self::local::Local;
+#[cfg(feature = "pkcs11")]
+use self::pkcs11::TokenKey;
 use self::record::{Record, Wrapped};
 use self::transit::TransitKey;
 use super::{Access, Charged, Error};
@@ -50,6 +53,8 @@ pub enum ProviderConfig {
     Vault(Box<transit::Config>),
     /// AWS KMS.
     Aws(kms::Config),
+    /// A key of a token.
+    Pkcs11(Box<pkcs11::Config>),
 }
 
 /// The section as it is written.
@@ -60,6 +65,7 @@ struct Section {
     #[serde(alias = "openbao")]
     vault: Option<Box<transit::Config>>,
     aws: Option<kms::Config>,
+    pkcs11: Option<Box<pkcs11::Config>>,
     #[serde(default)]
     also: Vec<ProviderConfig>,
     #[serde(default)]
@@ -74,13 +80,14 @@ impl TryFrom<Section> for Config {
             section.local.map(ProviderConfig::Local),
             section.vault.map(ProviderConfig::Vault),
             section.aws.map(ProviderConfig::Aws),
+            section.pkcs11.map(ProviderConfig::Pkcs11),
         ];
         let mut providers = providers.into_iter().flatten();
         match (providers.next(), providers.next()) {
             (Some(provider), None) => {
                 Ok(Self { provider, also: section.also, allow_plaintext: section.allow_plaintext })
             }
-            (None, _) => Err("has no provider; add one of the sections 'local', 'vault', 'aws'"),
+            (None, _) => Err("has no provider; add one of the sections 'local', 'vault', 'aws', 'pkcs11'"),
             (Some(_), Some(_)) => {
                 Err("has two providers; keep one, and move the other into 'also' if it must still open values")
             }
@@ -98,6 +105,7 @@ impl Config {
             }
             ProviderConfig::Vault(config) => config.files(),
             ProviderConfig::Aws(config) => config.tls.ca.iter().map(|ca| ("aws.tls.ca".into(), ca.as_path())).collect(),
+            ProviderConfig::Pkcs11(config) => config.files(),
         }
     }
 
@@ -105,7 +113,7 @@ impl Config {
     pub(super) fn works_once(&self) -> Option<&'static str> {
         let of_provider = |provider: &ProviderConfig| match provider {
             ProviderConfig::Vault(config) => config.works_once(),
-            ProviderConfig::Local(_) | ProviderConfig::Aws(_) => None,
+            ProviderConfig::Local(_) | ProviderConfig::Aws(_) | ProviderConfig::Pkcs11(_) => None,
         };
         [&self.provider].into_iter().chain(&self.also).find_map(of_provider)
     }
@@ -113,7 +121,7 @@ impl Config {
     /// What is dangerous about those who wrap data keys.
     pub fn warnings(&self) -> Vec<String> {
         let of_provider = |provider: &ProviderConfig| match provider {
-            ProviderConfig::Local(_) => Vec::new(),
+            ProviderConfig::Local(_) | ProviderConfig::Pkcs11(_) => Vec::new(),
             ProviderConfig::Vault(config) => config.warnings(),
             ProviderConfig::Aws(config) => config.endpoint.warning().into_iter().collect(),
         };
@@ -145,6 +153,11 @@ trait Provider: fmt::Display + fmt::Debug + Send + Sync {
     async fn check(&self, access: Access) -> Result<(), Error> {
         let _ = access;
         self.status().await
+    }
+
+    /// What is dangerous about the key, as far as the provider says.
+    fn warnings(&self) -> &[String] {
+        &[]
     }
 
     /// As [`About::charges`](super::About::charges).
@@ -262,6 +275,11 @@ impl Seal {
         self.provider.as_ref().and_then(|provider| provider.charges())
     }
 
+    /// What is dangerous about the keys of all providers, as far as they say.
+    pub fn warnings(&self) -> Vec<String> {
+        self.providers().flat_map(|provider| provider.warnings().iter().cloned()).collect()
+    }
+
     fn token_age(&self) -> Option<Duration> {
         self.providers().filter_map(Provider::token_age).max()
     }
@@ -298,6 +316,12 @@ async fn connect(config: &ProviderConfig) -> Result<Box<dyn Provider>, Error> {
         ProviderConfig::Aws(config) => Box::new(KmsKey::connect(config).await?),
         #[cfg(not(feature = "aws"))]
         ProviderConfig::Aws(_) => return Err(Error::Failed(super::backends::not_built("aws").into())),
+        #[cfg(feature = "pkcs11")]
+        ProviderConfig::Pkcs11(config) => Box::new(TokenKey::connect(config).await?),
+        #[cfg(not(feature = "pkcs11"))]
+        ProviderConfig::Pkcs11(_) => {
+            return Err(Error::Failed("PKCS#11 is not built into this program; it needs the feature 'pkcs11'".into()));
+        }
     })
 }
 

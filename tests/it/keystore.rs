@@ -7,6 +7,7 @@ mod doctor;
 mod dynamodb;
 mod etcd;
 mod order;
+mod pkcs11;
 pub mod places;
 mod postgres;
 mod proxies;

@@ -104,8 +104,7 @@ fn odd_rules(policy: &policy::Config) -> Vec<Odd> {
 fn wide(allow: &[Rule]) -> impl Iterator<Item = Odd> {
     let all = Rule::parse("/v1/*".into());
     allow.iter().enumerate().filter(move |(_, rule)| rule.covers(&all)).map(|(index, _)| {
-        let message =
-            format!(".allow[{index}] allows everything, deleting keys included, except what deny rules name");
+        let message = format!(".allow[{index}] allows everything, deleting keys included, except what deny rules name");
         (message, "allow the paths that are needed")
     })
 }

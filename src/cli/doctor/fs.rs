@@ -46,7 +46,8 @@ fn rights(directory: &Path, check: Result<(), Error>, listing: &Listing, report:
     let open = |name: &&KeyName| mode(&directory.join(name.as_str())) & OTHERS != 0;
     let open: Vec<_> = listing.names.iter().filter(open).map(ToString::to_string).collect();
     if !open.is_empty() {
-        let message = format!("users other than the owner have access to {}: {}", count(open.len(), "key"), some(&open));
+        let message =
+            format!("users other than the owner have access to {}: {}", count(open.len(), "key"), some(&open));
         let fix = format!(
             "run 'chmod go=' on these files in '{}'; if others may have read them, make new keys",
             directory.display()
@@ -76,8 +77,7 @@ fn foreign(listing: &Listing, report: &mut Report) {
 async fn keys(store: &dyn KeyStore, names: &[KeyName], report: &mut Report) {
     const ID: &str = "fs.keys";
     if names.is_empty() {
-        let message =
-            "there are no keys: an object store would create a new one, which cannot decrypt what an older one encrypted";
+        let message = "there are no keys: an object store would create a new one, which cannot decrypt what an older one encrypted";
         let fix = "when there should be keys, correct keystore.fs.path, mount what belongs there, or restore a backup";
         return report.warning(ID, message, fix);
     }

@@ -1,4 +1,4 @@
-//! `config`, `tls.certificate`, `tls.ca`, `files`, `hsm`, `hsm.risk`, `admin`, `cluster.…` of a key manager. Its data is not
+//! `config`, `tls.certificate`, `tls.ca`, `files`, `hsm`, `hsm.risk`, `hsm.token`, `admin`, `cluster.…` of a key manager. Its data is not
 //! opened: only one process can.
 
 use std::path::Path;
@@ -10,7 +10,10 @@ use crate::cli::environment::{self, KMS_HSM_KEY};
 use crate::cli::{input, published};
 use crate::config::Examined;
 use crate::config::kms::{Config, Hsm};
+use crate::keystore::Seal;
+use crate::keystore::seal::ProviderConfig;
 use crate::kms::seal::{ENVIRONMENT, HsmKey, Provider, Providers};
+use crate::telemetry::log::causes;
 
 /// Looks at the config of a key manager, and at what it names.
 pub(super) async fn examine(file: &Path, examined: Examined<Config>, report: &mut Report) {
@@ -29,6 +32,7 @@ pub(super) async fn examine(file: &Path, examined: Examined<Config>, report: &mu
         report.warning("hsm.risk", warning.to_string(), "do as the message says");
     }
     let providers = seals(&config, report);
+    tokens(&config, report).await;
     cluster::check(&config, &providers, report).await;
     let refusal = config.admin.identity.and_then(|identity| published::refusal(&identity.to_hex()));
     if let Some(why) = refusal {
@@ -37,6 +41,26 @@ pub(super) async fn examine(file: &Path, examined: Examined<Config>, report: &mu
     match &config.admin.identity {
         Some(identity) => report.ok("admin", format!("may do everything: {identity}")),
         None => report.ok("admin", "the identity that is worked out from the HSM key may do everything"),
+    }
+}
+
+/// Whether the tokens of PKCS#11 work, which are on this machine.
+async fn tokens(config: &Config, report: &mut Report) {
+    const ID: &str = "hsm.token";
+    for (name, hsm) in &config.hsm {
+        let Hsm::Provider(seal) = hsm else { continue };
+        if !matches!(seal.provider, ProviderConfig::Pkcs11(_)) {
+            continue;
+        }
+        match Seal::connect(Some(seal)).await {
+            Ok(seal) => {
+                for warning in seal.warnings() {
+                    report.warning(ID, format!("hsm.{name}: {warning}"), "do as the message says");
+                }
+                report.ok(ID, format!("hsm.{name}: {seal}, which opens what it seals"));
+            }
+            Err(error) => report.failed(ID, format!("hsm.{name}: {}", causes(&error)), "do as the message says"),
+        }
     }
 }
 

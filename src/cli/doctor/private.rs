@@ -24,7 +24,11 @@ pub(super) fn check<'p>(files: impl IntoIterator<Item = &'p Path>, report: &mut 
     let shown: Vec<_> = open.iter().map(|file| format!("'{}' ({:04o})", file.display(), mode(file))).collect();
     report.warning(
         ID,
-        format!("users other than the owner have access to {} with secrets: {}", count(open.len(), "file"), some(&shown)),
+        format!(
+            "users other than the owner have access to {} with secrets: {}",
+            count(open.len(), "file"),
+            some(&shown)
+        ),
         "chmod 600 them (640 for the group of the server); in Kubernetes set 'defaultMode: 0440' at the volume; \
          if others may have read them, make new keys",
     );
@@ -32,5 +36,5 @@ pub(super) fn check<'p>(files: impl IntoIterator<Item = &'p Path>, report: &mut 
 
 /// Whether a setting, named as in the config file, names a file with a secret.
 pub(super) fn is_secret(setting: &str) -> bool {
-    ["tls.key", ".file", ".jwt"].iter().any(|end| setting.ends_with(end))
+    ["tls.key", ".file", ".jwt", ".wrapped"].iter().any(|end| setting.ends_with(end))
 }

@@ -1,4 +1,4 @@
-//! `seal.keys`: how many keys each seal has sealed.
+//! `seal.keys`: how many keys each seal has sealed; `seal.risk`: what is dangerous about the key of a seal.
 
 use std::collections::BTreeMap;
 
@@ -13,14 +13,17 @@ const AT_ONCE: usize = 32;
 
 /// Reads every stored value and counts the seals.
 pub(super) async fn check(section: &Section, report: &mut Report) {
-    match look(section).await {
+    match look(section, report).await {
         Ok((seals, newest)) => conclude(&seals, &newest, report),
         Err(error) => report.failed(ID, causes(&error), "correct what the message names, then run this again"),
     }
 }
 
-async fn look(section: &Section) -> Result<(BTreeMap<String, usize>, String), Error> {
+async fn look(section: &Section, report: &mut Report) -> Result<(BTreeMap<String, usize>, String), Error> {
     let seal = Seal::connect(section.encrypt.as_ref()).await?;
+    for warning in seal.warnings() {
+        report.warning("seal.risk", warning, "do as the message says");
+    }
     let newest = seal.newest().await?;
     let Some(store) = section.store.open().await? else { return Ok((BTreeMap::new(), newest)) };
     Ok((Sealed::new(store, seal).labels(AT_ONCE).await?, newest))

@@ -98,7 +98,8 @@ fn authorities(all: &[Certificate<'_>], auth: ClientAuth, now: OffsetDateTime) -
     for ca in all {
         let (end, days, subject) = (moment(ca.not_after()), days_left(ca, now), ca.subject());
         if ca.not_after() < now {
-            let message = format!("'{subject}' has expired on {end}: clients with a certificate of this CA are refused");
+            let message =
+                format!("'{subject}' has expired on {end}: clients with a certificate of this CA are refused");
             let is_last = auth == ClientAuth::On && all.iter().all(|ca| ca.not_after() < now);
             let status = if is_last { Status::Failed } else { Status::Warning };
             said.push((status, message, "add the CA's new certificate, and take this one out"));

@@ -32,7 +32,9 @@ pub(super) enum Refusal {
 impl From<Refusal> for Error {
     fn from(refusal: Refusal) -> Self {
         match refusal {
-            Refusal::Condition => Self::Failed("DynamoDB says that a condition failed, and the request has none".into()),
+            Refusal::Condition => {
+                Self::Failed("DynamoDB says that a condition failed, and the request has none".into())
+            }
             Refusal::Denied(error) | Refusal::Throttled(error) | Refusal::Other(error) => error,
         }
     }

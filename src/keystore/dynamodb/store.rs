@@ -106,7 +106,9 @@ impl Store {
     pub(super) fn value_of(&self, item: &mut Item) -> Result<Blob, Error> {
         match item.remove(VALUE) {
             Some(AttributeValue::B(value)) => Ok(value.into_inner().into()),
-            _ => Err(Error::Failed(format!("the item has no bytes in '{VALUE}': it was not written by a key server").into())),
+            _ => Err(Error::Failed(
+                format!("the item has no bytes in '{VALUE}': it was not written by a key server").into(),
+            )),
         }
     }
 

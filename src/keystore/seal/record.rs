@@ -107,6 +107,7 @@ impl Record {
             "local" => "local",
             "transit" => "vault",
             "aws-kms" => "aws",
+            "pkcs11" => "pkcs11",
             _ => "… of a newer program",
         }
     }

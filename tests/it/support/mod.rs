@@ -22,6 +22,7 @@ pub mod postgres;
 pub mod program;
 pub mod pty;
 pub mod server;
+pub mod softhsm;
 pub mod terminal;
 pub mod wire;
 

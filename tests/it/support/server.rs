@@ -209,7 +209,7 @@ impl TestServer {
         Self::launch_under(Command::new(PROGRAM), directory, args)
     }
 
-    fn launch_under(mut command: Command, directory: tempfile::TempDir, args: &[&str]) -> Self {
+    pub fn launch_under(mut command: Command, directory: tempfile::TempDir, args: &[&str]) -> Self {
         let mut child = command
             .args(args)
             .current_dir(directory.path())
