@@ -212,7 +212,12 @@ impl State {
     /// When another process claims to be the same member.
     pub async fn appear(&self) -> Result<(), Ended> {
         match self.writer.node() {
-            Some(node) => node.begin_saying().await,
+            Some(node) => {
+                node.begin_saying().await?;
+                // It may have been removed before it was live. Then it learns of that now.
+                let _ = node.confirm().await;
+                Ok(())
+            }
             None => Ok(()),
         }
     }

@@ -30,6 +30,8 @@ pub enum Step {
     RetireTransit(RetireTransit),
     /// It is removed.
     RemoveTransit(RemoveTransit),
+    /// Versions of a transit key before one are removed.
+    Trim(Trim),
     /// An enclave is used no more.
     RetireEnclave(RetireEnclave),
     /// Some of the records of an enclave that nobody enters are removed, at last its own.
@@ -68,6 +70,18 @@ pub struct RemoveTransit {
     asked: Vec<u32>,
 }
 
+/// See [`Step::Trim`]. There is no step before it: versions that encrypt nothing more were retired by the setting that says
+/// which ones may encrypt.
+#[derive(Debug)]
+pub struct Trim {
+    /// The key as everybody knows it.
+    pub(super) key: Arc<transit::Key>,
+    /// The first version that stays.
+    pub(super) first: i64,
+    /// The members that know it.
+    pub(super) asked: Vec<u32>,
+}
+
 /// See [`Step::RetireEnclave`].
 #[derive(Debug)]
 pub struct RetireEnclave {
@@ -93,7 +107,7 @@ impl Step {
             | Self::RetireTransit(RetireTransit { name, .. })
             | Self::RetireEnclave(RetireEnclave { name, .. }) => name,
             Self::RemoveKey(RemoveKey { ring, .. }) => ring.name.as_str(),
-            Self::RemoveTransit(RemoveTransit { key, .. }) => key.name().as_str(),
+            Self::RemoveTransit(RemoveTransit { key, .. }) | Self::Trim(Trim { key, .. }) => key.name().as_str(),
             Self::Empty(Empty { name, .. }) => name.as_str(),
         }
     }
@@ -107,6 +121,7 @@ impl Step {
             Self::RemoveKey(remove) => format!("removed versions {}", list(&remove.numbers)).into(),
             Self::RetireTransit(_) => "all versions are retired".into(),
             Self::RemoveTransit(_) => "all versions".into(),
+            Self::Trim(Trim { first, .. }) => What::Trim(*first).detail(),
             Self::RetireEnclave(RetireEnclave { to: Retired::Gone, .. }) => "all of it".into(),
             Self::RetireEnclave(_) => "it is retired".into(),
             Self::Empty(_) => "records are removed".into(),
@@ -124,6 +139,7 @@ impl Draft<'_> {
             Step::RemoveKey(remove) => self.inside(enclave, action, |inside| inside.remove_key(remove)),
             Step::RetireTransit(retire) => self.inside(enclave, action, |inside| inside.retire_transit(retire)),
             Step::RemoveTransit(remove) => self.inside(enclave, action, |inside| inside.remove_transit_key(remove)),
+            Step::Trim(trim) => self.inside(enclave, action, |inside| inside.trim(trim)),
         }
     }
 
@@ -132,7 +148,7 @@ impl Draft<'_> {
         if self.snapshot.members.iter().all(|member| asked.contains(&member.number)) {
             Ok(())
         } else {
-            Err(Error::Joined)
+            Err(Error::Overtaken)
         }
     }
 
@@ -267,6 +283,20 @@ impl Inside<'_, '_> {
         self.remove_transit(name);
         Ok(())
     }
+
+    fn trim(&mut self, Trim { key, first, asked }: &Trim) -> Result<(), Error> {
+        let name = key.name().as_str();
+        self.authorize(name)?;
+        self.draft.were_asked(asked)?;
+        let found = self.enclave.transit(name)?;
+        // Whoever was asked knows the settings of that key.
+        if found.to_message() != key.to_message() {
+            return Err(Error::Overtaken);
+        }
+        let trimmed = found.trimmed(*first)?;
+        self.put_transit(trimmed);
+        Ok(())
+    }
 }
 
 impl Writer {
@@ -288,12 +318,9 @@ impl Writer {
         match change {
             Change::EnclaveDelete(request) => part.delete_enclave(request.name).await?,
             Change::KeyDelete(request) => part.delete_key(request).await?,
-            Change::Transit(change) if change.what == What::Delete => part.delete_transit(change.name, true).await?,
+            Change::Transit(transit::Change { name, what: What::Delete }) => part.delete_transit(name, true).await?,
+            Change::Transit(transit::Change { name, what: What::Trim(first) }) => part.trim(name, first).await?,
             change => {
-                // Versions before the first one that may encrypt are removed. A node that is behind may not know yet which
-                // one that is.
-                node.confirm().await?;
-                node.everybody_is_at(self.snapshot().commit).await?;
                 order.commands.push((action, change));
                 return Ok(Some(order));
             }
@@ -349,7 +376,7 @@ impl Part<'_> {
             let numbers = number.map_or_else(|| ring.retired().to_vec(), |number| vec![number]);
             let asked = self.asked(&snapshot).await.map_err(|error| undone(error, &name))?;
             match self.step(Step::RemoveKey(RemoveKey { ring, numbers, asked })).await {
-                Err(Error::Joined) => snapshot = self.writer.snapshot(),
+                Err(Error::Overtaken) => snapshot = self.writer.snapshot(),
                 done => return done.map(drop),
             }
         }
@@ -372,7 +399,24 @@ impl Part<'_> {
             let key = self.author.enter(&snapshot, self.enclave)?.0.transit(&name)?.clone();
             let asked = self.asked(&snapshot).await.map_err(|error| undone(error, &name))?;
             match self.step(Step::RemoveTransit(RemoveTransit { key, asked })).await {
-                Err(Error::Joined) => snapshot = self.writer.snapshot(),
+                Err(Error::Overtaken) => snapshot = self.writer.snapshot(),
+                done => return done.map(drop),
+            }
+        }
+    }
+
+    /// Removes versions before the first one that may encrypt. A node that is behind may not know yet which one that is.
+    async fn trim(&self, name: String, first: i64) -> Result<(), Error> {
+        loop {
+            self.node.confirm().await?;
+            let snapshot = self.writer.snapshot();
+            let (enclave, standing) = self.author.enter(&snapshot, self.enclave)?;
+            standing.authorize(self.action, &name)?;
+            let key = enclave.transit(&name).map_err(|error| error.of(self.action, &name))?.clone();
+            key.trimmed(first)?;
+            let asked = self.asked(&snapshot).await?;
+            match self.step(Step::Trim(Trim { key, first, asked })).await {
+                Err(Error::Overtaken) => {}
                 done => return done.map(drop),
             }
         }
@@ -385,7 +429,7 @@ impl Part<'_> {
             let id = snapshot.enclave(&name).ok_or(Error::NoEnclave)?.id;
             let asked = self.asked(&snapshot).await.map_err(|error| undone(error, &name))?;
             match self.step(retire(Retired::Gone, Some((id, asked)))).await {
-                Err(Error::Joined) => snapshot = self.writer.snapshot(),
+                Err(Error::Overtaken) => snapshot = self.writer.snapshot(),
                 Err(error) => return Err(error),
                 // Its records go in the background.
                 Ok(_) => {

@@ -97,7 +97,7 @@ impl Door {
             | Error::Conflict(_)
             | Error::KeyRetired
             | Error::EnclaveRetired
-            | Error::Joined
+            | Error::Overtaken
             | Error::Uncertain(_)) => keystore::Error::Unreachable(error.into()),
             error => keystore::Error::Failed(error.into()),
         }

@@ -64,9 +64,9 @@ pub enum Error {
     /// A part of the protocol that this server does not support.
     #[error("{0}")]
     Unsupported(&'static str),
-    /// More members than were asked before something was to be destroyed.
-    #[error("a server has joined the cluster meanwhile; try again")]
-    Joined,
+    /// The members that were asked before something was to be destroyed are not all, or know another state of it.
+    #[error("a server has joined the cluster, or the key was changed meanwhile; try again")]
+    Overtaken,
     /// The cluster does not answer, so this server cannot know.
     #[error("{0}")]
     Uncertain(Cow<'static, str>),
@@ -115,7 +115,7 @@ impl Error {
             }
             Self::KeyRetired | Self::EnclaveRetired => StatusCode::CONFLICT,
             Self::TooLarge(..) => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::Uncertain(_) | Self::Joined => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Uncertain(_) | Self::Overtaken => StatusCode::SERVICE_UNAVAILABLE,
             Self::NoEnclave | Self::NoKey | Self::NoPolicy | Self::NoIdentity => StatusCode::NOT_FOUND,
             Self::InvalidCiphertext | Self::Invalid(_) | Self::Transit => StatusCode::BAD_REQUEST,
             Self::Unsupported(_) => StatusCode::NOT_IMPLEMENTED,

@@ -9,7 +9,7 @@ pub mod etcd;
 #[cfg(test)]
 pub(super) mod shared;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use async_trait::async_trait;
@@ -42,6 +42,8 @@ pub(super) struct Changes {
     pub records: BTreeMap<Id, Option<Vec<u8>>>,
     /// Seals of the root key.
     pub seals: BTreeMap<String, Option<Vec<u8>>>,
+    /// Members that must not be live when it is written. Only in an attempt to append.
+    pub silent: BTreeSet<u32>,
 }
 
 impl Changes {
@@ -67,6 +69,8 @@ pub(super) enum Appended {
     Done(Head),
     /// Nothing was written: this is the head instead; none: there is none.
     Overtaken(Option<Head>),
+    /// Nothing was written: one of [`Changes::silent`] is live.
+    Live,
 }
 
 /// Takes a record, and says whether it wants more.
@@ -103,7 +107,8 @@ pub(super) trait Journal: Send + Sync + 'static {
     async fn head(&self) -> Result<Option<Head>, Error>;
 
     /// Makes all of the changes and a new head of `epoch` and `state`, if the head is still the one of `after`; none: if
-    /// there is no head yet. Otherwise changes nothing. It may be asked for again, byte for byte.
+    /// there is no head yet; and if none of [`Changes::silent`] is live. Otherwise changes nothing. It may be asked for
+    /// again, byte for byte.
     ///
     /// # Errors
     /// When it is unknown whether the changes were made.

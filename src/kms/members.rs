@@ -32,7 +32,7 @@ pub(super) struct Live {
     pub(super) status: Option<ServerStatus>,
 }
 
-/// A member that is to leave. It must not run any more: whether it does was looked at before.
+/// A member that is to leave. It must not run any more: it is not removed by a commit that finds it live.
 #[derive(Debug)]
 pub struct Leave {
     /// Its number.

@@ -109,6 +109,8 @@ pub(super) struct Node {
     confirmed_at: AtomicU64,
     /// Whether this process has confirmed the head once. Before that it must not encrypt.
     has_confirmed: AtomicBool,
+    /// When it was live for the first time, by [`clock::since_boot`]; 0: not yet.
+    live_at: AtomicU64,
     /// Why the journal is not the one that it was, or cannot be used.
     trouble: ArcSwapOption<String>,
     describe: OnceLock<Describe>,
@@ -192,6 +194,7 @@ impl Node {
             empty: Notify::new(),
             confirmed_at: AtomicU64::new(confirmed_at.or(known_at).unwrap_or_default()),
             has_confirmed: AtomicBool::new(confirmed_at.is_some()),
+            live_at: AtomicU64::new(0),
             trouble: ArcSwapOption::empty(),
             describe: OnceLock::new(),
             ended: watch::channel(None).0,
@@ -379,7 +382,11 @@ impl Node {
     /// Notes that everything is known here that was acknowledged before this moment.
     pub(super) fn note_confirmed(&self, sent_at: u64) {
         self.confirmed_at.fetch_max(sent_at, Ordering::Relaxed);
-        self.has_confirmed.store(true, Ordering::Release);
+        // A member that is not live can be removed. What it learns of afterwards says whether it was.
+        let live_at = self.live_at.load(Ordering::Acquire);
+        if live_at != 0 && sent_at > live_at {
+            self.has_confirmed.store(true, Ordering::Release);
+        }
     }
 
     fn uncertain(&self, why: &str) -> Error {
@@ -519,7 +526,12 @@ impl Node {
         let sealed = self.cipher.load().seal_live(self.number, &live.encode_to_vec());
         let sealed = sealed.map_err(|error| journal::Error::Unreachable(error.into()))?;
         let said = timeout(CONFIRM, self.journal.say(self.number, sealed)).await;
-        said.map_err(|_| journal::Error::Unreachable("no answer".into()))?
+        let said = said.map_err(|_| journal::Error::Unreachable("no answer".into()))??;
+        if said == Said::Done {
+            let now = clock::since_boot().max(1);
+            let _ = self.live_at.compare_exchange(0, now, Ordering::Release, Ordering::Relaxed);
+        }
+        Ok(said)
     }
 
     /// Says it for the first time. A lease that a process before this one has left ends within 10 seconds.

@@ -78,6 +78,16 @@ pub(in crate::kms) async fn run(one: &dyn Journal, two: &dyn Journal) {
     assert_eq!(two.say(2, b"there".to_vec()).await.expect("an answer"), Said::Done);
     assert_eq!(one.say(1, b"still".to_vec()).await.expect("an answer"), Said::Done);
     assert_eq!(two.live().await.expect("an answer"), [(1, b"still".to_vec()), (2, b"there".to_vec())].into());
+    // A commit that wants members not to be live.
+    let quiet = |numbers: &[u32]| Changes { silent: numbers.iter().copied().collect(), ..Changes::default() };
+    let refused = one.append(Some(third.revision), 7, b"never", &quiet(&[2, 3])).await.expect("an answer");
+    assert_eq!((refused, one.head().await.expect("an answer")), (Appended::Live, Some(third.clone())));
+    let Appended::Done(third) = one.append(Some(third.revision), 7, b"s3", &quiet(&[3])).await.expect("an answer")
+    else {
+        panic!("nobody is member 3");
+    };
+    let next = follow.next().await.expect("a commit");
+    assert_eq!((next.head, next.changes), (third.clone(), Changes::default()));
     one.leave().await;
     assert_eq!(two.live().await.expect("an answer"), [(2, b"there".to_vec())].into());
     assert_eq!(two.say(1, b"mine".to_vec()).await.expect("an answer"), Said::Done, "it is free");

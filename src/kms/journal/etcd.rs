@@ -209,6 +209,7 @@ impl Journal for Etcd {
             let first = layout.epoch(epoch);
             compare.push(Compare::absent(&first).up_to(end_of(&first)));
         }
+        compare.extend(changes.silent.iter().map(|number| Compare::absent(&layout.live(*number))));
         let mut success = self.access.requests(epoch, changes);
         success.push(Request::Put(PutRequest::new(layout.head(), &layout::head_value(epoch, state))));
         let answer = self.access.call(TxnRequest::when(compare, success).otherwise(self.access.look())).await?;
@@ -228,6 +229,9 @@ impl Journal for Etcd {
         }
         if head.as_ref().map(|head| head.revision) != after {
             return Ok(Appended::Overtaken(head));
+        }
+        if !changes.silent.is_empty() {
+            return Ok(Appended::Live);
         }
         Err(Error::Malformed(format!(
             "nothing was written: another process writes the epoch {epoch:x}; begin another one"

@@ -203,7 +203,11 @@ impl Journal for Shared {
         let appended = {
             let mut inner = self.reach()?;
             let head = inner.head().cloned();
-            if head.as_ref().map(|head| head.revision) == after {
+            if head.as_ref().map(|head| head.revision) != after {
+                Appended::Overtaken(head)
+            } else if changes.silent.iter().any(|number| inner.live.contains_key(number)) {
+                Appended::Live
+            } else {
                 inner.revision += 1;
                 let new = Head { revision: inner.revision, epoch, state: state.to_vec() };
                 let is_same_epoch = head.is_some_and(|head| head.epoch == epoch);
@@ -212,12 +216,11 @@ impl Journal for Shared {
                     _ => inner.filled.remove(&epoch).unwrap_or_default(),
                 };
                 everything.apply(changes);
-                let changes = if is_same_epoch { changes.clone() } else { Changes::default() };
+                let mut changes = if is_same_epoch { changes.clone() } else { Changes::default() };
+                changes.silent.clear();
                 inner.log.push((Commit { head: new.clone(), changes }, everything));
                 self.cluster.changed.send_replace(new.revision);
                 Appended::Done(new)
-            } else {
-                Appended::Overtaken(head)
             }
         };
         self.heard(appended).await

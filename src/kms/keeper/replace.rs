@@ -267,7 +267,12 @@ fn append(
         match replica.runtime.block_on(journal.append(after, epoch, value, &Changes::default())) {
             Ok(Appended::Done(head)) => return Ok(head),
             Ok(Appended::Overtaken(Some(head))) if head_of(&head, value) => return Ok(head),
-            Ok(Appended::Overtaken(_)) => {
+            // Nobody else makes a head of this epoch: what was filled in is ours.
+            Ok(Appended::Overtaken(Some(head))) if head.epoch == epoch => {
+                let done = "it was done, and another server has changed something since; start this server again";
+                return Err(Error::Cluster(done.into()));
+            }
+            Ok(Appended::Overtaken(_) | Appended::Live) => {
                 return Err(Error::Cluster("another server has changed something meanwhile; try again".into()));
             }
             Err(journal::Error::Unreachable(_)) if tries < TRIES => {

@@ -294,7 +294,9 @@ impl Keeper {
             match replica.runtime.clone().block_on(appended) {
                 Ok(Appended::Done(head)) => self.accept(sealed, head),
                 Ok(Appended::Overtaken(_)) | Err(_) if clock::instant() < end => self.catch_up_at_start()?,
-                Ok(Appended::Overtaken(_)) => return Err(Error::Cluster("the others write all the time".into())),
+                Ok(Appended::Overtaken(_) | Appended::Live) => {
+                    return Err(Error::Cluster("the others write all the time".into()));
+                }
                 Err(error) => return Err(error.into()),
             }
         }
@@ -371,6 +373,9 @@ impl Keeper {
         }
         let gone = self.seals.keys().filter(|name| !pending.seals.contains_key(*name));
         changes.seals.extend(gone.map(|name| (name.clone(), None)));
+        let members = &pending.snapshot.members;
+        let leaving = self.snapshot.members.iter().filter(|member| members.get(member.number).is_none());
+        changes.silent = leaving.map(|member| member.number).collect();
         Ok(Sealed { snapshot: pending.snapshot, seals: pending.seals, state, value, changes })
     }
 

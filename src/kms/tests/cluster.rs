@@ -8,12 +8,16 @@ use tokio::runtime::Handle;
 use tokio::time::{sleep, timeout};
 
 use super::*;
+use crate::crypto::transit::Kind;
+use crate::kms::destroy;
 use crate::kms::journal::shared::{Cluster, Link};
 use crate::kms::keeper::{Joining, Notes};
+use crate::kms::members::Leave;
 use crate::kms::node::Node;
 use crate::kms::ring::Ring;
 use crate::kms::snapshot::Retired;
 use crate::kms::store;
+use crate::kms::transit::{self, What};
 use crate::kms::wire::DeleteKeyRequest;
 use crate::kms::writer::{Order, Writer};
 
@@ -532,4 +536,63 @@ async fn a_backup_of_a_cluster_is_restored_where_one_server_is_left() {
     let mut alone = keeper();
     alone.restore(&backup).expect("restored");
     assert!(alone.snapshot().members.is_empty() && alone.snapshot().enclave("e").is_some());
+}
+
+#[tokio::test]
+async fn a_server_that_comes_back_meanwhile_is_not_removed() {
+    let (_, a, b) = two().await;
+    // It was looked at before, and did not run.
+    let leave = Leave { number: b.node().number, host: "b:7373".into() };
+    let refused = a.change("", (Action::ClusterRemoveNode, Change::Leave(leave))).await.expect_err("it runs");
+    assert_eq!(refused.to_string(), "the server runs: stop it first");
+    assert!(a.writer.snapshot().members.get(b.node().number).is_some());
+    a.change("e", create_key("k")).await.expect("others go on");
+}
+
+#[tokio::test]
+async fn a_transit_key_is_trimmed_when_everybody_knows_which_versions_may_encrypt() {
+    let (_, a, b) = two().await;
+    let change = |what| (Action::KeyDelete, Change::Transit(transit::Change { name: "t".into(), what }));
+    a.change("e", change(What::Create { kind: Kind::Aes256Gcm, derived: false })).await.expect("created");
+    a.change("e", change(What::Rotate)).await.expect("rotated");
+    let refused = a.change("e", change(What::Trim(2))).await.expect_err("version 1 may encrypt");
+    assert!(matches!(refused, Error::Invalid(_)), "{refused}");
+    let minima = |min_encryption| {
+        let config =
+            transit::Config { min_decryption: Some(2), min_encryption: Some(min_encryption), ..Default::default() };
+        change(What::Configure(config))
+    };
+    a.change("e", minima(2)).await.expect("configured");
+    let key = a.writer.snapshot().enclave("e").expect("there").transit("t").expect("there").clone();
+    let first_step = |asked: &[u32]| {
+        let trim = destroy::Trim { key: key.clone(), first: 2, asked: asked.to_vec() };
+        (Action::KeyDelete, Change::Destroy(destroy::Step::Trim(trim)))
+    };
+    let everybody = [a.node().number, b.node().number];
+    let refused = a.change("e", first_step(&everybody[..1])).await;
+    assert!(matches!(refused, Err(Error::Overtaken)), "not everybody was asked: {refused:?}");
+    // The older version may encrypt again, and then not, and it is not known whether everybody knows.
+    b.change("e", minima(0)).await.expect("configured");
+    b.change("e", change(What::Rotate)).await.expect("rotated");
+    b.change("e", minima(2)).await.expect("configured");
+    let refused = a.change("e", first_step(&everybody)).await;
+    assert!(matches!(refused, Err(Error::Overtaken)), "they were asked about another state: {refused:?}");
+    b.writer.confirm().await.expect("an answer");
+    let (in_use, trimming) = (b.writer.snapshot(), change(What::Trim(2)));
+    a.change("e", change(What::Rotate)).await.expect("rotated");
+    let looking = async {
+        sleep(Duration::from_millis(300)).await;
+        assert_eq!(
+            a.writer.snapshot().enclave("e").expect("there").transit("t").expect("there").settings().min_available,
+            0
+        );
+        drop(in_use);
+    };
+    let (trimmed, ()) = tokio::join!(a.change("e", trimming), looking);
+    trimmed.expect("trimmed");
+    b.writer.confirm().await.expect("an answer");
+    assert_eq!(
+        b.writer.snapshot().enclave("e").expect("there").transit("t").expect("there").settings().min_available,
+        2
+    );
 }

@@ -17,6 +17,7 @@ use super::{COLLECTING, Job, Lines, TOGETHER, Thread, Waiting, log, prepare};
 use crate::clock;
 use crate::crypto::random;
 use crate::kms::Error;
+use crate::kms::command::Change;
 use crate::kms::journal::{self, Appended, Head};
 use crate::kms::keeper::{self, Followed, Joining, Keeper, Pending, Sealed, UNKNOWN};
 use crate::kms::lines::Room;
@@ -72,6 +73,8 @@ enum Outcome {
     Overtaken(Option<Head>),
     /// It was not written, and the newest state is here: it can be judged again.
     Again,
+    /// It was not written: it removes members, and one of them is live.
+    Live,
     /// Nobody knows.
     Unknown(String),
 }
@@ -281,6 +284,11 @@ impl Thread {
                     self.reach(head);
                 }
                 (_, Outcome::Again, ..) => {}
+                (count, Outcome::Live, ..) => {
+                    for (_, done, _) in orders.drain(..count) {
+                        let _ = done.send(Err(Error::Conflict("the server runs: stop it first".into())));
+                    }
+                }
                 (count, Outcome::Unknown(why), outcomes, writes) => {
                     self.works.store(false, Ordering::Relaxed);
                     let mut outcomes = outcomes.into_iter();
@@ -332,7 +340,7 @@ impl Thread {
         match self.look() {
             Outcome::Unknown(why) => return Some(why),
             Outcome::Overtaken(head) => self.reach(head),
-            Outcome::Decided | Outcome::Again => {}
+            Outcome::Decided | Outcome::Again | Outcome::Live => {}
         }
         let side = self.side.as_ref()?;
         let trouble = side.node.trouble();
@@ -345,6 +353,11 @@ impl Thread {
         let most = self.keeper.replica().map_or(usize::MAX, |replica| replica.journal.most_changes());
         let (mut pending, mut outcomes, since) = (self.keeper.pending(), Vec::new(), clock::instant());
         for (order, ..) in orders {
+            // Whether it can be written is not for others to share.
+            let is_alone = order.commands.iter().any(|(_, change)| matches!(change, Change::Leave(_)));
+            if is_alone && !outcomes.is_empty() {
+                break;
+            }
             let outcome = match prepare(&self.keeper, &pending, order) {
                 Ok(prepared) if pending.has_room_for(&prepared, most, MOST_BYTES) => {
                     pending.add(prepared);
@@ -356,7 +369,7 @@ impl Thread {
                 Err(refused) => Err(refused),
             };
             outcomes.push(outcome);
-            if since.elapsed() > COLLECTING {
+            if is_alone || since.elapsed() > COLLECTING {
                 break;
             }
         }
@@ -404,6 +417,7 @@ impl Thread {
                 }
                 Ok((Appended::Overtaken(head), _)) if tries == 1 => return Outcome::Overtaken(head),
                 Ok((Appended::Overtaken(head), _)) => return self.find_between(&sealed, head),
+                Ok((Appended::Live, _)) => return Outcome::Live,
                 Err(error) => why = error,
             }
             #[cfg(test)]

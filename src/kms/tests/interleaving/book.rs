@@ -194,7 +194,7 @@ impl Book {
         let what = format!("request {number}, {asks:?}");
         match answer {
             // It may have been done, and may still be done.
-            Err(Error::Uncertain(_) | Error::Unavailable(_) | Error::Joined) => return Ok(()),
+            Err(Error::Uncertain(_) | Error::Unavailable(_) | Error::Overtaken) => return Ok(()),
             Err(refused) => {
                 let heads = &self.heads[*since..];
                 // Between two heads it was absent for a moment, if nothing of it is in both.
