@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::Error;
-use super::confirm::{Answer, Confirm};
+use super::confirm::{Answer, Question};
 use super::journal::{self, Commit, Head, Journal, Said};
 use super::keeper::UNKNOWN;
 use super::members::Live;
@@ -96,7 +96,8 @@ pub(super) struct Node {
     stale_reads: Option<Duration>,
     cipher: Arc<ArcSwap<Cipher>>,
     snapshot: Arc<ArcSwap<Snapshot>>,
-    confirm: Confirm,
+    confirm: Question<Result<Option<Head>, Arc<journal::Error>>>,
+    who_is_live: Question<Result<Arc<BTreeMap<u32, Live>>, Arc<journal::Error>>>,
     /// The head of the state that is published.
     applied: watch::Sender<Head>,
     /// The newest head that was heard of.
@@ -186,7 +187,8 @@ impl Node {
             stale_reads,
             cipher,
             snapshot,
-            confirm: Confirm::default(),
+            confirm: Question::default(),
+            who_is_live: Question::default(),
             wanted: watch::channel(head.revision).0,
             applied: watch::channel(head).0,
             replaced: Mutex::default(),
@@ -342,8 +344,9 @@ impl Node {
         }
         let before = self.head().revision;
         let confirmed = timeout(CONFIRM, async {
-            let Answer { sent_at, head, .. } = self.confirm.ask(&*self.journal).await;
-            let head = head.map_err(|error| causes(&*error))?;
+            let answer = self.confirm.ask(async { self.journal.head().await.map_err(Arc::new) }).await;
+            let Answer { sent_at, said, .. } = answer;
+            let head = said.map_err(|error| causes(&*error))?;
             let head = head.ok_or("etcd holds nothing of the cluster any more")?;
             if head.revision < before {
                 return Err(format!("etcd was set back: its head is {}, and this server has {before}", head.revision));
@@ -503,7 +506,11 @@ impl Node {
     }
 
     /// What the live members of this epoch say.
-    pub(super) async fn live(&self) -> Result<BTreeMap<u32, Live>, journal::Error> {
+    pub(super) async fn live(&self) -> Result<Arc<BTreeMap<u32, Live>>, Arc<journal::Error>> {
+        self.who_is_live.ask(async { self.ask_who_is_live().await.map(Arc::new).map_err(Arc::new) }).await.said
+    }
+
+    async fn ask_who_is_live(&self) -> Result<BTreeMap<u32, Live>, journal::Error> {
         let answer = timeout(CONFIRM, self.journal.live()).await;
         let live = answer.map_err(|_| journal::Error::Unreachable("no answer".into()))??;
         let (cipher, epoch) = (self.cipher.load_full(), self.head().epoch);
@@ -541,8 +548,8 @@ impl Node {
     pub(super) async fn begin_saying(&self) -> Result<(), Ended> {
         let admin = self.snapshot.load().admin.to_string();
         let others = self.live().await.unwrap_or_default();
-        if let Some((_, other)) = others.into_iter().find(|(_, live)| live.admin != admin) {
-            return Err(Ended::OtherAdmin(other.status.map(|status| status.host).unwrap_or_default()));
+        if let Some(other) = others.values().find(|live| live.admin != admin) {
+            return Err(Ended::OtherAdmin(other.status.as_ref().map(|status| status.host.clone()).unwrap_or_default()));
         }
         let end = Instant::now() + Duration::from_secs(15);
         loop {

@@ -112,7 +112,7 @@ impl State {
     pub async fn rotate(&self, rules: &Rules, now: OffsetDateTime) {
         // In a cluster one server does it: the first of those that are there.
         if let Some(node) = self.writer.node() {
-            let first = node.live().await.ok().and_then(|live| live.into_keys().next());
+            let first = node.live().await.ok().and_then(|live| live.keys().next().copied());
             if first != Some(node.number) || node.confirm().await.is_err() {
                 return;
             }

@@ -64,7 +64,7 @@ pub(super) struct Others(BTreeMap<u32, ServerStatus>);
 pub(super) async fn others(state: &State) -> Others {
     let Some(node) = state.writer.node() else { return Others::default() };
     let live = node.live().await.unwrap_or_default();
-    Others(live.into_iter().filter_map(|(number, live)| Some((number, live.status?))).collect())
+    Others(live.iter().filter_map(|(number, live)| Some((*number, live.status.clone()?))).collect())
 }
 
 /// The status of all servers.

@@ -161,6 +161,16 @@ impl Keeper {
             return Err(Error::Cluster(EMBEDDED.into()));
         }
         let note = keeper.0.read_note(&*notes);
+        let cluster = journal.cluster();
+        if let Some(before) = note.as_ref().map(|note| note.cluster).filter(|id| *id != 0)
+            && cluster.is_some_and(|cluster| cluster != before)
+        {
+            // One that was restored has another id and the same content, which is checked.
+            tracing::warn!(
+                before = format!("{before:x}"),
+                "etcd is another cluster than before: it was restored from a snapshot, or the endpoints lead elsewhere"
+            );
+        }
         let known = keeper.1.take().or_else(|| note.as_ref().and_then(Note::head));
         let (id, number) = match &note {
             Some(Note { id, number, .. }) if id.len() == 16 => (id.as_slice().try_into().expect("16 bytes"), *number),
