@@ -268,6 +268,16 @@ struct Exploration {
     /// How much may still go wrong.
     trouble: usize,
     crashes: usize,
+    _opens: Opens,
+}
+
+/// Opens all gates when it is dropped: the end of a test waits for threads that would wait there for ever.
+struct Opens(Arc<Gates>);
+
+impl Drop for Opens {
+    fn drop(&mut self) {
+        self.0.open();
+    }
 }
 
 impl Exploration {
@@ -303,11 +313,12 @@ impl Exploration {
             server.process.as_ref().expect("started").writer.confirm().await.expect("an answer");
         }
         world.gates.close();
+        let _opens = Opens(world.gates.clone());
         let deeds = deeds(&mut random);
         let ranks = random.chance(60).then(BTreeMap::new);
         let (trouble, crashes) = (random.below(4), usize::from(random.chance(25)));
         let (acting, starting, ended) = (JoinSet::new(), JoinSet::new(), JoinSet::new());
-        Self { world, servers, random, deeds, ranks, acting, starting, ended, trouble, crashes }
+        Self { world, servers, random, deeds, ranks, acting, starting, ended, trouble, crashes, _opens }
     }
 
     /// Goes on until all clients have their answers, or something is broken.
@@ -491,7 +502,10 @@ async fn explore(seeds: std::ops::Range<u64>, nodes: usize, fault: Option<Fault>
         }
         match running.join_next().await? {
             Ok((_, Ok(()))) => {}
-            Ok((seed, Err(broken))) => return Some((seed, broken)),
+            Ok((seed, Err(broken))) => {
+                running.shutdown().await;
+                return Some((seed, broken));
+            }
             Err(panic) => std::panic::resume_unwind(panic.into_panic()),
         }
     }
