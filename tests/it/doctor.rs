@@ -243,7 +243,7 @@ fn keys_that_others_can_read_are_named() {
     assert_troubles(&directory, &[("fs.rights", "warning")]).says("fs.rights", "1 key: my-key");
     set_mode(&directory.path("keys/my-key"), 0o600);
     set_mode(&directory.path("keys"), 0o777);
-    assert_troubles(&directory, &[("fs.rights", "warning")]).says("fs.rights", "may delete and replace");
+    assert_troubles(&directory, &[("fs.rights", "warning")]).says("fs.rights", "can delete and replace");
 }
 
 #[test]
@@ -382,7 +382,7 @@ fn policies_that_hardly_mean_what_they_say_are_named() {
         ("allow: [ /v1/status, v1/metrics ]", "policy.app.allow[1]: matches no request"),
         ("allow: [ /v1/status, '/v1/key/*/my-key' ]", "policy.app.allow[1]: matches no request"),
         ("allow: []", "policy.app allows nothing"),
-        ("allow: [ /v1/status, /v1/key/* ], deny: [ '/v1/*' ]", "its deny rules cover whatever it allows"),
+        ("allow: [ /v1/status, /v1/key/* ], deny: [ '/v1/*' ]", "its deny rules cover everything that it allows"),
     ] {
         let found = with_rules(rules);
         let troubles: Vec<_> = found.troubles().into_iter().filter(|(id, _)| *id != "memory.lock").collect();

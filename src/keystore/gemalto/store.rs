@@ -36,6 +36,9 @@ const ROUNDS: usize = 5;
 /// right, and a create of it is refused.
 const PROOF: Duration = Duration::from_secs(5);
 
+/// How often an export is tried of a secret that is listed and yet not found.
+const TRIES: u32 = 5;
+
 /// CipherTrust Manager, as one user sees it.
 pub struct Store {
     client: http::Client,
@@ -186,27 +189,24 @@ impl Store {
         }
     }
 
-    /// What a 404 about a name means.
-    async fn missing(&self, id: &str, reply: &Reply) -> Error {
+    /// Whether a secret is there after a 404 about it, which may also say that there is no right to it.
+    async fn is_there(&self, id: &str) -> Result<bool, Error> {
         let mut listed = self.listed.lock().await;
         if listed.as_ref().is_some_and(|listed| listed.at.elapsed() < PROOF && !listed.names.contains(id)) {
-            return Error::NotFound;
+            return Ok(false);
         }
         let at = Instant::now();
-        let names = match self.names().await {
-            Ok(names) => names,
-            Err(error) => return error,
-        };
+        let names = self.names().await?;
         let is_there = names.contains(id);
         *listed = Some(Listed { names, at });
-        match is_there {
-            false => Error::NotFound,
-            true => reply.failed(
-                "the secret is there, and the user of the refresh token has no right to it: allow it to export and to \
-                 delete secrets",
-            ),
-        }
+        Ok(is_there)
     }
+}
+
+fn no_right(reply: &Reply) -> Error {
+    reply.failed(
+        "the secret is there, and the user of the refresh token has no right to it: allow it to export and to delete secrets",
+    )
 }
 
 /// An error in the service's own words.
@@ -267,12 +267,19 @@ impl KeyStore for Store {
 
     async fn get(&self, name: &KeyName) -> Result<Blob, Error> {
         let id = self.id(name);
-        let reply = self.send(Ask::post, &format!("/{}/export?type=name", escaped(&id))).await?;
-        match reply.status {
-            200 => {}
-            404 if is_own(&reply) => return Err(self.missing(&id, &reply).await),
-            _ => return Err(unexpected(&reply)),
-        }
+        let mut tries = 0;
+        let reply = loop {
+            tries += 1;
+            let reply = self.send(Ask::post, &format!("/{}/export?type=name", escaped(&id))).await?;
+            match reply.status {
+                200 => break reply,
+                404 if is_own(&reply) && !self.is_there(&id).await? => return Err(Error::NotFound),
+                // Somebody may be replacing it, who deletes it and creates it again.
+                404 if is_own(&reply) && tries < TRIES => {}
+                404 if is_own(&reply) => return Err(no_right(&reply)),
+                _ => return Err(unexpected(&reply)),
+            }
+        };
         let Exported { material, name } = reply.json(WHO)?;
         if name.is_some_and(|name| name != id) {
             return Err(reply.failed("the answer is about something else"));
@@ -293,7 +300,8 @@ impl KeyStore for Store {
         let reply = self.send(Ask::delete, &format!("/{}?type=name", escaped(&id))).await?;
         match reply.status {
             204 => Ok(()),
-            404 if is_own(&reply) => Err(self.missing(&id, &reply).await),
+            404 if is_own(&reply) && self.is_there(&id).await? => Err(no_right(&reply)),
+            404 if is_own(&reply) => Err(Error::NotFound),
             _ => Err(unexpected(&reply)),
         }
     }
