@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 
 use super::ask;
 use crate::support::curl::curl;
-use crate::support::openbao::OpenBao;
+use crate::support::etcd::{Etcd, tls};
+use crate::support::openbao::{OpenBao, unique};
 use crate::support::peer::{Peer, program, template};
 use crate::support::server::dev_config;
 use crate::support::{Identity, TestServer, certs, eventually};
@@ -158,14 +159,21 @@ fn key_server(bao: &OpenBao) -> TestServer {
     TestServer::start_in(tempfile::tempdir().expect("a directory"), &config)
 }
 
-/// A key manager with a certificate of the development CA, whose administrator is "app".
-fn key_manager(data: &Path) -> TestServer {
+/// A key manager with a certificate of the development CA, whose administrator is "app": the one member of a cluster, so
+/// that it has all metrics.
+fn key_manager(data: &Path, etcd: &Etcd) -> TestServer {
     let identity = enclave_identity("app");
     let pair = json!({ "cert": certs("server.crt"), "key": certs("server.key") });
-    let config = json!({ "version": "v1", "admin": { "identity": identity }, "tls": { "certs": [pair] } });
+    let section = json!({ "endpoints": etcd.endpoints(), "prefix": format!("{}/", unique("kms")), "tls": tls("app") });
+    let config = json!({
+        "version": "v1",
+        "admin": { "identity": identity },
+        "tls": { "certs": [pair] },
+        "cluster": { "etcd": section },
+    });
     let path = data.join("kms.yml");
     std::fs::write(&path, config.to_string()).expect("written");
-    TestServer::key_manager(data, HSM, &["--config", path.to_str().expect("text")])
+    TestServer::key_manager(&data.join("data"), HSM, &["--host", "kms:7373", "--config", path.to_str().expect("text")])
 }
 
 /// What a key manager calls a client of `certs/`.
@@ -177,8 +185,8 @@ fn enclave_identity(name: &str) -> String {
 #[test]
 #[ignore = "runs Prometheus: tests/run"]
 fn every_expression_of_dashboard_and_rules_has_a_series() {
-    let (bao, data) = (OpenBao::shared(), tempfile::tempdir().expect("a directory"));
-    let (server, manager) = (key_server(&bao), key_manager(data.path()));
+    let (bao, etcd, data) = (OpenBao::shared(), Etcd::shared(), tempfile::tempdir().expect("a directory"));
+    let (server, manager) = (key_server(&bao), key_manager(data.path(), &etcd));
     let prometheus = Peer::start(&program("prometheus", "prometheus"), |directory, address| {
         let rules = file("monitoring/prometheus/claviger.rules.yml").display().to_string();
         let (certs, server, manager) =
