@@ -96,8 +96,8 @@ pub(super) struct Node {
     stale_reads: Option<Duration>,
     cipher: Arc<ArcSwap<Cipher>>,
     snapshot: Arc<ArcSwap<Snapshot>>,
-    confirm: Question<Result<Option<Head>, Arc<journal::Error>>>,
-    who_is_live: Question<Result<Arc<BTreeMap<u32, Live>>, Arc<journal::Error>>>,
+    confirm: Question<Answered<Option<Head>>>,
+    who_is_live: Question<Answered<Arc<BTreeMap<u32, Live>>>>,
     /// The head of the state that is published.
     applied: watch::Sender<Head>,
     /// The newest head that was heard of.
@@ -124,6 +124,9 @@ pub(super) struct Node {
     #[cfg(test)]
     fault: OnceLock<Fault>,
 }
+
+/// What the journal says, for all who have asked.
+type Answered<T> = Result<T, Arc<journal::Error>>;
 
 /// What a node does wrongly on purpose, so that tests can show that they would notice.
 #[cfg(test)]
@@ -506,7 +509,7 @@ impl Node {
     }
 
     /// What the live members of this epoch say.
-    pub(super) async fn live(&self) -> Result<Arc<BTreeMap<u32, Live>>, Arc<journal::Error>> {
+    pub(super) async fn live(&self) -> Answered<Arc<BTreeMap<u32, Live>>> {
         self.who_is_live.ask(async { self.ask_who_is_live().await.map(Arc::new).map_err(Arc::new) }).await.said
     }
 

@@ -123,3 +123,37 @@ async fn eventually_async(mut ready: impl FnMut() -> bool) {
     }
     panic!("not within seconds");
 }
+
+#[test]
+#[ignore = "runs PostgreSQL: tests/run"]
+fn what_was_acknowledged_outlives_a_crash_whatever_the_role_is_set_to() {
+    let mut postgres = Postgres::start();
+    let (table, other) = (postgres.table(RIGHTS), postgres.table(RIGHTS));
+    // Commits are acknowledged at once, and the log is written ten seconds later.
+    postgres.psql(0, "postgres", "ALTER SYSTEM SET wal_writer_delay = '10s'");
+    postgres.psql(0, "postgres", "ALTER ROLE claviger SET synchronous_commit = off");
+    postgres.psql(0, "postgres", "ALTER ROLE postgres SET synchronous_commit = off");
+    postgres.kill(0);
+    postgres.run(0);
+    let section = postgres.section(&table);
+    block_on(async {
+        let store = connect(&section).await.expect("connects");
+        store.create(&name("created"), &value("value")).await.expect("created");
+        let batch = [(&name("one"), &value("value")), (&name("two"), &value("value"))];
+        assert!(store.create_batch(&batch).await.iter().all(Result::is_ok));
+        store.replace(&name("created"), &value("value"), &value("newer")).await.expect("replaced");
+        // As it is for others.
+        postgres.psql(0, "keys", &format!("INSERT INTO {other} VALUES ('lost', 'value')"));
+    });
+    postgres.kill(0);
+    postgres.run(0);
+    block_on(async {
+        let store = connect(&section).await.expect("connects");
+        assert!(store.get(&name("created")).await.expect("there").is_same(&value("newer")));
+        for key in ["one", "two"] {
+            assert!(store.get(&name(key)).await.expect("there").is_same(&value("value")));
+        }
+    });
+    let left = postgres.psql(0, "keys", &format!("SELECT count(*) FROM {other}"));
+    assert_eq!(left, "0", "the crash loses what is acknowledged like that");
+}
