@@ -46,6 +46,9 @@ pub(super) struct Daemon {
     budget: Budget,
 }
 
+/// How long the end waits for calls that block, such as those of a token's library that hangs.
+const LAST_CALLS: Duration = Duration::from_secs(10);
+
 /// Prepares the process, then runs `serve`.
 pub(super) fn run(is_development: bool, serve: impl AsyncFnOnce(Daemon) -> anyhow::Result<()>) -> anyhow::Result<()> {
     let started = Instant::now();
@@ -53,11 +56,13 @@ pub(super) fn run(is_development: bool, serve: impl AsyncFnOnce(Daemon) -> anyho
     memory::forbid_core_dumps().context("failed to forbid core dumps")?;
     let lock = memory::lock();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
+    let served = runtime.block_on(async {
         // From here on signals are queued until they can be handled.
         let signals = Signals::new(is_development)?;
         serve(Daemon { started, telemetry: telemetry()?, lock, signals, budget: Budget::default() }).await
-    })
+    });
+    runtime.shutdown_timeout(LAST_CALLS);
+    served
 }
 
 /// Writes to standard output and error without the standard library's locks, so that a blocked thread blocks no other.

@@ -1,6 +1,6 @@
 //! A token that this process has logged in to, and the key on it.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use cryptoki::context::Pkcs11;
@@ -16,9 +16,15 @@ use crate::foreign::printable;
 use crate::text::counted;
 use zeroize::Zeroizing;
 
-/// PINs that a token has refused, hashed together with the token. They are not tried again as long as the process lives:
-/// after a few wrong PINs a token locks itself.
-static REFUSED: Mutex<Option<HashSet<[u8; 32]>>> = Mutex::new(None);
+/// The PINs that were tried. One login at a time, in the whole process: two that try the same wrong PIN would try it twice.
+static PINS: Mutex<Pins> = Mutex::new(Pins { refused: BTreeSet::new(), accepted: BTreeSet::new() });
+
+/// PINs, hashed together with their token.
+struct Pins {
+    /// They are not tried again as long as the process lives: after a few wrong PINs a token locks itself.
+    refused: BTreeSet<[u8; 32]>,
+    accepted: BTreeSet<[u8; 32]>,
+}
 
 /// A connection to a token. Sessions are used by one call at a time and go back to the others.
 #[derive(Debug)]
@@ -50,9 +56,9 @@ impl Connection {
             module = module::renew(&config.module, module)?;
             found = find_token(&module, &config.token);
         }
-        let (slot, info) = found?;
+        let slot = found?;
         let session = module.open_ro_session(slot).map_err(away("no session can be opened"))?;
-        log_in(&session, &info, config)?;
+        log_in(&module, slot, &session, config)?;
         let key = find_key(&session, &config.key)?;
         let warnings = judge_key(&session, key, &config.key)?;
         Ok(Self { module, slot, key, idle: Mutex::new(vec![session]), warnings })
@@ -78,7 +84,7 @@ fn away(what: &'static str) -> impl Fn(Error) -> Refusal {
     move |error| Refusal::Away(format!("{what} ({error})"))
 }
 
-fn find_token(module: &Pkcs11, wanted: &Token) -> Result<(Slot, TokenInfo), Refusal> {
+fn find_token(module: &Pkcs11, wanted: &Token) -> Result<Slot, Refusal> {
     let slots = module.get_slots_with_token().map_err(away("the module does not say which tokens there are"))?;
     let mut labels = Vec::new();
     let mut found = Vec::new();
@@ -91,12 +97,12 @@ fn find_token(module: &Pkcs11, wanted: &Token) -> Result<(Slot, TokenInfo), Refu
             Token::Slot(id) => slot.id() == *id,
         };
         if is_wanted {
-            found.push((slot, info));
+            found.push(slot);
         }
     }
     let count = found.len();
     match (found.pop(), count) {
-        (Some(token), 1) => Ok(token),
+        (Some(slot), 1) => Ok(slot),
         (Some(_), _) => Err(Refusal::Wrong(format!("{count} tokens have this label; write 'slot' instead of 'token'"))),
         (None, _) if labels.is_empty() => {
             Err(Refusal::Away("there is no token at all; plug it in, or start it".into()))
@@ -109,16 +115,19 @@ fn find_token(module: &Pkcs11, wanted: &Token) -> Result<(Slot, TokenInfo), Refu
 }
 
 /// Logs in, with every PIN at most once if it is wrong, and never when a wrong one would lock the token.
-fn log_in(session: &Session, info: &TokenInfo, config: &Config) -> Result<(), Refusal> {
+fn log_in(module: &Pkcs11, slot: Slot, session: &Session, config: &Config) -> Result<(), Refusal> {
     const ADVICE: &str = "correct 'pin', and start again; it was tried once and is not tried again, because wrong PINs \
                           lock a token";
     let wrong = |what: &str| Refusal::Wrong(what.to_owned());
+    let mut pins = PINS.lock().unwrap_or_else(PoisonError::into_inner);
+    // How many tries are left is asked when nobody else tries.
+    let info = module.get_token_info(slot).map_err(away("the token does not say how it is"))?;
     if !info.user_pin_initialized() {
         return Err(wrong("the token has no PIN of a user yet; initialise it with the tool of its vendor"));
     }
     let pin = read(&config.pin)?;
-    let hash = hash(info, &pin);
-    if refused().get_or_insert_default().contains(&hash) {
+    let hash = hash(&info, &pin);
+    if pins.refused.contains(&hash) {
         return Err(Refusal::Wrong(format!("the token has refused this PIN before; {ADVICE}")));
     }
     if info.user_pin_locked() {
@@ -131,8 +140,15 @@ fn log_in(session: &Session, info: &TokenInfo, config: &Config) -> Result<(), Re
         ));
     }
     match session.login(UserType::User, Some(&pin)) {
-        // All sessions of a process share one login.
-        Ok(()) | Err(Error::Pkcs11(RvError::UserAlreadyLoggedIn, _)) => Ok(()),
+        Ok(()) => {
+            pins.accepted.insert(hash);
+            Ok(())
+        }
+        // All sessions of a process share one login, which another seal has made.
+        Err(Error::Pkcs11(RvError::UserAlreadyLoggedIn, _)) if pins.accepted.contains(&hash) => Ok(()),
+        Err(Error::Pkcs11(RvError::UserAlreadyLoggedIn, _)) => Err(wrong(
+            "this process is logged in to the token with another PIN; write the same 'pin' in all sections that name it",
+        )),
         Err(Error::Pkcs11(
             why @ (RvError::PinIncorrect
             | RvError::PinInvalid
@@ -141,15 +157,11 @@ fn log_in(session: &Session, info: &TokenInfo, config: &Config) -> Result<(), Re
             | RvError::PinLocked),
             _,
         )) => {
-            refused().get_or_insert_default().insert(hash);
+            pins.refused.insert(hash);
             Err(Refusal::Wrong(format!("the token refuses the PIN ({why}); {ADVICE}")))
         }
         Err(error) => Err(Refusal::Away(format!("the login failed ({error})"))),
     }
-}
-
-fn refused() -> std::sync::MutexGuard<'static, Option<HashSet<[u8; 32]>>> {
-    REFUSED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn hash(info: &TokenInfo, pin: &SecretString) -> [u8; 32] {
